@@ -1,0 +1,80 @@
+//! The one door to other programs: no shell, a cleared environment, a closed stdin, and errors that name the program.
+
+use std::ffi::OsStr;
+use std::fmt;
+use std::io;
+use std::process::{Command, ExitStatus, Stdio};
+
+/// Why a program did not do it.
+#[derive(Debug)]
+pub enum CmdError {
+    /// It is not installed, or cannot be executed.
+    Spawn { program: String, source: io::Error },
+    /// It ran and failed; `stderr` is its last line.
+    Failed { program: String, status: ExitStatus, stderr: String },
+}
+
+/// Where system programs are, whatever the user's PATH is.
+pub const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// Runs `program` with `args` to its end and returns its stdout.
+pub fn run<S: AsRef<OsStr>>(program: &str, args: impl IntoIterator<Item = S>) -> Result<Vec<u8>, CmdError> {
+    let out = Command::new(program)
+        .args(args)
+        .env_clear()
+        .env("PATH", PATH)
+        .env("LC_ALL", "C")
+        .stdin(Stdio::null())
+        .output()
+        .map_err(|source| CmdError::Spawn { program: program.to_owned(), source })?;
+    if out.status.success() {
+        return Ok(out.stdout);
+    }
+    let stderr = String::from_utf8_lossy(&out.stderr);
+    Err(CmdError::Failed {
+        program: program.to_owned(),
+        status: out.status,
+        stderr: stderr.trim().lines().last().unwrap_or_default().to_owned(),
+    })
+}
+
+impl fmt::Display for CmdError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Spawn { program, .. } => write!(f, "cannot run {program}"),
+            Self::Failed { program, status, stderr } if stderr.is_empty() => {
+                write!(f, "{program} failed, {status}")
+            }
+            Self::Failed { program, stderr, .. } => write!(f, "{program} failed: {stderr}"),
+        }
+    }
+}
+
+impl std::error::Error for CmdError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Spawn { source, .. } => Some(source),
+            Self::Failed { .. } => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_program_gets_a_clean_environment_and_no_input() {
+        let out =
+            run("sh", ["-c", "cat; env | cut -d= -f1 | grep -v -e PWD -e SHLVL -e _ | sort"]).expect("runs");
+        assert_eq!(String::from_utf8_lossy(&out), "PATH\n");
+    }
+
+    #[test]
+    fn a_failure_names_the_program_and_its_last_words() {
+        let error = run("sh", ["-c", "echo first >&2; echo no such thing >&2; exit 3"]).expect_err("fails");
+        assert_eq!(error.to_string(), "sh failed: no such thing");
+        let error = run("no-such-program", [""; 0]).expect_err("fails");
+        assert_eq!(error.to_string(), "cannot run no-such-program");
+    }
+}

@@ -1,0 +1,9 @@
+//! The host: its files, processes and programs.
+
+pub mod cmd;
+pub mod dirs;
+pub mod facts;
+pub mod files;
+pub mod process;
+pub mod progress;
+pub mod undo;

@@ -1,0 +1,32 @@
+//! banger: one-command development sandboxes on microVMs.
+//!
+//! One static executable with four personalities, chosen by the name it is called by:
+//!
+//! | name | runs as | code |
+//! |---|---|---|
+//! | `banger` | the user | [`cli`]: parses, asks the daemon, prints |
+//! | `bangerd` | the owner | [`daemon`]: state and orchestration; every decision |
+//! | `bangerd-root` | root | the narrow helper |
+//! | `banger-vsock`, `init` | root in the guest | [`guest`]: first process of every VM, then its agent |
+//!
+//! Domain, pure, without I/O, clock or log: [`vm`], [`image`], [`kernel::record`], [`proto`].
+//! Mechanisms, one foreign thing per folder: [`host`], [`ext4`], [`oci`], [`kernel`], [`vmm`], [`store`].
+//!
+//! Personalities use mechanisms, proto and domain; mechanisms use domain and host, and never each other,
+//! except `oci` -> `ext4`; proto uses domain. tests/arrows.rs holds us to it.
+#![deny(unsafe_code, unsafe_op_in_unsafe_fn, clippy::undocumented_unsafe_blocks)]
+
+pub mod build;
+pub mod cli;
+pub mod daemon;
+pub mod ext4;
+pub mod guest;
+pub mod host;
+pub mod image;
+pub mod kernel;
+pub mod oci;
+pub mod personality;
+pub mod proto;
+pub mod store;
+pub mod vm;
+pub mod vmm;

@@ -1,0 +1,387 @@
+//! CLI to daemon: one request per connection, as one line of JSON on a unix stream socket.
+//!
+//! The daemon answers with lines: any number of [`Reply::Event`], then one [`Reply::Done`] or [`Reply::Error`]. Where the
+//! answer is a byte stream (exec, read, write, logs), the line [`Reply::Done`] carries one file descriptor
+//! (SCM_RIGHTS): a connection to the guest's agent after its [`Answer`](crate::proto::agent::Answer), or an open log file. From then
+//! on the daemon is not involved: it may restart while a session goes on.
+//!
+//! When the client hangs up before the answer, the daemon cancels what has not been started yet.
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::image::config::Asked;
+use crate::image::record::ImageRecord;
+use crate::kernel::record::KernelRecord;
+use crate::proto::agent;
+use crate::vm::name::VmName;
+use crate::vm::record::VmRecord;
+use crate::vm::spec::Wish;
+
+/// The longest request line, in bytes; above [`agent::MAX_REQUEST`], which travels in it.
+pub const MAX_REQUEST: usize = agent::MAX_REQUEST + 4096;
+/// The longest reply line, in bytes.
+pub const MAX_REPLY: usize = 16 << 20;
+
+/// Everything that the daemon does. `vm`, `image` and `kernel` are what a person typed: a name, an id, or a unique prefix.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "method", content = "params")]
+pub enum Request {
+    #[serde(rename = "daemon.status")]
+    DaemonStatus(DaemonStatus),
+    #[serde(rename = "daemon.stop")]
+    DaemonStop(DaemonStop),
+    #[serde(rename = "vm.create")]
+    VmCreate(VmCreate),
+    #[serde(rename = "vm.start")]
+    VmStart(VmStart),
+    #[serde(rename = "vm.stop")]
+    VmStop(VmStop),
+    #[serde(rename = "vm.delete")]
+    VmDelete(VmDelete),
+    #[serde(rename = "vm.list")]
+    VmList(VmList),
+    #[serde(rename = "vm.show")]
+    VmShow(VmShow),
+    #[serde(rename = "vm.exec")]
+    VmExec(VmExec),
+    #[serde(rename = "vm.read")]
+    VmRead(VmRead),
+    #[serde(rename = "vm.write")]
+    VmWrite(VmWrite),
+    #[serde(rename = "vm.logs")]
+    VmLogs(VmLogs),
+    #[serde(rename = "image.pull")]
+    ImagePull(ImagePull),
+    #[serde(rename = "image.import")]
+    ImageImport(ImageImport),
+    #[serde(rename = "image.list")]
+    ImageList(ImageList),
+    #[serde(rename = "image.show")]
+    ImageShow(ImageShow),
+    #[serde(rename = "image.tag")]
+    ImageTag(ImageTag),
+    #[serde(rename = "image.delete")]
+    ImageDelete(ImageDelete),
+    #[serde(rename = "kernel.import")]
+    KernelImport(KernelImport),
+    #[serde(rename = "kernel.list")]
+    KernelList(KernelList),
+    #[serde(rename = "kernel.show")]
+    KernelShow(KernelShow),
+    #[serde(rename = "kernel.rm")]
+    KernelRemove(KernelRemove),
+    #[serde(rename = "kernel.default")]
+    KernelDefault(KernelDefault),
+}
+
+/// A request together with the type of its answer.
+pub trait Call: Into<Request> {
+    type Answer: Serialize + DeserializeOwned;
+}
+
+macro_rules! calls {
+    ($($variant:ident -> $answer:ty;)*) => {$(
+        impl From<$variant> for Request {
+            fn from(params: $variant) -> Self {
+                Self::$variant(params)
+            }
+        }
+        impl Call for $variant {
+            type Answer = $answer;
+        }
+    )*};
+}
+
+calls! {
+    DaemonStatus -> DaemonView;
+    DaemonStop -> ();
+    VmCreate -> VmView;
+    VmStart -> VmView;
+    VmStop -> VmView;
+    VmDelete -> ();
+    VmList -> Vec<VmView>;
+    VmShow -> VmView;
+    VmExec -> ();
+    VmRead -> ();
+    VmWrite -> ();
+    VmLogs -> ();
+    ImagePull -> ImageRecord;
+    ImageImport -> ImageRecord;
+    ImageList -> Vec<ImageView>;
+    ImageShow -> ImageView;
+    ImageTag -> ImageRecord;
+    ImageDelete -> ();
+    KernelImport -> KernelView;
+    KernelList -> Vec<KernelView>;
+    KernelShow -> KernelView;
+    KernelRemove -> ();
+    KernelDefault -> KernelView;
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DaemonStatus {}
+
+/// The daemon answers, then ends. VMs run on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DaemonStop {}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VmCreate {
+    /// None: an adjective-noun name.
+    pub name: Option<VmName>,
+    /// A local image, or a reference, which is then pulled. None: the default image.
+    pub image: Option<String>,
+    pub kernel: Option<String>,
+    pub wish: Wish,
+    pub start: bool,
+    /// The VM goes when the process that asks goes (`vm run --rm`).
+    pub ephemeral: bool,
+}
+
+/// Answered when the guest is ready.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VmStart {
+    pub vm: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VmStop {
+    pub vm: String,
+    /// End the VMM at once instead of asking the guest.
+    pub force: bool,
+}
+
+/// Ends the VM if it runs, then removes all of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VmDelete {
+    pub vm: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VmList {}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VmShow {
+    pub vm: String,
+}
+
+/// Starts a command in a running VM. The descriptor that comes with the answer speaks frames (see `proto::agent`, exec).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VmExec {
+    pub vm: String,
+    pub asked: Asked,
+    /// Compose the command as the image's first process (`docker run`), not as a further one (`docker exec`).
+    pub as_run: bool,
+    pub tty: Option<agent::Tty>,
+    pub stdin: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VmRead {
+    pub vm: String,
+    pub read: agent::Read,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VmWrite {
+    pub vm: String,
+    pub write: agent::Write,
+}
+
+/// The descriptor that comes with the answer is the log, open for reading.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VmLogs {
+    pub vm: String,
+    pub which: Log,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Log {
+    /// What the guest wrote to its serial console.
+    #[default]
+    Console,
+    /// What the VMM said.
+    Vmm,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImagePull {
+    pub reference: String,
+    /// A further name for it; None: the name made from the reference.
+    pub name: Option<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImageImport {
+    /// An absolute path; None: the request carries a descriptor to read from.
+    pub path: Option<String>,
+    /// None: the name found in the archive, else the file's name.
+    pub name: Option<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImageList {}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImageShow {
+    pub image: String,
+}
+
+/// Gives an image a further name; one that stands for another image moves.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImageTag {
+    pub image: String,
+    pub name: String,
+}
+
+/// Removes a name, and with its last name, or by its id, the image.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImageDelete {
+    pub image: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KernelImport {
+    pub source: KernelSource,
+    /// None: the kernel's version.
+    pub name: Option<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum KernelSource {
+    /// A Debian package `linux-image-*.deb`, by absolute path.
+    Deb(String),
+    /// A directory with vmlinux or bzImage, and optional modules, by absolute path.
+    From(String),
+    /// The running kernel.
+    Host,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KernelList {}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KernelShow {
+    pub kernel: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KernelRemove {
+    pub kernel: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KernelDefault {
+    pub kernel: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DaemonView {
+    pub pid: u32,
+    pub version: String,
+    pub commit: String,
+    pub built: String,
+    /// Seconds since 1970.
+    pub started_at: u64,
+    pub socket: String,
+    pub state_dir: String,
+    pub running_vms: usize,
+}
+
+/// A VM as `vm list --json` and `vm show --json` give it: the record, and what is known of it only now.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VmView {
+    #[serde(flatten)]
+    pub record: VmRecord,
+    /// Where its files are.
+    pub directory: String,
+    /// The guest's IPv4 address.
+    pub address: Option<String>,
+    /// What runs it now: `qemu` or `firecracker`, and `kvm` or `tcg`.
+    pub running_on: Option<RunningOn>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunningOn {
+    pub vmm: String,
+    pub accel: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImageView {
+    #[serde(flatten)]
+    pub record: ImageRecord,
+    /// What it takes on disk, in bytes.
+    pub disk_bytes: u64,
+    /// Names of the VMs that need it.
+    pub used_by: Vec<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KernelView {
+    #[serde(flatten)]
+    pub record: KernelRecord,
+    pub default: bool,
+    pub disk_bytes: u64,
+}
+
+/// A line from the daemon.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reply {
+    Event(Event),
+    /// The answer, of the request's type.
+    Done(serde_json::Value),
+    Error(Failure),
+}
+
+/// What goes on meanwhile.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Event {
+    /// Something begins; a phrase such as `pulling debian:12`.
+    Stage { text: String },
+    /// How far the stage is. `total` 0: not known.
+    Progress { done: u64, total: u64, unit: Unit },
+    /// Something worth a line, such as a warning.
+    Note { text: String },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Unit {
+    Bytes,
+    Items,
+}
+
+/// Why it was not done.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure {
+    pub code: Code,
+    /// The whole chain, from what was tried to why, joined by `: `.
+    pub message: String,
+    /// The operation's id, which every log line of the operation bears: `op-4f1c...`.
+    pub op: String,
+    /// Lines that help to understand it, such as the last ones of the guest's console. They come from the guest.
+    #[serde(default)]
+    pub details: Vec<String>,
+}
+
+/// What a program would act on differently.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Code {
+    BadRequest,
+    NotFound,
+    Conflict,
+    /// The guest answered, and refused; exec gives 126 and 127 their own codes.
+    NoProgram,
+    NotExecutable,
+    NotRunning,
+    /// The guest did not come up in time. The VM is kept.
+    NotReady,
+    Failed,
+}

@@ -1,0 +1,5 @@
+//! What banger's parts say to each other. Types and their bytes, nothing that acts.
+
+pub mod agent;
+pub mod api;
+pub mod frame;
