@@ -9,6 +9,9 @@ pub struct Index(BTreeMap<Vec<u8>, Vec<(u32, String)>>);
 
 /// Bytes of a key; it bounds the depth of the tree.
 const MAX_KEY: usize = 1024;
+/// A key with its values.
+type Slot<'a> = (&'a [u8], &'a [(u32, String)]);
+
 const MAGIC: u32 = 0xB007_F457;
 const VERSION: u32 = 0x0002_0001;
 const PREFIX: u32 = 0x8000_0000;
@@ -38,7 +41,7 @@ impl Index {
 
 /// Writes the node of `entries`, sorted, which agree in their first `depth` bytes, behind the nodes below it; returns its offset
 /// with its flags.
-fn write_node(entries: &[(&[u8], &[(u32, String)])], depth: usize, out: &mut Vec<u8>) -> u32 {
+fn write_node(entries: &[Slot<'_>], depth: usize, out: &mut Vec<u8>) -> u32 {
     let prefix = common_prefix(entries, depth);
     let depth = depth + prefix.len();
     // Sorted, so the key that ends here, if any, is the first.
@@ -75,7 +78,7 @@ fn write_node(entries: &[(&[u8], &[(u32, String)])], depth: usize, out: &mut Vec
     offset
 }
 
-fn common_prefix<'a>(entries: &[(&'a [u8], &[(u32, String)])], depth: usize) -> &'a [u8] {
+fn common_prefix<'a>(entries: &[Slot<'a>], depth: usize) -> &'a [u8] {
     let (Some((first, _)), Some((last, _))) = (entries.first(), entries.last()) else { return &[] };
     let (first, last) = (&first[depth..], &last[depth..]);
     let same = first.iter().zip(last).take_while(|(a, b)| a == b).count();
