@@ -190,18 +190,20 @@ impl Tree {
         }
     }
 
-    /// Removes what a directory holds from the layers below `layer`: all that `layer` did not have itself, and that does
-    /// not lead to something that it had.
+    /// Removes what a directory holds from the layers below `layer`.
     pub fn remove_older(&mut self, directory: InodeId, layer: u32) {
-        let names: Vec<(Vec<u8>, Name)> =
-            self.entries(directory).iter().map(|(name, entry)| (name.clone(), *entry)).collect();
-        for (name, entry) in names {
-            if self.is_directory(entry.inode) {
-                self.remove_older(entry.inode, layer);
-            }
-            if entry.layer < layer && self.entries(entry.inode).is_empty() {
-                self.remove(directory, &name);
-            }
+        let names: Vec<Vec<u8>> = self.entries(directory).keys().cloned().collect();
+        for name in names {
+            self.remove_if_older(directory, &name, layer);
+        }
+    }
+
+    /// Removes a name as the layers below `layer` have it: what `layer` put there itself stays, and what leads to it.
+    pub fn remove_if_older(&mut self, directory: InodeId, name: &[u8], layer: u32) {
+        let Some(entry) = self.entries(directory).get(name).copied() else { return };
+        self.remove_older(entry.inode, layer);
+        if entry.layer < layer && self.entries(entry.inode).is_empty() {
+            self.remove(directory, name);
         }
     }
 }

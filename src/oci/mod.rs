@@ -1,2 +1,11 @@
 //! oci
-pub mod tar;
+mod error;
+mod flatten;
+mod hash;
+mod inflate;
+mod layer;
+mod path;
+mod region;
+mod tar;
+
+pub use error::{LayerError, OciError};
