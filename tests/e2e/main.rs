@@ -10,6 +10,7 @@ mod files;
 mod guests;
 mod images;
 mod lifecycle;
+mod offline;
 mod rig;
 mod run;
 mod terminal;
