@@ -51,7 +51,7 @@ fn no_module_uses_one_that_it_may_not() {
         let text = fs::read_to_string(&file).expect("reads");
         for target in targets(&text) {
             let fits = |to: &&str| target == **to || target.starts_with(&format!("{to}::"));
-            if !allowed.iter().any(|to| fits(to)) {
+            if !allowed.iter().any(fits) {
                 wrong.push(format!("{name} uses crate::{target}"));
             }
         }
