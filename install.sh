@@ -46,9 +46,11 @@ as_root() {
 
 check_machine() {
     [ -e src/main.rs ] || die "this is not banger's source; run it from a checkout: git clone it, then ./install.sh --try"
-    local arch
-    arch=$(command -v apt-get dpkg-query dpkg) ||
-        die "this is not a Debian machine; on others, install QEMU, build with cargo, and import a kernel and an image by hand (README.md)"
+    local arch tool
+    for tool in apt-get apt-cache dpkg dpkg-query; do
+        command -v "$tool" >/dev/null ||
+            die "this is not a Debian machine; on others, install QEMU, build with cargo, and import a kernel and an image by hand (README.md)"
+    done
     arch=$(dpkg --print-architecture)
     [ "$arch" = amd64 ] || die "this machine is $arch; banger runs on amd64 so far"
     # shellcheck source=/dev/null
