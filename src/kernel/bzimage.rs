@@ -6,6 +6,8 @@
 use std::fmt;
 use std::io::Read;
 
+use liblzma::bufread::XzDecoder;
+
 /// Why the kernel could not be taken out.
 #[derive(Debug)]
 pub enum BadImage {
@@ -115,7 +117,10 @@ impl Packing {
         match self {
             Self::Gzip => flate2::read::GzDecoder::new(packed).take(limit).read_to_end(&mut out)?,
             // The x86 filter that the kernel's xz is made with is part of the stream's description.
-            Self::Xz => liblzma::read::XzDecoder::new(packed).take(limit).read_to_end(&mut out)?,
+            Self::Xz => {
+                let decoder = liblzma::stream::Stream::new_stream_decoder(MAX_KERNEL, 0)?;
+                XzDecoder::new_stream(packed, decoder).take(limit).read_to_end(&mut out)?
+            }
             Self::Zstd => {
                 zstd::stream::read::Decoder::new(packed)?.single_frame().take(limit).read_to_end(&mut out)?
             }

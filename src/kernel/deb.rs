@@ -35,8 +35,8 @@ const MAX_CONTROL: u64 = 1 << 20;
 /// The most that a package may unpack to, in bytes: debug packages have 6 GB.
 const MAX_DATA: u64 = 32 << 30;
 
-/// Reads the package at `path`. Calls `visit` with the path, relative to the root, and the content of every regular file that
-/// `wanted` accepts by its path and size.
+/// Reads the package at `path`. Calls `visit` with the path, relative to the root, and the content of every regular file for
+/// whose path `wanted` gives a limit, in bytes; a larger one is damage.
 ///
 /// # Errors
 /// The visitor's, or what is wrong with the package. A cancelled `progress` ends it as [`DebError::Damaged`].

@@ -4,7 +4,7 @@ use std::fs;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use crate::host::progress::Progress;
+use crate::host::progress::{Progress, Unit};
 use crate::kernel::bzimage::MAX_KERNEL;
 use crate::kernel::deb::{self, Control, DebError};
 use crate::kernel::error::KernelError;
@@ -300,6 +300,7 @@ fn gather_directory(
             let relative = path.strip_prefix(directory).ok().and_then(Path::to_str);
             if let Some(relative) = relative.filter(|relative| kind.is_file() && gather::wanted(relative)) {
                 gather.file(relative, &read(&path, MAX_MODULE)?)?;
+                progress.advance(gather.modules() as u64, 0, Unit::Items);
             }
         }
     }

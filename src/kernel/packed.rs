@@ -2,8 +2,14 @@
 
 use std::io::{self, BufRead, Read};
 
+use liblzma::bufread::XzDecoder;
+use liblzma::stream::{CONCATENATED, Stream};
+
 /// The largest module that we take, in bytes, unpacked; amdgpu with debug information has about 500 MB.
 pub const MAX_MODULE: usize = 1 << 30;
+
+/// What unpacking xz may take, in bytes: a stream asks for it in its header. Its largest preset takes 65 MiB.
+const XZ_MEMORY: u64 = 512 << 20;
 
 /// Returns a reader of what `stream` holds, unpacked if it is gzip, xz or zstd, and as it is otherwise.
 pub fn reader<'a>(mut stream: impl BufRead + 'a) -> io::Result<Box<dyn Read + 'a>> {
@@ -11,7 +17,8 @@ pub fn reader<'a>(mut stream: impl BufRead + 'a) -> io::Result<Box<dyn Read + 'a
     Ok(if start.starts_with(b"\x1f\x8b") {
         Box::new(flate2::bufread::MultiGzDecoder::new(stream))
     } else if start.starts_with(b"\xfd7zXZ\0") {
-        Box::new(liblzma::bufread::XzDecoder::new_multi_decoder(stream))
+        let decoder = Stream::new_stream_decoder(XZ_MEMORY, CONCATENATED)?;
+        Box::new(XzDecoder::new_stream(stream, decoder))
     } else if start.starts_with(b"\x28\xb5\x2f\xfd") {
         Box::new(zstd::stream::read::Decoder::with_buffer(stream)?)
     } else {

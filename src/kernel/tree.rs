@@ -1,9 +1,9 @@
 //! A module tree on its way from a package or a directory into a guest: names in memory, contents in a nameless file.
 
 use std::collections::BTreeMap;
-use std::fs::File;
+use std::fs::{File, Permissions};
 use std::io::{self, Write};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -107,12 +107,22 @@ impl Tree {
         Ok(())
     }
 
-    /// Writes the tree into `directory`, which must be empty: modes 0755 and 0644, whatever the umask's owner bits are.
+    /// Writes the tree into `directory`, which must be empty, with the modes 0755 and 0644 whatever the umask is.
     pub fn unpack(&self, directory: &Path) -> io::Result<()> {
         // Every path is made of plain names, and the directory holds nothing but what we make: no symlink to follow.
-        self.walk(|path, entry| match entry {
-            Entry::Directory => std::fs::create_dir(directory.join(path)),
-            Entry::File(content) => File::create_new(directory.join(path))?.write_all(content),
+        self.walk(|path, entry| {
+            let path = directory.join(path);
+            let mode = match entry {
+                Entry::Directory => {
+                    std::fs::create_dir(&path)?;
+                    0o755
+                }
+                Entry::File(content) => {
+                    File::create_new(&path)?.write_all(content)?;
+                    0o644
+                }
+            };
+            std::fs::set_permissions(&path, Permissions::from_mode(mode))
         })
     }
 

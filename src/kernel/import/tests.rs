@@ -1,5 +1,5 @@
 use super::*;
-use crate::host::progress::{Silent, Unit};
+use crate::host::progress::Silent;
 use crate::kernel::bzimage::tests::{bzimage, gzip};
 use crate::kernel::deb::tests::package;
 use crate::kernel::modinfo::tests::module;
