@@ -1,0 +1,48 @@
+//! What is written is there again, as far as it was promised.
+
+use crate::rig::Rig;
+
+#[test]
+#[ignore = "boots VMs; run by tests/run.sh"]
+fn synced_data_survives_kill_and_all_data_survives_stop() {
+    let rig = Rig::new();
+    rig.ok("vm run -d --name dev --image busybox");
+    rig.sh("dev", "echo synced >/a && fsync /a /");
+    rig.ok("vm kill dev");
+    rig.ok("vm start dev");
+    assert_eq!(rig.sh("dev", "cat /a"), "synced\n");
+    rig.sh("dev", "head -c 20000000 /dev/urandom >/b; sha256sum /b >/b.sum");
+    rig.ok("vm stop dev");
+    rig.ok("vm start dev");
+    assert_eq!(rig.sh("dev", "sha256sum -c /b.sum"), "/b: OK\n");
+}
+
+#[test]
+#[ignore = "boots VMs; run by tests/run.sh"]
+fn the_disk_has_the_size_that_was_asked_for_and_can_be_filled() {
+    let rig = Rig::new();
+    rig.ok("vm run -d --name dev --image busybox --disk-size 600M");
+    let blocks: u64 = rig.sh("dev", "df -k / | awk 'NR==2 {print $2}'").trim().parse().expect("a number");
+    // Metadata takes its part; but far more than the image's own size must be there.
+    assert!((520_000..=614_400).contains(&blocks), "{blocks} KiB");
+    let end = rig.args(&["vm", "exec", "dev", "--", "sh", "-c", "cat /dev/zero >/full"]);
+    assert_ne!(end.status, 0);
+    assert!(end.stderr.contains("No space left"), "{end:#?}");
+    rig.sh("dev", "rm /full; echo still fine >/x; sync");
+    rig.ok("vm restart dev");
+    assert_eq!(rig.sh("dev", "cat /x"), "still fine\n");
+    let console = rig.ok("vm logs dev");
+    assert!(!console.contains("EXT4-fs error") && !console.contains("snapshots: Invalidating"), "{console}");
+}
+
+#[test]
+#[ignore = "boots VMs; run by tests/run.sh"]
+fn two_vms_of_one_image_do_not_see_each_others_writes() {
+    let rig = Rig::new();
+    rig.ok("vm run -d --name one --image busybox");
+    rig.ok("vm run -d --name two --image busybox");
+    rig.sh("one", "echo one >/mine");
+    assert_ne!(rig.args(&["vm", "exec", "two", "--", "test", "-e", "/mine"]).status, 0);
+    rig.ok("vm delete one two");
+    rig.ok("vm run -q --rm --image busybox -- test ! -e /mine");
+}

@@ -1,0 +1,16 @@
+//! The lane on real parts: the release binary, a real kernel, real root file systems, VMs that boot.
+//!
+//! tests/run.sh makes the parts and runs this lane; by hand, `tests/run.sh e2e [NAME]`. Every test is ignored by
+//! default for that reason, and has a BANGER_ROOT and a daemon of its own.
+
+mod bad_input;
+mod crash;
+mod disk;
+mod files;
+mod guests;
+mod images;
+mod lifecycle;
+mod offline;
+mod rig;
+mod run;
+mod terminal;

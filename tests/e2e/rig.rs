@@ -1,0 +1,230 @@
+//! A rig is one banger of a test's own: its directories, its daemon, its VMs. Dropping it ends and removes all of them.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+/// How long anything may take before the test fails for it; far above what it takes.
+pub const PATIENCE: Duration = Duration::from_secs(120);
+
+pub struct Rig {
+    root: tempfile::TempDir,
+}
+
+/// What a command printed and how it ended.
+#[derive(Debug)]
+pub struct Ended {
+    pub status: i32,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+/// The file or directory `name` among the parts that tests/run.sh makes.
+pub fn part(name: &str) -> PathBuf {
+    let parts = std::env::var("BANGER_TEST_PARTS").expect("BANGER_TEST_PARTS is set by tests/run.sh");
+    PathBuf::from(parts).join(name)
+}
+
+pub fn binary() -> PathBuf {
+    PathBuf::from(std::env::var("BANGER_TEST_BINARY").expect("BANGER_TEST_BINARY is set by tests/run.sh"))
+}
+
+impl Rig {
+    /// A rig with the kernel and the images `busybox`, `minbase`, `systemd` and `scratch`.
+    pub fn new() -> Self {
+        let rig = Self::empty();
+        let seed = part("seed");
+        // Images and kernels never change, so they are shared by hard link; the database is a copy.
+        let linked = Command::new("cp")
+            .args(["-al"])
+            .arg(seed.join("state"))
+            .arg(rig.root.path())
+            .status()
+            .expect("runs cp");
+        assert!(
+            linked.success(),
+            "cannot link the seed; is it on the file system of {}?",
+            rig.root.path().display()
+        );
+        let database = rig.state("banger.redb");
+        fs::remove_file(&database).expect("unlinks");
+        fs::copy(seed.join("state/banger.redb"), &database).expect("copies");
+        rig
+    }
+
+    /// A rig in which nothing has been imported. Its directory lies beside the seed, with a short name, since a socket's
+    /// path has at most 107 bytes.
+    pub fn empty() -> Self {
+        let base = part("rigs");
+        fs::create_dir_all(&base).expect("makes the directory");
+        Self {
+            root: tempfile::Builder::new()
+                .prefix("r")
+                .rand_bytes(4)
+                .tempdir_in(base)
+                .expect("makes a directory"),
+        }
+    }
+
+    pub fn path(&self) -> &Path {
+        self.root.path()
+    }
+
+    pub fn state(&self, name: &str) -> PathBuf {
+        self.root.path().join("state").join(name)
+    }
+
+    pub fn command<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Command {
+        let mut command = Command::new(binary());
+        command.args(args).env("BANGER_ROOT", self.root.path()).stdin(Stdio::null());
+        command
+    }
+
+    /// Runs `banger` with words split at spaces; `sh -c` scripts and other words with spaces go through [`Rig::args`].
+    pub fn banger(&self, line: &str) -> Ended {
+        self.args(&line.split_whitespace().collect::<Vec<_>>())
+    }
+
+    pub fn args(&self, args: &[&str]) -> Ended {
+        ended(self.command(args).output().expect("runs banger"))
+    }
+
+    /// Runs `banger`, which must succeed, and returns its stdout.
+    pub fn ok(&self, line: &str) -> String {
+        let words: Vec<_> = line.split_whitespace().collect();
+        self.ok_args(&words)
+    }
+
+    pub fn ok_args(&self, args: &[&str]) -> String {
+        let end = self.args(args);
+        assert_eq!(end.status, 0, "banger {}: {end:#?}\n{}", args.join(" "), self.daemon_log());
+        end.stdout
+    }
+
+    /// Runs `banger`, which must fail with status 1 and one clear sentence, and returns that sentence.
+    pub fn refused(&self, line: &str) -> String {
+        let end = self.banger(line);
+        assert_eq!(end.status, 1, "banger {line}: {end:#?}");
+        let said: Vec<&str> = end.stderr.lines().filter(|l| l.starts_with("banger: ")).collect();
+        assert_eq!(said.len(), 1, "banger {line}: one sentence is due: {end:#?}");
+        said[0].to_owned()
+    }
+
+    pub fn json(&self, line: &str) -> Value {
+        serde_json::from_str(&self.ok(line)).expect("is JSON")
+    }
+
+    /// Runs a shell script in a VM; it must succeed.
+    pub fn sh(&self, vm: &str, script: &str) -> String {
+        self.ok_args(&["vm", "exec", vm, "--", "sh", "-c", script])
+    }
+
+    pub fn feed(&self, args: &[&str], input: &[u8]) -> Output {
+        let mut child = self
+            .command(args)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("runs banger");
+        let mut stdin = child.stdin.take().expect("is piped");
+        let input = input.to_vec();
+        let writer = std::thread::spawn(move || stdin.write_all(&input));
+        let output = child.wait_with_output().expect("ends");
+        writer.join().expect("no panic").expect("all input is taken");
+        output
+    }
+
+    pub fn spawn(&self, args: &[&str]) -> Child {
+        self.command(args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("runs banger")
+    }
+
+    pub fn vm_state(&self, vm: &str) -> String {
+        self.json(&format!("vm show --json {vm}"))["state"].as_str().expect("has a state").to_owned()
+    }
+
+    pub fn daemon_pid(&self) -> u32 {
+        let pid = self.json("daemon status --json")["pid"].as_u64().expect("has a pid");
+        u32::try_from(pid).expect("a pid")
+    }
+
+    pub fn vmm_pid(&self, vm: &str) -> u32 {
+        let pid = self.json(&format!("vm show --json {vm}"))["processes"]["vmm"]["pid"]
+            .as_u64()
+            .expect("has a pid");
+        u32::try_from(pid).expect("a pid")
+    }
+
+    pub fn daemon_log(&self) -> String {
+        fs::read_to_string(self.state("bangerd.log")).unwrap_or_default()
+    }
+
+    /// Processes whose command line mentions this rig's directory: its daemon, its VMMs and their devices.
+    pub fn processes(&self) -> Vec<(u32, String)> {
+        let needle = self.root.path().to_str().expect("UTF-8");
+        let mut found = vec![];
+        for entry in fs::read_dir("/proc").expect("lists").flatten() {
+            let Some(pid) = entry.file_name().to_str().and_then(|n| n.parse::<u32>().ok()) else { continue };
+            let line = fs::read(entry.path().join("cmdline")).unwrap_or_default();
+            let line = String::from_utf8_lossy(&line).replace('\0', " ");
+            if line.contains(needle) {
+                found.push((pid, line));
+            }
+        }
+        found
+    }
+
+    /// Waits until `done`; fails the test when it does not come.
+    pub fn until(&self, what: &str, done: impl Fn() -> bool) {
+        let begun = Instant::now();
+        while !done() {
+            assert!(begun.elapsed() < PATIENCE, "waited in vain until {what}\n{}", self.daemon_log());
+            sleep(Duration::from_millis(50));
+        }
+    }
+
+    /// Nothing of any VM is left: no record, no file, no process.
+    pub fn assert_no_vm_is_left(&self) {
+        assert_eq!(self.json("vm list --json"), Value::Array(vec![]));
+        for dir in [self.state("vms"), self.root.path().join("run/vms")] {
+            let left: Vec<_> =
+                fs::read_dir(&dir).map(|d| d.flatten().map(|e| e.path()).collect()).unwrap_or_default();
+            assert!(left.is_empty(), "{left:?}");
+        }
+        assert_eq!(self.processes(), []);
+    }
+}
+
+impl Drop for Rig {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("the daemon's log:\n{}", self.daemon_log());
+        }
+        let _ = self.command(["daemon", "stop"]).output();
+        for (pid, _) in self.processes() {
+            // Ours by its command line, which names this test's own directory.
+            let _ = Command::new("kill").args(["-9", &pid.to_string()]).status();
+        }
+    }
+}
+
+pub fn ended(output: Output) -> Ended {
+    use std::os::unix::process::ExitStatusExt;
+    Ended {
+        status: output.status.code().unwrap_or_else(|| 128 + output.status.signal().unwrap_or(0)),
+        stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+        stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+    }
+}
+
+pub fn signal(pid: u32, name: &str) {
+    let status =
+        Command::new("kill").args([format!("-{name}"), pid.to_string()]).status().expect("runs kill");
+    assert!(status.success(), "kill -{name} {pid}");
+}
