@@ -1,18 +1,19 @@
 //! Requests: from a connection to a handler, and its events, answer or error back.
 
+use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixListener;
 use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::process::geteuid;
-use smol::channel::bounded;
+use smol::channel::{Receiver, bounded};
 use smol::{Async, Timer, future};
 
 use crate::daemon::fault::Fault;
 use crate::daemon::op::Op;
 use crate::daemon::orders::What;
-use crate::daemon::socket::{Asked, Client, NoRequest};
+use crate::daemon::socket::{Asked, Client, NoRequest, Peer};
 use crate::daemon::{Daemon, Shared, guest, images, kernels, vms};
 use crate::proto::api::*;
 use crate::store::record::Run;
@@ -54,53 +55,65 @@ async fn converse(d: Shared, client: Client) {
         Err(e) => return log::warn!("cannot ask who connected: {e}"),
     };
     let op = Op::of_client(peer.pid, events);
-    let stopping = std::cell::Cell::new(false);
-    let work = async {
-        let mine = geteuid().as_raw();
-        if peer.uid != mine && peer.uid != 0 {
-            log::warn!("{op} refused uid {} (pid {})", peer.uid, peer.pid);
-            let text = format!("this bangerd serves uid {mine}, and you are uid {}", peer.uid);
-            return Some(Err(Fault::new(Code::BadRequest, text)));
-        }
-        let Asked { line, fd } = match client.request().await {
-            Ok(asked) => asked,
-            Err(NoRequest::Gone) => return None,
-            Err(NoRequest::Refused(why)) => return Some(Err(Fault::new(Code::BadRequest, why))),
-        };
-        let request: Request = match serde_json::from_slice(&line) {
-            Ok(request) => request,
-            Err(e) => {
-                return Some(Err(Fault::because(Code::BadRequest, "this is no request that bangerd knows", &e)));
-            }
-        };
-        drop(line);
-        stopping.set(matches!(request, Request::DaemonStop(_)));
-        log::debug!("{op} pid {} asks {}", peer.pid, method(&request));
-        let hung_up = async {
-            client.hung_up().await;
-            log::debug!("{op} the client has gone");
-            op.cancel();
-            future::pending().await
-        };
-        Some(future::or(dispatch(&d, &op, request, fd), hung_up).await)
-    };
-    // One after the other on one socket: whoever tells the events must be done before the answer is sent.
-    let told = async {
-        while let Ok(event) = news.recv().await {
-            if let Err(e) = client.reply(&Reply::Event(event), None).await {
-                log::debug!("{op} cannot send an event: {e}");
-                break;
+    let (outcome, stops) = match hear(&client, peer, &op).await {
+        Err(NoRequest::Gone) => return,
+        Err(NoRequest::Refused(why)) => (Err(Fault::new(Code::BadRequest, why)), false),
+        Ok((request, fd)) => {
+            let stops = matches!(request, Request::DaemonStop(_));
+            let work = async {
+                let outcome = future::or(dispatch(&d, &op, request, fd), hung_up(&client, &op)).await;
+                news.close();
+                outcome
+            };
+            // Both to their ends: an event that is half written must not be followed by the answer.
+            match future::zip(work, tell(&client, &news)).await {
+                (outcome, Ok(())) => (outcome, stops),
+                (_, Err(e)) => return log::debug!("{op} cannot send an event: {e}"),
             }
         }
-        future::pending().await
     };
-    let Some(outcome) = future::or(work, told).await else { return };
-    while let Ok(event) = news.try_recv() {
-        if client.reply(&Reply::Event(event), None).await.is_err() {
-            return;
-        }
+    if let Err(e) = reply(&client, &op, outcome).await {
+        log::debug!("{op} cannot send the answer: {e}");
     }
-    let sent = match outcome {
+    if stops && d.stop.try_send(()).is_err() {
+        log::debug!("{op} the daemon is ending already");
+    }
+}
+
+/// Reads the request, if it comes from somebody who may ask.
+async fn hear(client: &Client, peer: Peer, op: &Op) -> Result<(Request, Option<OwnedFd>), NoRequest> {
+    let mine = geteuid().as_raw();
+    if peer.uid != mine && peer.uid != 0 {
+        log::warn!("{op} refused uid {} (pid {})", peer.uid, peer.pid);
+        let text = format!("this bangerd serves uid {mine}, and you are uid {}", peer.uid);
+        return Err(NoRequest::Refused(text));
+    }
+    let Asked { line, fd } = client.request().await?;
+    let request = serde_json::from_slice(&line)
+        .map_err(|e| NoRequest::Refused(format!("this is no request that bangerd knows: {e}")))?;
+    log::debug!("{op} pid {} asks {}", peer.pid, method(&request));
+    Ok((request, fd))
+}
+
+/// Tells the client what goes on, until `news` is closed.
+async fn tell(client: &Client, news: &Receiver<Event>) -> io::Result<()> {
+    while let Ok(event) = news.recv().await {
+        client.reply(&Reply::Event(event), None).await?;
+    }
+    Ok(())
+}
+
+/// Tells the operation when nobody waits for it any more. Never returns.
+async fn hung_up<T>(client: &Client, op: &Op) -> T {
+    client.hung_up().await;
+    log::debug!("{op} the client has gone");
+    op.cancel();
+    future::pending().await
+}
+
+/// Sends the last line.
+async fn reply(client: &Client, op: &Op, outcome: Result<Answer, Fault>) -> io::Result<()> {
+    match outcome {
         Ok(Answer { value, fd }) => {
             client.reply(&Reply::Done(value), fd.as_ref().map(|fd| fd.as_fd())).await
         }
@@ -109,12 +122,6 @@ async fn converse(d: Shared, client: Client) {
             log::info!("{op} failed: {}", failure.message);
             client.reply(&Reply::Error(failure), None).await
         }
-    };
-    if let Err(e) = sent {
-        log::debug!("{op} cannot send the answer: {e}");
-    }
-    if stopping.get() && d.stop.try_send(()).is_err() {
-        log::debug!("{op} the daemon is ending already");
     }
 }
 

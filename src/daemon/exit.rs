@@ -25,10 +25,6 @@ impl Exit {
         Ok(Some(Self { process, fd: Async::new_nonblocking(fd)? }))
     }
 
-    pub fn process(&self) -> Process {
-        self.process
-    }
-
     /// Returns when the process has ended; a child of ours is reaped.
     pub async fn ended(&self) {
         if let Err(e) = self.fd.readable().await {

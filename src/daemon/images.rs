@@ -93,7 +93,7 @@ fn look_up(d: &Daemon, typed: &str) -> Result<Result<ImageRecord, LookupError>, 
     let candidates: Vec<Candidate<'_>> =
         records.iter().map(|r| Candidate { names: &r.names, id: &r.id }).collect();
     let found = lookup::find("image", typed, &candidates).or_else(|error| {
-        let completed = typed.parse::<Reference>().map(|reference| reference.familiar());
+        let completed = typed.parse::<Reference>().map(|reference| reference.local_name());
         let named = completed.ok().and_then(|name| {
             records.iter().position(|r| r.names.contains(&name))
         });
@@ -117,7 +117,7 @@ pub async fn wanted(d: &Shared, op: &Op, typed: Option<&str>) -> Result<(ImageRe
     let Ok(reference) = name.parse::<Reference>() else { return Err(unknown.into()) };
     let pulled = pull(d, op, ImagePull { reference: name.to_owned(), name: None }).await;
     match pulled {
-        Ok(record) => Ok((record, reference.familiar())),
+        Ok(record) => Ok((record, reference.local_name())),
         Err(fault) if typed.is_none() => Err(Fault {
             message: format!(
                 "there is no image {name} here yet, and it could not be pulled ({}); get one with `banger image pull REF` or \
@@ -131,8 +131,18 @@ pub async fn wanted(d: &Shared, op: &Op, typed: Option<&str>) -> Result<(ImageRe
 }
 
 fn settings(d: &Daemon) -> Settings {
-    Settings::new(&d.dirs.cache)
+    let home = std::env::var_os("HOME").map(PathBuf::from);
+    let docker = std::env::var_os("DOCKER_CONFIG").map(PathBuf::from).or(home.map(|h| h.join(".docker")));
+    Settings {
+        blobs: d.dirs.blobs(),
+        scratch: d.dirs.images(),
+        docker_config: docker.map(|dir| dir.join("config.json")),
+        arch: ARCH.to_owned(),
+    }
 }
+
+/// What this machine runs, as images call it.
+const ARCH: &str = if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" };
 
 /// Pulls what `reference` stands for now. What is here already costs one request.
 pub async fn pull(d: &Shared, op: &Op, wanted: ImagePull) -> Result<ImageRecord, Fault> {
@@ -147,19 +157,19 @@ pub async fn pull(d: &Shared, op: &Op, wanted: ImagePull) -> Result<ImageRecord,
     let _turn = lock.lock().await;
     let op = op.clone();
     blocking(d, move |d| {
-        let names: Vec<String> = std::iter::once(reference.familiar()).chain(wanted.name).collect();
+        let names: Vec<String> = std::iter::once(reference.local_name()).chain(wanted.name).collect();
         let cannot = |e: oci::OciError| {
             Fault::new(Code::Failed, format!("cannot pull {reference}: {}", chain(&e)))
         };
         if op.cancelled() {
             return Err(Fault::new(Code::Failed, "cancelled"));
         }
-        op.stage(&format!("looking up {}", reference.familiar()));
+        op.stage(&format!("looking up {}", reference.local_name()));
         let settings = settings(d);
         let digest = oci::resolve(&reference, &settings, &op).map_err(cannot)?.to_string();
         let there = d.store.all::<ImageRecord>()?.into_iter().find(|i| i.digest.as_ref() == Some(&digest));
         if let Some(there) = there {
-            op.note(&format!("{} is up to date", reference.familiar()));
+            op.note(&format!("{} is up to date", reference.local_name()));
             return tag_record(d, &there.id, &names);
         }
         build(d, &op, names, |out| oci::pull(&reference, &settings, out, &op).map_err(cannot))
@@ -293,7 +303,7 @@ pub async fn delete(d: &Shared, op: &Op, typed: String) -> Result<(), Fault> {
         let _ledger = d.ledger();
         let mut record = find(d, &typed)?;
         let by_id = record.id.starts_with(&typed) && !record.names.contains(&typed);
-        let completed = typed.parse::<Reference>().map(|r| r.familiar()).unwrap_or_default();
+        let completed = typed.parse::<Reference>().map(|r| r.local_name()).unwrap_or_default();
         let name = if record.names.contains(&typed) { typed } else { completed };
         if !by_id && record.names.len() > 1 {
             record.names.retain(|n| *n != name);

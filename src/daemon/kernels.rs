@@ -6,8 +6,7 @@ use std::path::{Path, PathBuf};
 
 use crate::daemon::fault::{Fault, chain};
 use crate::daemon::op::Op;
-use crate::daemon::{Daemon, Shared, blocking, images, now};
-use crate::ext4;
+use crate::daemon::{Daemon, Shared, blocking, images, modules_image, now};
 use crate::host::files::{create_private_dir, remove_tree_if_present, sync_directory};
 use crate::host::progress::Progress;
 use crate::host::undo::Undo;
@@ -161,7 +160,7 @@ fn write_files(imported: &Imported, directory: &Path, op: &Op) -> Result<(), Fau
     create_private_dir(&unpacked).map_err(failed)?;
     imported.unpack_modules(&unpacked).map_err(failed)?;
     let image = directory.join("modules.ext4");
-    ext4::from_directory(&unpacked, &image)
+    modules_image::pack(&unpacked, &image)
         .map_err(|e| Fault::failed("cannot pack the kernel's modules", &e))?;
     remove_tree_if_present(&unpacked).map_err(failed)?;
     File::open(&image).and_then(|file| file.sync_all()).map_err(failed)

@@ -21,6 +21,7 @@ mod initramfs;
 mod kernels;
 mod launch;
 mod machine;
+mod modules_image;
 mod op;
 mod orders;
 mod reconcile;

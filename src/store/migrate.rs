@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use redb::{ReadableTable, TableDefinition, WriteTransaction};
+use redb::{TableDefinition, WriteTransaction};
 
 /// The schema that this banger writes.
 pub const SCHEMA: u32 = 1;
