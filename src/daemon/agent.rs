@@ -10,7 +10,9 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
 use crate::daemon::fault::Fault;
-use crate::proto::agent::{Answer, Code as Refused, Hello, MAX_READY, MAX_REQUEST, PORT, Ready, Refusal, Request};
+use crate::proto::agent::{
+    Answer, Code as Refused, Hello, MAX_READY, MAX_REQUEST, PORT, Ready, Refusal, Request,
+};
 use crate::proto::api::Code;
 use crate::proto::frame::{HEADER, Header, Kind};
 use crate::vmm::Channel;
@@ -38,11 +40,7 @@ pub enum AgentError {
 ///
 /// # Errors
 /// See [`AgentError`]; an answer [`Answer::Refused`] is an error too.
-pub fn ask(
-    channel: &Channel,
-    request: &Request,
-    within: Duration,
-) -> Result<(Answer, OwnedFd), AgentError> {
+pub fn ask(channel: &Channel, request: &Request, within: Duration) -> Result<(Answer, OwnedFd), AgentError> {
     let mut line = serde_json::to_vec(request).map_err(|e| AgentError::Io(e.into()))?;
     line.push(b'\n');
     if line.len() > MAX_REQUEST {
@@ -76,9 +74,7 @@ pub fn ready(fd: BorrowedFd<'_>, within: Duration) -> Result<Hello, AgentError> 
     }
     match serde_json::from_slice(&line) {
         Ok(Ready::Up(hello)) => Ok(hello),
-        Ok(Ready::Broken { message }) => {
-            Err(AgentError::Refused(Refusal { code: Refused::Failed, message }))
-        }
+        Ok(Ready::Broken { message }) => Err(AgentError::Refused(Refusal { code: Refused::Failed, message })),
         Err(e) => Err(AgentError::Garbage(format!("a first line that is no JSON of ours ({e})"))),
     }
 }

@@ -3,11 +3,13 @@
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixListener;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::process::geteuid;
 use smol::channel::{Receiver, bounded};
+use smol::future::FutureExt;
 use smol::{Async, Timer, future};
 
 use crate::daemon::fault::Fault;
@@ -61,7 +63,10 @@ async fn converse(d: Shared, client: Client) {
         Ok((request, fd)) => {
             let stops = matches!(request, Request::DaemonStop(_));
             let work = async {
-                let outcome = future::or(dispatch(&d, &op, request, fd), hung_up(&client, &op)).await;
+                // A mistake of ours in one request must not take the others with it.
+                let work = AssertUnwindSafe(dispatch(&d, &op, request, fd)).catch_unwind();
+                let work = async { work.await.unwrap_or_else(|_| Err(panicked())) };
+                let outcome = future::or(work, hung_up(&client, &op)).await;
                 news.close();
                 outcome
             };
@@ -78,6 +83,10 @@ async fn converse(d: Shared, client: Client) {
     if stops && d.stop.try_send(()).is_err() {
         log::debug!("{op} the daemon is ending already");
     }
+}
+
+fn panicked() -> Fault {
+    Fault::new(Code::Failed, "bangerd made a mistake and gave up on this request; its log says where")
 }
 
 /// Reads the request, if it comes from somebody who may ask.
@@ -114,9 +123,7 @@ async fn hung_up<T>(client: &Client, op: &Op) -> T {
 /// Sends the last line.
 async fn reply(client: &Client, op: &Op, outcome: Result<Answer, Fault>) -> io::Result<()> {
     match outcome {
-        Ok(Answer { value, fd }) => {
-            client.reply(&Reply::Done(value), fd.as_ref().map(|fd| fd.as_fd())).await
-        }
+        Ok(Answer { value, fd }) => client.reply(&Reply::Done(value), fd.as_ref().map(|fd| fd.as_fd())).await,
         Err(fault) => {
             let failure = fault.into_failure(op.id());
             log::info!("{op} failed: {}", failure.message);

@@ -168,7 +168,10 @@ mod tests {
     #[test]
     fn what_is_wrong_is_named_with_the_nearest_key() {
         let table = [
-            ("defualt_image_name = 'x'", "there is no key \"defualt_image_name\"; did you mean default_image_name?"),
+            (
+                "defualt_image_name = 'x'",
+                "there is no key \"defualt_image_name\"; did you mean default_image_name?",
+            ),
             ("[vm_defaults]\ncpus = 1", "there is no key \"cpus\"; there are vcpu, memory, disk_size"),
             ("[vm_defaults]\nmemory = 'much'", "memory: \"much\" is no size; write it like 512M or 4G"),
             ("firecracker_bin = 'fc'", "firecracker_bin: \"fc\" is no absolute path; begin it with / or ~/"),

@@ -60,10 +60,8 @@ impl Exit {
 
     fn reap(&self) {
         use std::os::fd::AsFd;
-        match waitid(
-            WaitId::PidFd(self.fd.get_ref().as_fd()),
-            WaitIdOptions::EXITED | WaitIdOptions::NOHANG,
-        ) {
+        match waitid(WaitId::PidFd(self.fd.get_ref().as_fd()), WaitIdOptions::EXITED | WaitIdOptions::NOHANG)
+        {
             // ECHILD: not our child; whoever started it has died, and init reaps it.
             Ok(_) | Err(Errno::CHILD) => {}
             Err(e) => log::warn!("cannot reap process {}: {e}", self.process.pid),

@@ -65,12 +65,14 @@ async fn converse(
     request: Request,
     fits: impl Fn(&Answer) -> bool,
 ) -> Result<OwnedFd, Fault> {
-    let (answer, fd) =
-        blocking(d, move |_| agent::ask(&channel, &request, agent::ANSWER_DEADLINE)).await?;
+    let (answer, fd) = blocking(d, move |_| agent::ask(&channel, &request, agent::ANSWER_DEADLINE)).await?;
     if fits(&answer) {
         return Ok(fd);
     }
-    Err(Fault::new(Code::Failed, "the guest's agent does not speak banger's protocol: an answer to something else"))
+    Err(Fault::new(
+        Code::Failed,
+        "the guest's agent does not speak banger's protocol: an answer to something else",
+    ))
 }
 
 /// The VM that `typed` means and the way into it.
@@ -81,9 +83,7 @@ fn running(d: &Daemon, typed: &str) -> Result<(VmRecord, Channel), Fault> {
     match &record.state {
         State::Running { .. } => {}
         State::Stopped => {
-            return Err(not_running(format!(
-                "vm {name} is stopped; `banger vm start {name}` starts it"
-            )));
+            return Err(not_running(format!("vm {name} is stopped; `banger vm start {name}` starts it")));
         }
         State::Failed { reason } => {
             return Err(not_running(format!(
@@ -95,6 +95,7 @@ fn running(d: &Daemon, typed: &str) -> Result<(VmRecord, Channel), Fault> {
         }
     }
     let run = d.store.get::<Run>(record.id)?;
-    let run = run.ok_or_else(|| not_running(format!("nothing is stored of how vm {name} runs; restart it")))?;
+    let run =
+        run.ok_or_else(|| not_running(format!("nothing is stored of how vm {name} runs; restart it")))?;
     Ok((record, machine::channel(&run)))
 }

@@ -94,9 +94,7 @@ fn look_up(d: &Daemon, typed: &str) -> Result<Result<ImageRecord, LookupError>, 
         records.iter().map(|r| Candidate { names: &r.names, id: &r.id }).collect();
     let found = lookup::find("image", typed, &candidates).or_else(|error| {
         let completed = typed.parse::<Reference>().map(|reference| reference.local_name());
-        let named = completed.ok().and_then(|name| {
-            records.iter().position(|r| r.names.contains(&name))
-        });
+        let named = completed.ok().and_then(|name| records.iter().position(|r| r.names.contains(&name)));
         named.ok_or(error)
     });
     Ok(found.map(|index| records.swap_remove(index)))
@@ -107,11 +105,9 @@ pub async fn wanted(d: &Shared, op: &Op, typed: Option<&str>) -> Result<(ImageRe
     let name = typed.unwrap_or(&d.config.default_image);
     let unknown = match look_up(d, name)? {
         Ok(record) => return Ok((record, name.to_owned())),
-        Err(LookupError::Unknown { .. }) => LookupError::Unknown {
-            noun: "image",
-            typed: name.to_owned(),
-            near: None,
-        },
+        Err(LookupError::Unknown { .. }) => {
+            LookupError::Unknown { noun: "image", typed: name.to_owned(), near: None }
+        }
         Err(ambiguous) => return Err(ambiguous.into()),
     };
     let Ok(reference) = name.parse::<Reference>() else { return Err(unknown.into()) };
@@ -158,9 +154,8 @@ pub async fn pull(d: &Shared, op: &Op, wanted: ImagePull) -> Result<ImageRecord,
     let op = op.clone();
     blocking(d, move |d| {
         let names: Vec<String> = std::iter::once(reference.local_name()).chain(wanted.name).collect();
-        let cannot = |e: oci::OciError| {
-            Fault::new(Code::Failed, format!("cannot pull {reference}: {}", chain(&e)))
-        };
+        let cannot =
+            |e: oci::OciError| Fault::new(Code::Failed, format!("cannot pull {reference}: {}", chain(&e)));
         if op.cancelled() {
             return Err(Fault::new(Code::Failed, "cancelled"));
         }

@@ -19,7 +19,8 @@ const MYSELF: &str = "/proc/self/exe";
 /// its initramfs when it starts, and never again.
 pub fn ensure(dirs: &Dirs, kernel: &str, op: &Op) -> Result<PathBuf, Fault> {
     let directory = dirs.kernel(kernel);
-    make(&directory, op).map_err(|e| Fault::failed(format!("cannot make the initramfs of kernel {kernel}"), &e))
+    make(&directory, op)
+        .map_err(|e| Fault::failed(format!("cannot make the initramfs of kernel {kernel}"), &e))
 }
 
 fn make(directory: &Path, op: &Op) -> io::Result<PathBuf> {

@@ -132,15 +132,14 @@ pub async fn import(d: &Shared, op: &Op, wanted: KernelImport) -> Result<KernelV
 
 fn read(source: &KernelSource, scratch: &Path, op: &Op) -> Result<Imported, Fault> {
     let (what, imported) = match source {
-        KernelSource::Deb(path) => {
-            (path.clone(), import::from_deb(&PathBuf::from(path), scratch, op))
-        }
-        KernelSource::From(path) => {
-            (path.clone(), import::from_directory(&PathBuf::from(path), scratch, op))
-        }
+        KernelSource::Deb(path) => (path.clone(), import::from_deb(&PathBuf::from(path), scratch, op)),
+        KernelSource::From(path) => (path.clone(), import::from_directory(&PathBuf::from(path), scratch, op)),
         KernelSource::Host => {
             let release = import::running_release();
-            (format!("the running kernel {release}"), import::from_host(Path::new("/"), &release, scratch, op))
+            (
+                format!("the running kernel {release}"),
+                import::from_host(Path::new("/"), &release, scratch, op),
+            )
         }
     };
     imported.map_err(|e| Fault::new(Code::BadRequest, format!("cannot import {what}: {}", chain(&e))))
@@ -214,7 +213,11 @@ pub async fn remove(d: &Shared, op: &Op, typed: String) -> Result<(), Fault> {
         if !users.is_empty() {
             return Err(Fault::new(
                 Code::Conflict,
-                format!("kernel {} is needed by {}; delete or stop them first", record.name, images::vm_list(&users)),
+                format!(
+                    "kernel {} is needed by {}; delete or stop them first",
+                    record.name,
+                    images::vm_list(&users)
+                ),
             ));
         }
         let mut changes = Changes::new().remove::<KernelRecord>(&record.name);

@@ -129,7 +129,8 @@ fn drives(
     let (root, mut drives) = if copy.exists() {
         (Root::Plain { device: device(0) }, vec![writable(copy)])
     } else if kernel.snapshot {
-        let root = Root::Snapshot { base: device(0), cow: device(1), sectors: record.spec.disk.bytes() / 512 };
+        let root =
+            Root::Snapshot { base: device(0), cow: device(1), sectors: record.spec.disk.bytes() / 512 };
         (root, vec![read_only(image.to_owned()), writable(cow)])
     } else {
         return Err(Fault::new(

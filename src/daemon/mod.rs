@@ -6,7 +6,7 @@
 //! ```
 //!
 //! It is crash-only (DESIGN D8): what is intended is stored before the host is touched, [`reconcile`] compares the two at start,
-//! and VMs are processes that do not need it. One thread waits for everything; what blocks runs in smol's pool.
+//! and VMs are processes that do not need it. One thread waits for everything; what blocks runs beside it ([`threads`]).
 
 mod agent;
 mod api;
@@ -29,6 +29,7 @@ mod socket;
 mod sparse;
 mod start;
 mod stop;
+mod threads;
 mod vms;
 
 use std::ffi::OsString;
@@ -97,12 +98,9 @@ impl Daemon {
 }
 
 /// Runs `work`, which blocks, beside the daemon's thread.
-pub async fn blocking<T: Send + 'static>(
-    d: &Shared,
-    work: impl FnOnce(&Shared) -> T + Send + 'static,
-) -> T {
+pub async fn blocking<T: Send + 'static>(d: &Shared, work: impl FnOnce(&Shared) -> T + Send + 'static) -> T {
     let d = Arc::clone(d);
-    smol::unblock(move || work(&d)).await
+    threads::aside(move || work(&d)).await
 }
 
 /// Makes `changes` beside the daemon's thread: a commit waits for the disk.

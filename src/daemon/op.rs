@@ -131,10 +131,7 @@ mod tests {
         }
         let events: Vec<Event> = std::iter::from_fn(|| rx.try_recv().ok()).collect();
         assert!(events.len() < 20, "{} events", events.len());
-        assert_eq!(
-            events.last(),
-            Some(&Event::Progress { done: 10_000, total: 10_000, unit: Unit::Bytes })
-        );
+        assert_eq!(events.last(), Some(&Event::Progress { done: 10_000, total: 10_000, unit: Unit::Bytes }));
     }
 
     #[test]

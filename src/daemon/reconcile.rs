@@ -232,11 +232,7 @@ mod tests {
     }
 
     fn steps(vms: &[VmRecord], found: &Found, alive: &[u32]) -> Vec<String> {
-        let known = Known {
-            vms,
-            images: ["aa".to_owned()].into(),
-            kernels: ["6.1".to_owned()].into(),
-        };
+        let known = Known { vms, images: ["aa".to_owned()].into(), kernels: ["6.1".to_owned()].into() };
         plan(&known, found, |p| alive.contains(&p.pid)).iter().map(ToString::to_string).collect()
     }
 

@@ -15,8 +15,8 @@ use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{
-    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
-    recvmsg, sendmsg,
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
+    SendFlags, recvmsg, sendmsg,
 };
 use rustix::process::geteuid;
 use smol::{Async, Timer, future};
@@ -34,12 +34,24 @@ const REPLY_DEADLINE: Duration = Duration::from_secs(20);
 #[derive(Debug)]
 pub enum SocketError {
     /// Another bangerd holds the lock.
-    Running { socket: PathBuf },
+    Running {
+        socket: PathBuf,
+    },
     /// The directory or the socket belongs to someone else.
-    Foreign { path: PathBuf, uid: u32 },
+    Foreign {
+        path: PathBuf,
+        uid: u32,
+    },
     /// Something is where the directory or the socket should be.
-    InTheWay { path: PathBuf, want: &'static str },
-    Io { what: &'static str, path: PathBuf, source: io::Error },
+    InTheWay {
+        path: PathBuf,
+        want: &'static str,
+    },
+    Io {
+        what: &'static str,
+        path: PathBuf,
+        source: io::Error,
+    },
 }
 
 /// The listening socket, and the lock that makes it ours.

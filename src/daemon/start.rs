@@ -16,6 +16,7 @@ use crate::daemon::launch::Shim;
 use crate::daemon::machine::{self, Ready};
 use crate::daemon::op::Op;
 use crate::daemon::orders::What;
+use crate::daemon::threads::aside;
 use crate::daemon::{blocking, stop};
 use crate::host::progress::Progress;
 use crate::proto::agent::{Configure, Hello, Request};
@@ -96,22 +97,14 @@ pub async fn start(driver: &mut Driver, op: &Op) -> Result<(), Fault> {
 }
 
 /// Makes the processes known, then lets them begin (daemon/launch.rs).
-async fn launch(
-    driver: &mut Driver,
-    op: &Op,
-    plan: &Plan,
-    run: &Run,
-) -> Result<(), Fault> {
+async fn launch(driver: &mut Driver, op: &Op, plan: &Plan, run: &Run) -> Result<(), Fault> {
     let cannot = |what: &'static str| move |e: std::io::Error| Fault::failed(format!("cannot {what}"), &e);
-    let vmm = smol::unblock(Shim::spawn).await.map_err(cannot("launch the VMM"))?;
+    let vmm = aside(Shim::spawn).await.map_err(cannot("launch the VMM"))?;
     let vsock = match &plan.vsock {
-        Some(_) => {
-            Some(smol::unblock(Shim::spawn).await.map_err(cannot("launch the vsock device"))?)
-        }
+        Some(_) => Some(aside(Shim::spawn).await.map_err(cannot("launch the vsock device"))?),
         None => None,
     };
-    let processes =
-        Processes { vmm: vmm.process(), vsock: vsock.as_ref().map(Shim::process) };
+    let processes = Processes { vmm: vmm.process(), vsock: vsock.as_ref().map(Shim::process) };
     driver.vmm = Exit::of(processes.vmm).map_err(cannot("watch the VMM"))?;
     // Stored before they become anything. If this fails, the shims are dropped here, and end.
     driver.enter(op, Event::Spawned(processes), Some(run)).await?;
@@ -207,7 +200,7 @@ async fn wait(
             Ok(fd) => fd,
             Err(e) => return Outcome::Down(Down::Broken(AgentError::Io(e))),
         };
-        let spoken = smol::unblock(move || {
+        let spoken = aside(move || {
             let hello = agent::ready(fd.as_fd(), READY_LINE)?;
             let clock = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_nanos() as u64);
             let configure = Request::Configure(Configure { clock_ns: clock });

@@ -1,14 +1,16 @@
 //! The VMs: finding one, making one, and handing orders to its driver.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::panic::AssertUnwindSafe;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use smol::Task;
 use smol::channel::{Sender, unbounded};
+use smol::future::FutureExt;
 
 use crate::daemon::driver::Driver;
-use crate::daemon::fault::Fault;
+use crate::daemon::fault::{Fault, chain};
 use crate::daemon::op::{self, Op};
 use crate::daemon::orders::{Inbox, Order, What};
 use crate::daemon::{Daemon, Shared, blocking, images, kernels, machine, now};
@@ -55,8 +57,21 @@ impl Vms {
         let (orders, inbox) = unbounded();
         let id = record.id;
         let driver = Driver::new(Arc::clone(d), record, Inbox::new(inbox));
+        let again = Arc::clone(d);
+        let driver = async move {
+            // A mistake of ours must not leave the VM without a driver: another one goes on from what is stored.
+            if AssertUnwindSafe(driver.drive()).catch_unwind().await.is_err() {
+                log::error!("vm {id}: its driver panicked");
+                again.vms.forget(id);
+                match again.store.get::<VmRecord>(id) {
+                    Ok(Some(record)) => again.vms.adopt(&again, record),
+                    Ok(None) => {}
+                    Err(e) => log::error!("vm {id}: {}", chain(&e)),
+                }
+            }
+        };
         // None: the daemon ends, and the next one adopts it.
-        if let Some(task) = d.spawn(driver.drive()) {
+        if let Some(task) = d.spawn(driver) {
             self.drivers().insert(id, Handle { orders, _driver: task });
         }
     }
@@ -146,7 +161,9 @@ fn reserve(d: &Shared, wished: Option<VmName>) -> Result<Reserved, Fault> {
     let holder = |name: &VmName| records.iter().find(|r| r.name == *name);
     let name = match wished {
         None => VmName::pick(op::random(), |name| reserved.contains(name) || holder(name).is_some())
-            .ok_or_else(|| Fault::new(Code::Conflict, "all automatic names are taken; give one with --name"))?,
+            .ok_or_else(|| {
+                Fault::new(Code::Conflict, "all automatic names are taken; give one with --name")
+            })?,
         Some(name) => {
             if let Some(holder) = holder(&name) {
                 return Err(Fault::new(

@@ -22,17 +22,38 @@ const CACHE_BYTES: usize = 128 << 10;
 #[derive(Debug)]
 pub enum StoreError {
     /// A newer banger has written it.
-    TooNew { path: PathBuf, verdict: Verdict },
+    TooNew {
+        path: PathBuf,
+        verdict: Verdict,
+    },
     /// Another bangerd has it open.
-    Busy { path: PathBuf },
+    Busy {
+        path: PathBuf,
+    },
     /// Its content is not what was written.
-    Damaged { path: PathBuf, source: redb::Error },
+    Damaged {
+        path: PathBuf,
+        source: redb::Error,
+    },
     /// The host refused.
-    Open { path: PathBuf, source: redb::Error },
-    Write { what: String, source: redb::Error },
-    Read { what: &'static str, source: redb::Error },
+    Open {
+        path: PathBuf,
+        source: redb::Error,
+    },
+    Write {
+        what: String,
+        source: redb::Error,
+    },
+    Read {
+        what: &'static str,
+        source: redb::Error,
+    },
     /// A record that this banger cannot read.
-    Record { what: &'static str, key: String, source: serde_json::Error },
+    Record {
+        what: &'static str,
+        key: String,
+        source: serde_json::Error,
+    },
 }
 
 pub struct Store {
@@ -57,11 +78,7 @@ impl Changes {
     }
 
     pub fn put<T: Kept>(mut self, value: &T) -> Self {
-        self.0.push(Change {
-            table: table::<T>(),
-            key: value.key(),
-            value: Some(serde_json::to_vec(value)),
-        });
+        self.0.push(Change { table: table::<T>(), key: value.key(), value: Some(serde_json::to_vec(value)) });
         self
     }
 

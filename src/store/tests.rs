@@ -38,9 +38,7 @@ fn a_database_of_a_newer_banger_is_refused_and_kept() {
     assert_eq!(Store::check(&path).expect("judges"), Verdict::TooNew { found: 7 });
     let error = Store::open(&path).err().expect("refused").to_string();
     assert!(
-        error.ends_with(
-            "the database has schema 7, this banger knows up to 1; use the newer banger"
-        ),
+        error.ends_with("the database has schema 7, this banger knows up to 1; use the newer banger"),
         "{error}"
     );
     assert_eq!(Store::check(&path).expect("judges again"), Verdict::TooNew { found: 7 });
