@@ -213,11 +213,19 @@ fn uuid(tree: &Tree) -> String {
         hasher.update(format!("{:?}", inode.meta).as_bytes());
         match &inode.kind {
             Kind::Directory(entries) => {
-                entries.keys().for_each(|name| drop(hasher.update(name).update(b"/")));
+                for name in entries.keys() {
+                    hasher.update(name).update(b"/");
+                }
             }
-            Kind::File(content) => drop(hasher.update(&content.size.to_le_bytes())),
-            Kind::Symlink(target) => drop(hasher.update(target)),
-            other => drop(hasher.update(format!("{other:?}").as_bytes())),
+            Kind::File(content) => {
+                hasher.update(&content.size.to_le_bytes());
+            }
+            Kind::Symlink(target) => {
+                hasher.update(target);
+            }
+            other => {
+                hasher.update(format!("{other:?}").as_bytes());
+            }
         }
     });
     let mut id = [0; 16];

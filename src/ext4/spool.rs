@@ -27,6 +27,12 @@ impl Spool {
         self.end
     }
 
+    /// The file, as long as what was appended.
+    pub fn into_file(self) -> io::Result<File> {
+        self.file.set_len(self.end)?;
+        Ok(self.file)
+    }
+
     /// Appends `bytes`. Blocks of zeros become holes: a layer of nothing but zeros must not fill the disk.
     pub fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
         for block in bytes.chunks(BLOCK) {

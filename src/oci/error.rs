@@ -5,6 +5,7 @@ use std::fmt;
 use std::io;
 
 use crate::ext4::WriteError;
+use crate::image::digest::Digest;
 use crate::image::manifest::BadManifest;
 use crate::oci::tar::TarError;
 
@@ -38,7 +39,7 @@ pub enum OciError {
     /// There are several images, and nothing says which.
     Several { source_name: String, have: Vec<String> },
     /// Content is not what its digest says.
-    Damaged { what: &'static str, digest: String, found: String },
+    Damaged { what: &'static str, digest: String, why: String },
     /// A layer unpacks to something else than the configuration says.
     DiffId { layer: String, want: String, found: String },
     /// A layer, or a root file system, that cannot be applied.
@@ -66,6 +67,17 @@ pub enum LayerError {
 }
 
 impl OciError {
+    pub(super) fn wrong_digest(what: &'static str, digest: &Digest, found: &str) -> Self {
+        let why = format!("its content has the digest {found}");
+        Self::Damaged { what, digest: digest.to_string(), why }
+    }
+
+    pub(super) fn wrong_size(what: &'static str, digest: &Digest, want: u64, found: u64) -> Self {
+        let more = if found > want { "at least " } else { "" };
+        let why = format!("it has {more}{found} bytes, not {want}");
+        Self::Damaged { what, digest: digest.to_string(), why }
+    }
+
     pub(super) fn io(op: impl Into<String>, source: io::Error) -> Self {
         Self::Io { op: op.into(), source }
     }
@@ -121,9 +133,7 @@ impl fmt::Display for OciError {
                 "{source_name} holds several images and nothing says which: {}; import a file with one of them",
                 have.join(", ")
             ),
-            Self::Damaged { what, digest, found } => {
-                write!(f, "{what} {digest} is damaged: its content has the digest {found}")
-            }
+            Self::Damaged { what, digest, why } => write!(f, "{what} {digest} is damaged: {why}"),
             Self::DiffId { layer, want, found } => {
                 write!(
                     f,

@@ -91,9 +91,9 @@ impl<'a> Flattening<'a> {
         Ok(())
     }
 
-    /// How many members there were in all layers.
-    pub fn entries(&self) -> u64 {
-        self.entries
+    /// The architecture that the programs in it are for, where a well-known one is there.
+    pub fn architecture(&self) -> Option<&'static str> {
+        crate::oci::archive::root_architecture(&self.tree, &self.spool)
     }
 
     fn count(&mut self, entry: &Entry) -> Result<(), LayerError> {

@@ -61,10 +61,6 @@ impl<R: Read> Hashed<R> {
         Self { reader, hasher: Hasher::new(algorithm), bytes: 0, limit }
     }
 
-    pub fn bytes(&self) -> u64 {
-        self.bytes
-    }
-
     pub fn into_hasher(self) -> Hasher {
         self.hasher
     }

@@ -48,7 +48,7 @@ pub fn apply_all(
 
 fn apply(layer: &Layer, flattening: &mut Flattening<'_>, tell: &dyn Fn(u64)) -> Result<(), OciError> {
     let algorithm = layer.digest.as_ref().map_or(Algorithm::Sha256, Digest::algorithm);
-    let mut raw = Hashed::new(Told { reader: layer.bytes.reader(), done: 0, tell }, algorithm, MAX_BLOB);
+    let mut raw = Hashed::new(Told::new(layer.bytes.reader(), tell), algorithm, MAX_BLOB);
     let applied = unpack(&mut raw, layer.diff_id.algorithm(), flattening, Whiteouts::Apply);
     if matches!(applied, Err(LayerError::Cancelled)) {
         return Err(OciError::Cancelled);
@@ -57,8 +57,7 @@ fn apply(layer: &Layer, flattening: &mut Flattening<'_>, tell: &dyn Fn(u64)) -> 
     // on its way or made like that.
     io::copy(&mut raw, &mut io::sink()).map_err(|e| OciError::io(format!("read {}", layer.name()), e))?;
     if let Some(digest) = &layer.digest {
-        let damaged = |found| OciError::Damaged { what: "layer", digest: digest.to_string(), found };
-        raw.into_hasher().check(digest).map_err(damaged)?;
+        raw.into_hasher().check(digest).map_err(|found| OciError::wrong_digest("layer", digest, &found))?;
     }
     let unpacked = applied.map_err(|source| OciError::Layer { layer: layer.name(), source })?;
     unpacked.check(&layer.diff_id).map_err(|found| OciError::DiffId {
@@ -87,13 +86,20 @@ pub fn unpack(
     Ok(rest.into_inner().into_hasher())
 }
 
-struct Told<'a, R> {
+/// A reader that tells how much was read.
+pub struct Told<R, F> {
     reader: R,
     done: u64,
-    tell: &'a dyn Fn(u64),
+    tell: F,
 }
 
-impl<R: Read> Read for Told<'_, R> {
+impl<R: Read, F: Fn(u64)> Told<R, F> {
+    pub fn new(reader: R, tell: F) -> Self {
+        Self { reader, done: 0, tell }
+    }
+}
+
+impl<R: Read, F: Fn(u64)> Read for Told<R, F> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let n = self.reader.read(buffer)?;
         self.done += n as u64;
