@@ -23,6 +23,7 @@ use crate::vm::spec::{AccelChoice, VmmChoice, Wish};
 #[argh(
     subcommand,
     name = "run",
+    usage = "[<options>] [-- <command>...]",
     help_triggers("-h", "--help", "help"),
     example = "banger vm run                                        # a clean shell\n\
                banger vm run --rm -- uname -a                       # one command, and nothing left\n\
