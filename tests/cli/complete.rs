@@ -111,8 +111,8 @@ fn zsh_takes_the_script_and_completes() {
         autoload -Uz compinit && compinit -u -D
         source <(banger completion zsh)
         # _describe and compadd are zsh's own; what they are given is what counts.
-        _describe() { print -l -- "${(@P)2}" }
-        compadd() { print -l -- "${@[$#]}" }
+        _describe() { print -rl -- "${(@P)2}" }
+        compadd() { print -rl -- "${@[$#]}" }
         _files() { print files }
         words=(banger vm exec '') CURRENT=4; _banger
         words=(banger vm cp d) CURRENT=4; _banger
