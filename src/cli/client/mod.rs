@@ -12,6 +12,7 @@ use std::path::PathBuf;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
+use self::reach::Reached;
 use self::wire::{Lines, send_line};
 use crate::cli::render::Progress;
 use crate::cli::signals::Signals;
@@ -92,7 +93,7 @@ impl Client {
 
     /// Asks and waits for the answer. Starts the daemon if nothing listens.
     pub fn call<C: Call>(&self, request: C, attention: &mut Attention<'_>) -> Result<C::Answer, ClientError> {
-        self.exchange::<C>(reach::connect_or_start(&self.dirs)?, request, None, attention).map(|(a, _)| a)
+        self.exchange::<C>(reach::reach_or_start(&self.dirs)?, request, None, attention).map(|(a, _)| a)
     }
 
     /// Like [`Client::call`], and lends the daemon a descriptor.
@@ -102,13 +103,13 @@ impl Client {
         lent: BorrowedFd<'_>,
         attention: &mut Attention<'_>,
     ) -> Result<C::Answer, ClientError> {
-        let connection = reach::connect_or_start(&self.dirs)?;
+        let connection = reach::reach_or_start(&self.dirs)?;
         self.exchange::<C>(connection, request, Some(lent), attention).map(|(a, _)| a)
     }
 
     /// Asks for a byte stream: returns the answer's descriptor.
     pub fn open<C: Call>(&self, request: C, attention: &mut Attention<'_>) -> Result<OwnedFd, ClientError> {
-        let connection = reach::connect_or_start(&self.dirs)?;
+        let connection = reach::reach_or_start(&self.dirs)?;
         match self.exchange::<C>(connection, request, None, attention)? {
             (_, Some(fd)) => Ok(fd),
             (_, None) => {
@@ -122,22 +123,23 @@ impl Client {
     /// # Errors
     /// [`ClientError::NotRunning`], and those of [`Client::call`].
     pub fn ask_running<C: Call>(&self, request: C) -> Result<C::Answer, ClientError> {
-        let connection = reach::connect(&self.dirs)?.ok_or(ClientError::NotRunning)?;
+        let connection = reach::reach(&self.dirs)?.ok_or(ClientError::NotRunning)?;
         let mut progress = Progress::silent();
         self.exchange::<C>(connection, request, None, &mut Attention::to(&mut progress)).map(|(a, _)| a)
     }
 
     fn exchange<C: Call>(
         &self,
-        connection: UnixStream,
+        reached: Reached,
         request: C,
         lent: Option<BorrowedFd<'_>>,
         attention: &mut Attention<'_>,
     ) -> Result<(C::Answer, Option<OwnedFd>), ClientError> {
+        let connection = &reached.stream;
         let request: Request = request.into();
         let mut line = serde_json::to_vec(&request).map_err(bad_reply)?;
         line.push(b'\n');
-        match send_line(&connection, &line, lent) {
+        match send_line(connection, &line, lent) {
             // The daemon may refuse before it has read all; then its answer says why.
             Ok(()) | Err(Errno::PIPE | Errno::CONNRESET) => {}
             Err(e) => return Err(ClientError::Connection { what: "send the request", source: e.into() }),
@@ -145,9 +147,9 @@ impl Client {
         let mut lines = Lines::default();
         loop {
             let Some(line) = lines.take()? else {
-                attend(&connection, attention)?;
-                if !lines.fill(&connection)? {
-                    return Err(ClientError::HungUp { log: self.dirs.daemon_log() });
+                attend(connection, attention)?;
+                if !lines.fill(connection)? {
+                    return Err(reached.why_hung_up(&self.dirs));
                 }
                 continue;
             };

@@ -35,7 +35,7 @@ const RIVAL: Duration = Duration::from_secs(1);
 ///
 /// # Errors
 /// [`ClientError::Foreign`] if the socket, its directory, or whoever listens belongs to someone else.
-pub fn connect(dirs: &Dirs) -> Result<Option<UnixStream>, ClientError> {
+fn connect(dirs: &Dirs) -> Result<Option<UnixStream>, ClientError> {
     let socket = dirs.socket();
     for path in [&dirs.runtime, &socket] {
         match owner(path) {
@@ -74,10 +74,33 @@ fn owner(path: &Path) -> io::Result<Option<u32>> {
     }
 }
 
+/// A connection to the daemon.
+pub struct Reached {
+    pub stream: UnixStream,
+    /// How long the daemon's log was before we started the daemon; None if it ran already.
+    started: Option<u64>,
+}
+
+impl Reached {
+    /// Why a daemon hung up: one that was started just now has ended, and its log says why.
+    pub fn why_hung_up(&self, dirs: &Dirs) -> ClientError {
+        let log = dirs.daemon_log();
+        match self.started {
+            Some(said_before) => ClientError::Ended { last: last_line(&log, said_before), log },
+            None => ClientError::HungUp { log },
+        }
+    }
+}
+
+/// Connects to a daemon that runs; None if none does.
+pub fn reach(dirs: &Dirs) -> Result<Option<Reached>, ClientError> {
+    Ok(connect(dirs)?.map(|stream| Reached { stream, started: None }))
+}
+
 /// Connects to the daemon, and starts it first if nothing listens.
-pub fn connect_or_start(dirs: &Dirs) -> Result<UnixStream, ClientError> {
-    if let Some(stream) = connect(dirs)? {
-        return Ok(stream);
+pub fn reach_or_start(dirs: &Dirs) -> Result<Reached, ClientError> {
+    if let Some(reached) = reach(dirs)? {
+        return Ok(reached);
     }
     let start = |what: &str| {
         let what = what.to_owned();
@@ -94,7 +117,8 @@ pub fn connect_or_start(dirs: &Dirs) -> Result<UnixStream, ClientError> {
     // What an earlier daemon said does not explain why this one ended.
     let said_before = log.metadata().map_or(0, |meta| meta.len());
     let mut child = spawn(log).map_err(start("run this executable as bangerd"))?;
-    wait_until_it_answers(dirs, &mut child, said_before)
+    let stream = wait_until_it_answers(dirs, &mut child, said_before)?;
+    Ok(Reached { stream, started: Some(said_before) })
 }
 
 fn spawn(log: File) -> io::Result<Child> {

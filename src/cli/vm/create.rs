@@ -16,6 +16,7 @@ use crate::vm::spec::{AccelChoice, VmmChoice, Wish};
 #[argh(
     subcommand,
     name = "create",
+    usage = "[<options>]",
     help_triggers("-h", "--help", "help"),
     example = "banger vm create --name dev --memory 2G\n\
                banger vm create --image debian:12 --disk-size 20G --no-start"

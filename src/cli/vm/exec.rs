@@ -16,6 +16,7 @@ use crate::proto::api::VmExec;
 #[argh(
     subcommand,
     name = "exec",
+    usage = "[<options>] <vm> [-- <command>...]",
     help_triggers("-h", "--help", "help"),
     example = "banger vm exec dev -- uname -a\n\
                banger vm exec -it dev -- top\n\

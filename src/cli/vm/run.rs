@@ -13,7 +13,8 @@ use crate::cli::error::{BROKEN_PIPE, Error, status_of_signal};
 use crate::cli::render::{self, Progress};
 use crate::cli::session::{Ended, How, on_a_terminal};
 use crate::cli::signals::Signals;
-use crate::proto::api::{VmCreate, VmDelete, VmExec, VmStart, VmView};
+use crate::image::config::Asked;
+use crate::proto::api::{Call, VmCreate, VmDelete, VmExec, VmStart, VmView};
 use crate::vm::name::VmName;
 use crate::vm::size::Mib;
 use crate::vm::spec::{AccelChoice, VmmChoice, Wish};
@@ -23,6 +24,7 @@ use crate::vm::spec::{AccelChoice, VmmChoice, Wish};
 #[argh(
     subcommand,
     name = "run",
+    usage = "[<options>] [-- <command>...]",
     help_triggers("-h", "--help", "help"),
     example = "banger vm run                                        # a clean shell\n\
                banger vm run --rm -- uname -a                       # one command, and nothing left\n\
@@ -87,6 +89,16 @@ pub struct Run {
     quiet: bool,
 }
 
+/// What came of it, once the VM existed.
+#[derive(Debug)]
+enum Outcome {
+    /// It runs, and there is no command to wait for.
+    Detached,
+    NotBooted(Error),
+    NotRun(Error),
+    Ran(Ended),
+}
+
 /// What becomes of the VM on the way out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Fate {
@@ -99,36 +111,39 @@ impl Run {
         self.refuse_what_cannot_be_meant(&command)?;
         let tty = self.tty || (command.is_empty() && on_a_terminal());
         let asked = asked::command(command, &self.env, self.workdir.as_deref(), self.user.as_deref(), tty)?;
-        let client = Client::from_env()?;
-        let mut signals =
+        let signals =
             Signals::catch().map_err(|source| Error::Host { what: "catch signals".to_owned(), source })?;
-        let mut progress = Progress::new(self.quiet);
+        let mut at = At { client: Client::from_env()?, progress: Progress::new(self.quiet), signals };
 
-        let vm = client.call(self.request(), &mut attention(&mut progress, &mut signals))?;
-        let name = vm.record.name.clone();
-        progress.say(&format!("spec: {}", vm.record.spec));
-        let begun = self.begin(&client, &vm, asked, tty, &mut progress, &mut signals);
-        progress.clear();
-
-        let fate = self.fate(&begun);
-        if let Err(e @ Error::Client(ClientError::Failed(_))) = &begun {
+        let vm = at.call(self.request())?;
+        at.progress.say(&format!("spec: {}", vm.record.spec));
+        let outcome = self.begin(&mut at, &vm, asked, tty);
+        at.progress.clear();
+        if let Outcome::NotBooted(e) | Outcome::NotRun(e) = &outcome {
             // The reason first, then what is left.
             render::error(e);
         }
-        let gave_up = matches!(begun, Ok(Some(Ended::GaveUp(_))));
-        let deleted = match fate {
-            // The daemon deletes it as soon as we are gone; waiting for that is what the person does not want.
-            Fate::Deleted if gave_up => {
-                render::say(&format!("gave up waiting; VM {name} is being deleted"));
-                Ok(())
-            }
-            Fate::Deleted => delete(&client, &vm, &mut progress, &mut signals),
+        let left = match self.fate(&outcome) {
             Fate::Kept => {
-                self.remind(&name, &begun);
+                if let Some(text) = self.reminder(&vm.record.name, &outcome) {
+                    render::say(&text);
+                }
                 Ok(())
             }
+            Fate::Deleted => self.delete(&mut at, &vm, &outcome),
         };
-        self.conclude(&name, begun, deleted)
+        match (outcome, left) {
+            (Outcome::Detached, Ok(())) => render::out_line(vm.record.name.as_str()),
+            (outcome, left) => match (outcome.status(), left) {
+                (0, left) => left,
+                (status, Ok(())) => Err(Error::Said(status)),
+                // The command's status is what was asked for; that the VM is still there must be said too.
+                (status, Err(e)) => {
+                    render::error(&e);
+                    Err(Error::Said(status))
+                }
+            },
+        }
     }
 
     fn refuse_what_cannot_be_meant(&self, command: &[String]) -> Result<(), Error> {
@@ -164,89 +179,100 @@ impl Run {
         }
     }
 
-    /// Starts the VM and runs the command to its end; None when there is none to wait for.
-    fn begin(
-        &self,
-        client: &Client,
-        vm: &VmView,
-        asked: crate::image::config::Asked,
-        tty: bool,
-        progress: &mut Progress,
-        signals: &mut Signals,
-    ) -> Result<Option<Ended>, Error> {
+    /// Starts the VM and runs the command to its end.
+    fn begin(&self, at: &mut At, vm: &VmView, asked: Asked, tty: bool) -> Outcome {
         let id = vm.record.id.to_string();
-        client.call(VmStart { vm: id.clone() }, &mut attention(progress, signals))?;
+        if let Err(e) = at.call(VmStart { vm: id.clone() }) {
+            return Outcome::NotBooted(e.into());
+        }
         if self.detach {
-            return Ok(None);
+            return Outcome::Detached;
         }
         let request = VmExec { vm: id, asked, as_run: true, tty: tty.then(asked::tty_size), stdin: true };
-        session(client, request, How { tty, stdin: true }, progress, signals).map(Some)
-    }
-
-    fn fate(&self, begun: &Result<Option<Ended>, Error>) -> Fate {
-        match begun {
-            // Whoever interrupts a boot does not want the VM.
-            Err(Error::Client(ClientError::Interrupted(_))) => Fate::Deleted,
-            _ if self.rm => Fate::Deleted,
-            _ => Fate::Kept,
+        let how = How { tty, stdin: true };
+        match session(&at.client, request, how, &mut at.progress, &mut at.signals) {
+            Ok(ended) => Outcome::Ran(ended),
+            Err(e) => Outcome::NotRun(e),
         }
     }
 
-    /// One line about the VM that stays.
-    fn remind(&self, name: &VmName, begun: &Result<Option<Ended>, Error>) {
-        let kept = format!("banger vm exec {name} / banger vm delete {name}");
-        match begun {
-            Ok(None) => {}
-            Ok(Some(Ended::GaveUp(_))) => {
-                render::say(&format!("gave up waiting; VM {name} and the command in it still run; {kept}"));
-            }
-            Ok(Some(_)) | Err(Error::NotStarted { .. } | Error::Session(_)) if self.quiet => {}
-            Ok(Some(_)) | Err(Error::NotStarted { .. } | Error::Session(_)) => {
-                render::say(&format!("VM {name} is still running; {kept}"));
-            }
-            Err(_) => render::say(&format!(
+    fn fate(&self, outcome: &Outcome) -> Fate {
+        match outcome {
+            // Whoever interrupts a boot does not want the VM.
+            Outcome::NotBooted(Error::Client(ClientError::Interrupted(_)))
+            | Outcome::NotRun(Error::Client(ClientError::Interrupted(_))) => Fate::Deleted,
+            _ if self.rm => Fate::Deleted,
+            Outcome::Detached | Outcome::NotBooted(_) | Outcome::NotRun(_) | Outcome::Ran(_) => Fate::Kept,
+        }
+    }
+
+    /// A line about the VM that stays; None where it is not wanted.
+    fn reminder(&self, name: &VmName, outcome: &Outcome) -> Option<String> {
+        let next = format!("banger vm exec {name} / banger vm delete {name}");
+        match outcome {
+            Outcome::Detached => None,
+            Outcome::NotBooted(_) => Some(format!(
                 "VM {name} is kept; `banger vm logs {name}` shows its console, `banger vm delete {name}` removes it"
             )),
+            Outcome::Ran(Ended::GaveUp(_)) => {
+                Some(format!("gave up waiting; VM {name} and the command in it still run; {next}"))
+            }
+            Outcome::NotRun(_) | Outcome::Ran(_) if self.quiet => None,
+            Outcome::NotRun(_) | Outcome::Ran(_) => Some(format!("VM {name} is still running; {next}")),
         }
     }
 
-    fn conclude(
-        &self,
-        name: &VmName,
-        begun: Result<Option<Ended>, Error>,
-        deleted: Result<(), Error>,
-    ) -> Result<(), Error> {
-        let status = match begun {
-            Ok(None) => {
-                deleted?;
-                return render::out_line(name.as_str());
-            }
-            Ok(Some(ended)) => status(ended),
-            Err(e) => {
-                // It has been said where the daemon said it; the rest is said by our caller, as ever.
-                if let Err(failed) = deleted {
-                    render::error(&failed);
-                }
-                return Err(match e {
-                    Error::Client(ClientError::Failed(_)) => Error::Said(1),
-                    e => e,
+    /// Deletes the VM, and waits for it unless a signal says not to.
+    fn delete(&self, at: &mut At, vm: &VmView, outcome: &Outcome) -> Result<(), Error> {
+        let name = &vm.record.name;
+        let going = format!("gave up waiting; VM {name} is being deleted");
+        if let Outcome::Ran(Ended::GaveUp(_)) = outcome {
+            // --rm: the daemon deletes it as soon as we are gone, and waiting is what the person does not want.
+            render::say(&going);
+            return Ok(());
+        }
+        let deleted = at.call(VmDelete { vm: vm.record.id.to_string() });
+        at.progress.clear();
+        match deleted {
+            Ok(()) => Ok(()),
+            Err(ClientError::Interrupted(signal)) => {
+                // Without --rm the daemon does not begin what nobody waits for.
+                render::say(&match self.rm {
+                    true => going,
+                    false => format!(
+                        "gave up waiting; VM {name} may be left, and `banger vm delete {name}` deletes it"
+                    ),
                 });
+                Err(Error::Said(status_of_signal(signal)))
             }
-        };
-        match (status, deleted) {
-            (0, deleted) => deleted,
-            (status, Ok(())) => Err(Error::Said(status)),
-            // The command's status is what was asked for; that the VM is still there must be said too.
-            (status, Err(e)) => {
-                render::error(&e);
-                Err(Error::Said(status))
-            }
+            Err(e) => Err(e.into()),
         }
     }
 }
 
-fn attention<'a>(progress: &'a mut Progress, signals: &'a mut Signals) -> Attention<'a> {
-    Attention { progress, signals: Some(signals) }
+impl Outcome {
+    fn status(&self) -> u8 {
+        match self {
+            Self::Detached => 0,
+            Self::NotBooted(e) | Self::NotRun(e) => e.status(),
+            Self::Ran(ended) => status(*ended),
+        }
+    }
+}
+
+/// What a run goes through with.
+struct At {
+    client: Client,
+    progress: Progress,
+    signals: Signals,
+}
+
+impl At {
+    /// Asks, showing what goes on; a signal that asks to end interrupts.
+    fn call<C: Call>(&mut self, request: C) -> Result<C::Answer, ClientError> {
+        let signals = Some(&mut self.signals);
+        self.client.call(request, &mut Attention { progress: &mut self.progress, signals })
+    }
 }
 
 /// The exit status for the way that a session ended.
@@ -255,20 +281,6 @@ pub fn status(ended: Ended) -> u8 {
         Ended::Exit(status) => status,
         Ended::OutputClosed => BROKEN_PIPE,
         Ended::GaveUp(signal) | Ended::HungUp(signal) => status_of_signal(signal),
-    }
-}
-
-/// Deletes the VM, and waits for it unless a signal says not to.
-fn delete(client: &Client, vm: &VmView, progress: &mut Progress, signals: &mut Signals) -> Result<(), Error> {
-    let request = VmDelete { vm: vm.record.id.to_string() };
-    match client.call(request, &mut attention(progress, signals)) {
-        Ok(()) => Ok(()),
-        Err(ClientError::Interrupted(signal)) => {
-            progress.clear();
-            render::say(&format!("gave up waiting; VM {} is being deleted", vm.record.name));
-            Err(Error::Said(status_of_signal(signal)))
-        }
-        Err(e) => Err(e.into()),
     }
 }
 
@@ -294,15 +306,17 @@ mod tests {
 
     #[test]
     fn a_vm_is_deleted_when_asked_for_or_when_its_boot_is_interrupted() {
-        let interrupted = || Err(Error::Client(ClientError::Interrupted(2)));
-        let failed = || Err(Error::Said(1));
+        let interrupted = || Outcome::NotBooted(Error::Client(ClientError::Interrupted(2)));
         let kept = run(|_| {});
         let removed = run(|r| r.rm = true);
         assert_eq!(kept.fate(&interrupted()), Fate::Deleted);
-        assert_eq!(kept.fate(&failed()), Fate::Kept);
-        assert_eq!(kept.fate(&Ok(Some(Ended::Exit(1)))), Fate::Kept);
-        for begun in [interrupted(), failed(), Ok(Some(Ended::Exit(0))), Ok(Some(Ended::HungUp(1)))] {
-            assert_eq!(removed.fate(&begun), Fate::Deleted);
+        assert_eq!(kept.fate(&Outcome::NotBooted(Error::Said(1))), Fate::Kept);
+        assert_eq!(kept.fate(&Outcome::Ran(Ended::Exit(1))), Fate::Kept);
+        let ran = |ended| Outcome::Ran(ended);
+        for outcome in
+            [interrupted(), Outcome::NotRun(Error::Said(1)), ran(Ended::Exit(0)), ran(Ended::HungUp(1))]
+        {
+            assert_eq!(removed.fate(&outcome), Fate::Deleted);
         }
     }
 }
