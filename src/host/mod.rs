@@ -1,6 +1,7 @@
 //! The host: its files, processes and programs.
 
 pub mod cmd;
+pub mod descriptors;
 pub mod dirs;
 pub mod facts;
 pub mod files;

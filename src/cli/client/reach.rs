@@ -4,13 +4,11 @@
 //! signals nor its end reach it, with none of our descriptors: a lock that a script holds on descriptor 9 would be held
 //! for as long as the daemon lives (F4).
 //!
-//! This module may use `unsafe` for the two things that the standard library has no safe words for: code between fork and
-//! exec, and flags on a descriptor that we did not open.
+//! This module may use `unsafe` for what the standard library has no safe word for: code between fork and exec.
 #![allow(unsafe_code)]
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom};
-use std::os::fd::BorrowedFd;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
@@ -18,11 +16,11 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use rustix::io::{Errno, FdFlags, fcntl_setfd};
 use rustix::net::sockopt::socket_peercred;
 use rustix::process::{geteuid, setsid};
 
 use super::ClientError;
+use crate::host::descriptors;
 use crate::host::dirs::Dirs;
 use crate::host::files::create_private_dir;
 
@@ -122,7 +120,7 @@ pub fn reach_or_start(dirs: &Dirs) -> Result<Reached, ClientError> {
 }
 
 fn spawn(log: File) -> io::Result<Child> {
-    keep_descriptors_from_children()?;
+    descriptors::keep_from_children()?;
     let mut command = Command::new("/proc/self/exe");
     command.arg0("bangerd").current_dir("/").stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
     // SAFETY: between fork and exec only async-signal-safe functions may be called (signal-safety(7)); setsid(2) is
@@ -132,26 +130,6 @@ fn spawn(log: File) -> io::Result<Child> {
         command.pre_exec(|| setsid().map(drop).map_err(io::Error::from));
     }
     command.spawn()
-}
-
-/// Marks the descriptors that we were started with, beyond stdin, stdout and stderr, to be closed by exec.
-fn keep_descriptors_from_children() -> io::Result<()> {
-    for entry in std::fs::read_dir("/proc/self/fd")? {
-        let Some(fd) = entry?.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else {
-            continue;
-        };
-        if fd > 2 {
-            // SAFETY: the number is not -1, and is used for one fcntl that touches nothing but the flag: should another
-            // thread have closed it since it was listed, that is EBADF; should it have opened another file there, that
-            // one bears the flag already, as all do that Rust opens.
-            let fd = unsafe { BorrowedFd::borrow_raw(fd) };
-            match fcntl_setfd(fd, FdFlags::CLOEXEC) {
-                Ok(()) | Err(Errno::BADF) => {}
-                Err(e) => return Err(e.into()),
-            }
-        }
-    }
-    Ok(())
 }
 
 fn wait_until_it_answers(
