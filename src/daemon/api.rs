@@ -59,7 +59,12 @@ async fn converse(d: Shared, client: Client) {
     let op = Op::of_client(peer.pid, events);
     let (outcome, stops) = match hear(&client, peer, &op).await {
         Err(NoRequest::Gone) => return,
-        Err(NoRequest::Refused(why)) => (Err(Fault::new(Code::BadRequest, why)), false),
+        Err(NoRequest::Refused(why)) => {
+            if let Err(e) = reply(&client, &op, Err(Fault::new(Code::BadRequest, why))).await {
+                log::debug!("{op} cannot send the refusal: {e}");
+            }
+            return client.drain().await;
+        }
         Ok((request, fd)) => {
             let stops = matches!(request, Request::DaemonStop(_));
             let work = async {

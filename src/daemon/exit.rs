@@ -85,6 +85,8 @@ mod tests {
     use super::*;
 
     #[test]
+    // That it is reaped by another way is what is tested.
+    #[allow(clippy::zombie_processes)]
     fn a_child_is_killed_awaited_and_reaped() {
         let child = std::process::Command::new("sleep").arg("1000").spawn().expect("spawns");
         let process = process::observe(child.id()).expect("reads /proc").expect("lives");

@@ -47,6 +47,7 @@ use crate::daemon::config::Config;
 use crate::daemon::fault::{Fault, chain};
 use crate::daemon::images::Images;
 use crate::daemon::vms::Vms;
+use crate::host::descriptors;
 use crate::host::dirs::Dirs;
 use crate::host::files;
 use crate::proto::api::Code;
@@ -125,6 +126,9 @@ pub fn main(args: Vec<OsString>) -> ExitCode {
         }
         Err(exit) => return fail(&exit.output.trim().replace('\n', " ")),
     };
+    if let Err(e) = descriptors::keep_from_children() {
+        return fail(&format!("cannot keep descriptors from children: {e}"));
+    }
     if args.launch {
         return launch::become_ordered();
     }

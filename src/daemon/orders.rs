@@ -89,13 +89,14 @@ mod tests {
         let (tx, rx) = smol::channel::unbounded();
         let mut inbox = Inbox::new(rx);
         for what in [What::Start, What::Delete] {
-            tx.try_send(Order::new(what, &Op::own()).0).ok().expect("open");
+            assert!(tx.try_send(Order::new(what, &Op::own()).0).is_ok());
         }
         smol::block_on(async {
             inbox.urgent(|what| what == What::Delete).await;
             inbox.urgent(|what| what == What::Delete).await;
-            assert_eq!(inbox.next().await.ok().expect("one").what, What::Start);
-            assert_eq!(inbox.next().await.ok().expect("two").what, What::Delete);
+            for what in [What::Start, What::Delete] {
+                assert!(inbox.next().await.is_ok_and(|order| order.what == what));
+            }
         });
     }
 }

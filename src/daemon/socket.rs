@@ -30,6 +30,9 @@ pub const REQUEST_DEADLINE: Duration = Duration::from_secs(5);
 /// How long a client may take to read one line.
 const REPLY_DEADLINE: Duration = Duration::from_secs(20);
 
+/// How long a client that was refused may go on talking.
+const LINGER: Duration = Duration::from_secs(1);
+
 /// Why there is no socket.
 #[derive(Debug)]
 pub enum SocketError {
@@ -213,6 +216,23 @@ impl Client {
             Err(io::ErrorKind::TimedOut.into())
         };
         future::or(write, deadline).await
+    }
+
+    /// Takes what the client still sends, for a while: a socket that is closed with something unread in it is reset, and the
+    /// client would lose the refusal that waits for it (linux: net/unix/af_unix.c, unix_release_sock).
+    pub async fn drain(&self) {
+        let drained = async {
+            loop {
+                match self.stream.read_with(|s| receive(s.as_fd())).await {
+                    Ok((bytes, _)) if !bytes.is_empty() => {}
+                    Ok(_) | Err(_) => return,
+                }
+            }
+        };
+        let enough = async {
+            Timer::after(LINGER).await;
+        };
+        future::or(drained, enough).await;
     }
 
     /// Returns when the client has closed its end.

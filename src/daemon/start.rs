@@ -74,7 +74,8 @@ pub async fn start(driver: &mut Driver, op: &Op) -> Result<(), Fault> {
     };
     let Ready { plan, run, listener, patience } = ready;
     let outcome = match launch(driver, op, &plan, &run).await {
-        Ok(()) => wait(driver, &plan.channel, listener, patience).await,
+        Ok(true) => wait(driver, &plan.channel, listener, patience).await,
+        Ok(false) => Ok(Outcome::GiveWay),
         Err(fault) => Err(fault),
     };
     let fault = match outcome {
@@ -96,8 +97,8 @@ pub async fn start(driver: &mut Driver, op: &Op) -> Result<(), Fault> {
     Err(fault)
 }
 
-/// Makes the processes known, then lets them begin (daemon/launch.rs).
-async fn launch(driver: &mut Driver, op: &Op, plan: &Plan, run: &Run) -> Result<(), Fault> {
+/// Makes the processes known, then lets them begin (daemon/launch.rs). False: somebody wants the VM to end.
+async fn launch(driver: &mut Driver, op: &Op, plan: &Plan, run: &Run) -> Result<bool, Fault> {
     let cannot = |what: &'static str| move |e: std::io::Error| Fault::failed(format!("cannot {what}"), &e);
     let vmm = aside(Shim::spawn).await.map_err(cannot("launch the VMM"))?;
     let vsock = match &plan.vsock {
@@ -111,9 +112,19 @@ async fn launch(driver: &mut Driver, op: &Op, plan: &Plan, run: &Run) -> Result<
     if let (Some(shim), Some(launch)) = (vsock, &plan.vsock) {
         let device = shim.process();
         shim.release(launch).map_err(cannot("launch the vsock device"))?;
-        listening(launch, device).await?;
+        let listening = async { listening(launch, device).await.map(|()| true) };
+        if !future::or(listening, give_way(driver, Ok(false))).await? {
+            return Ok(false);
+        }
     }
-    vmm.release(&plan.vmm).map_err(cannot("launch the VMM"))
+    vmm.release(&plan.vmm).map_err(cannot("launch the VMM"))?;
+    Ok(true)
+}
+
+/// Returns `value` when somebody wants the VM to end.
+async fn give_way<T>(driver: &mut Driver, value: T) -> T {
+    driver.interrupted(|what| matches!(what, What::Stop { .. } | What::Delete)).await;
+    value
 }
 
 /// Waits until the program `launch` listens on its socket.
@@ -217,10 +228,7 @@ async fn wait(
         Timer::after(patience).await;
         Outcome::Down(Down::Late(patience))
     };
-    let give_way = async {
-        driver.interrupted(|what| matches!(what, What::Stop { .. } | What::Delete)).await;
-        Outcome::GiveWay
-    };
+    let give_way = give_way(driver, Outcome::GiveWay);
     let mut outcome = future::or(&mut up, future::or(ended, future::or(late, give_way))).await;
     if let Outcome::Down(Down::Ended) = outcome {
         // A guest that cannot come up says why, then ends; what it said may still be on its way, and is worth more.
