@@ -470,3 +470,21 @@ pub fn piped(command: &mut Command) -> (Child, File) {
     let out = child.stdout.take().expect("a pipe");
     (child, File::from(std::os::fd::OwnedFd::from(out)))
 }
+
+const CHILD: &str = "BANGER_TEST_CHILD";
+
+/// What a test's own process was started with by [`run_child`]; None: it was started by the test runner.
+///
+/// Some things belong to a process, such as its environment, its root directory or its mounts: a test that needs them
+/// another way runs itself again.
+pub fn child_words<const N: usize>() -> Option<[String; N]> {
+    let words: Vec<String> = std::env::var(CHILD).ok()?.split('\n').map(str::to_owned).collect();
+    Some(words.try_into().expect("as many words as it was given"))
+}
+
+/// Runs the test `name` again by `command`, which ends with this executable and perhaps options.
+pub fn run_child(command: &mut Command, name: &str, words: &[&str]) {
+    let out = command.args(["--exact", name]).env(CHILD, words.join("\n")).output().expect("runs");
+    let text = format!("{}{}", String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr));
+    assert!(out.status.success() && text.contains("1 passed"), "{name} {words:?}: {text}");
+}
