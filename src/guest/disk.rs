@@ -141,6 +141,6 @@ mod tests {
     #[test]
     fn a_cow_file_without_room_for_the_disk_is_refused() {
         let error = shown(4096, 4096, 4096).expect_err("too small");
-        assert_eq!(error, "the VM's own file has 2097152 bytes, its disk needs 2117632");
+        assert_eq!(error, "the VM's own file has 2097152 bytes, its disk needs 2113536");
     }
 }
