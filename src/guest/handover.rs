@@ -39,10 +39,25 @@ pub fn own_init() -> Option<&'static str> {
     CANDIDATES.into_iter().find(|path| observe(Path::new(path)).is_some_and(is_init))
 }
 
+/// Keeps systemd from what cannot work in this image: with the kernel's modules there, it runs kmod, which images for
+/// containers lack. In /run, so that it lasts for this boot only.
+pub fn spare_kmod() {
+    const UNIT: &str = "kmod-static-nodes.service";
+    if ["/bin/kmod", "/usr/bin/kmod", "/sbin/kmod"].iter().any(|kmod| Path::new(kmod).exists()) {
+        return;
+    }
+    let masked = fs::create_dir_all("/run/systemd/system")
+        .and_then(|()| std::os::unix::fs::symlink("/dev/null", format!("/run/systemd/system/{UNIT}")));
+    if let Err(e) = masked {
+        console::say(format_args!("cannot mask {UNIT}: {e}"));
+    }
+}
+
 /// Becomes the image's init. Returns only if that fails, having said so.
 pub fn become_init(path: &str) {
     // Command gives the signal mask and SIGPIPE back to their defaults; Rust's own start changed the latter.
-    let error = Command::new(path).env_clear().envs([("HOME", "/"), ("TERM", "linux"), ("PATH", PATH)]).exec();
+    let error =
+        Command::new(path).env_clear().envs([("HOME", "/"), ("TERM", "linux"), ("PATH", PATH)]).exec();
     console::say(format_args!("cannot start the image's init {path}: {error}"));
 }
 
@@ -55,9 +70,8 @@ fn observe(path: &Path) -> Option<Facts> {
     let meta = fs::metadata(&resolved).ok()?;
     let name = resolved.file_name().unwrap_or_default().to_string_lossy();
     // The official busybox image has hard links instead of symlinks.
-    let linked = |other: &str| {
-        fs::metadata(other).is_ok_and(|o| o.dev() == meta.dev() && o.ino() == meta.ino())
-    };
+    let linked =
+        |other: &str| fs::metadata(other).is_ok_and(|o| o.dev() == meta.dev() && o.ino() == meta.ino());
     let multi_call = ["busybox", "toybox", "bbsuid"].iter().any(|known| name.starts_with(known))
         || linked("/bin/busybox")
         || linked("/bin/toybox");
@@ -113,7 +127,10 @@ mod tests {
         let alpine = "# /etc/inittab\n::sysinit:/sbin/openrc sysinit\n::sysinit:/sbin/openrc boot\n::wait:/sbin/openrc default\n\
                       tty1::respawn:/sbin/getty 38400 tty1\n::shutdown:/sbin/openrc shutdown\n";
         assert_eq!(boot_programs(alpine), ["/sbin/openrc", "/sbin/openrc"]);
-        assert_eq!(boot_programs("::sysinit:mount -a\n::sysinit:-/bin/sh -c x\n#::sysinit:/x\nnonsense\n"), ["/bin/sh"]);
+        assert_eq!(
+            boot_programs("::sysinit:mount -a\n::sysinit:-/bin/sh -c x\n#::sysinit:/x\nnonsense\n"),
+            ["/bin/sh"]
+        );
         assert_eq!(boot_programs(""), [""; 0]);
     }
 }

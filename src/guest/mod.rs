@@ -24,7 +24,6 @@ mod exec;
 mod files;
 mod handover;
 mod identity;
-mod ioctl;
 mod modules;
 mod mounts;
 mod power;
@@ -32,6 +31,7 @@ mod reaper;
 mod serve;
 mod session;
 mod spawn;
+mod syscalls;
 mod users;
 mod wire;
 
@@ -50,7 +50,9 @@ pub fn main(args: Vec<OsString>) -> ExitCode {
     match agent::Duty::parse(&args) {
         Some(duty) => agent::run(duty),
         None => {
-            eprintln!("banger-vsock: this is the agent inside a banger VM, started by its first process; run `banger` instead");
+            eprintln!(
+                "banger-vsock: this is the agent inside a banger VM, started by its first process; run `banger` instead"
+            );
             ExitCode::FAILURE
         }
     }
