@@ -10,7 +10,7 @@
 //! | `banger-vsock`, `init` | root in the guest | [`guest`]: first process of every VM, then its agent |
 //!
 //! Domain, pure, without I/O, clock or log: [`vm`], [`image`], [`kernel::record`], [`proto`].
-//! Mechanisms, one foreign thing per folder: [`host`], [`ext4`], [`oci`], [`kernel`], [`vmm`], [`store`].
+//! Mechanisms, one foreign thing per folder: [`host`], [`netlink`], [`ext4`], [`oci`], [`kernel`], [`vmm`], [`store`].
 //!
 //! Personalities use mechanisms, proto and domain; mechanisms use domain and host, and never each other,
 //! except `oci` -> `ext4`; proto uses domain. tests/arrows.rs holds us to it.
@@ -24,6 +24,7 @@ pub mod guest;
 pub mod host;
 pub mod image;
 pub mod kernel;
+pub mod netlink;
 pub mod oci;
 pub mod personality;
 pub mod proto;

@@ -2,6 +2,9 @@
 //!
 //! The guest's device-mapper snapshot stores, in chunks: one header, then areas of one chunk of exceptions followed by
 //! the data chunks that it describes (kernel: drivers/md/dm-snap-persistent.c, "The persistent snapshot format").
+//!
+//! Only the image's own length is a snapshot. What a larger disk has behind it is the same file's tail, mapped as it is: it
+//! begins where the snapshot can never reach, at [`file_bytes`] of the image, so it stays in place when the disk grows again.
 
 /// A chunk of the snapshot: 8 sectors, one page of the guest.
 pub const CHUNK_BYTES: u64 = 4096;
@@ -19,6 +22,14 @@ pub const fn file_bytes(disk_bytes: u64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_file_for_the_disk_holds_the_images_snapshot_and_the_rest_behind_it() {
+        for (image, disk) in [(0, 1), (1, 1), (255, 258), (256, 256), (257, 100_000), (100_000, 4_000_000)] {
+            let (image, disk) = (image * CHUNK_BYTES, disk * CHUNK_BYTES);
+            assert!(file_bytes(image) + (disk - image) <= file_bytes(disk), "{image} {disk}");
+        }
+    }
 
     #[test]
     fn there_is_room_for_every_chunk_its_table_and_the_header() {

@@ -1,0 +1,202 @@
+//! What exactly a command is: whom it runs as, where, with which environment, and which program when none is named.
+
+use std::collections::BTreeMap;
+use std::ffi::CString;
+use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use super::spawn::{self, Running, Step};
+use super::users::{self, User};
+use super::wire::refusal;
+use crate::image::config::DEFAULT_PATH;
+use crate::proto::agent::{Code, Exec, Refusal};
+
+/// A command, decided in every detail.
+#[derive(Debug)]
+pub struct Command {
+    pub program: String,
+    /// What the program sees as its own name.
+    pub argv0: String,
+    pub args: Vec<String>,
+    pub env: BTreeMap<String, String>,
+    pub cwd: CString,
+    pub user: User,
+}
+
+/// Starts what the host asks for, or says why not.
+pub fn start(wanted: Exec) -> Result<Running, Refusal> {
+    let (passwd, group) = users::read_files();
+    let user = users::find(&wanted.user, &passwd, &group).map_err(|e| refusal(Code::NoUser, e.0))?;
+    let (tty, stdin) = (wanted.tty, wanted.stdin);
+    check_directory(&wanted.cwd, wanted.make_cwd)?;
+    let command = decide(wanted, user, runs_as_shell)?;
+    spawn::spawn(&command, tty, stdin).map_err(|(step, e)| refused(&command, step, &e))
+}
+
+fn decide(wanted: Exec, user: User, is_shell: impl Fn(&str) -> bool) -> Result<Command, Refusal> {
+    let bad = |what: &str| refusal(Code::BadRequest, what);
+    if wanted.argv.iter().chain(&wanted.env).any(|word| word.contains('\0')) {
+        return Err(bad("a word of the command or its environment holds a NUL"));
+    }
+    let shell = login_shell(&user, is_shell);
+    let mut words = wanted.argv.into_iter();
+    let (program, argv0) = match (words.next(), &shell) {
+        (Some(program), _) if program.is_empty() => return Err(bad("the command's name is empty")),
+        (Some(program), _) => (program.clone(), program),
+        // A dash says that it is a login shell (bash(1), INVOCATION).
+        (None, Some(shell)) => (shell.clone(), format!("-{}", shell.rsplit('/').next().unwrap_or(shell))),
+        (None, None) => {
+            let text = "the image has no shell; `banger vm exec VM -- PROGRAM` runs a program directly";
+            return Err(refusal(Code::NoShell, text));
+        }
+    };
+    let mut env = BTreeMap::new();
+    for word in &wanted.env {
+        match word.split_once('=') {
+            Some((name, value)) if !name.is_empty() => env.insert(name.to_owned(), value.to_owned()),
+            _ => return Err(bad("a word of the environment is not NAME=value")),
+        };
+    }
+    let mut default = |name: &str, value: Option<&str>| {
+        if let Some(value) = value {
+            env.entry(name.to_owned()).or_insert_with(|| value.to_owned());
+        }
+    };
+    default("PATH", Some(DEFAULT_PATH));
+    default("HOME", Some(&user.home));
+    default("USER", user.name.as_deref());
+    default("LOGNAME", user.name.as_deref());
+    default("SHELL", shell.as_deref());
+    default("TERM", wanted.tty.map(|_| "xterm"));
+    let cwd = CString::new(wanted.cwd).map_err(|_| bad("the directory's name holds a NUL"))?;
+    Ok(Command { program, argv0, args: words.collect(), env, cwd, user })
+}
+
+/// The user's shell, or one that images have. A shell that only says that there is none for this user is no shell to ask for.
+fn login_shell(user: &User, is_shell: impl Fn(&str) -> bool) -> Option<String> {
+    let own = user.shell.as_deref().filter(|shell| !shell.ends_with("/nologin") && !shell.ends_with("/false"));
+    own.into_iter().chain(["/bin/bash", "/bin/sh"]).find(|shell| is_shell(shell)).map(str::to_owned)
+}
+
+fn runs_as_shell(path: &str) -> bool {
+    fs::metadata(path).is_ok_and(|meta| meta.is_file() && meta.mode() & 0o111 != 0)
+}
+
+fn check_directory(cwd: &str, make: bool) -> Result<(), Refusal> {
+    if !cwd.starts_with('/') {
+        return Err(refusal(Code::BadRequest, format!("the directory {cwd:?} is not an absolute path")));
+    }
+    let no = |why: String| Err(refusal(Code::NoDirectory, why));
+    match fs::metadata(cwd) {
+        Ok(meta) if meta.is_dir() => Ok(()),
+        Ok(_) => no(format!("{cwd} is not a directory of the guest")),
+        Err(e) if e.kind() == io::ErrorKind::NotFound && make => match fs::create_dir_all(cwd) {
+            Ok(()) => Ok(()),
+            Err(e) => no(format!("cannot make the directory {cwd} in the guest: {e}")),
+        },
+        Err(e) if e.kind() == io::ErrorKind::NotFound => no(format!("the guest has no directory {cwd}")),
+        Err(e) => no(format!("cannot use the directory {cwd} of the guest: {e}")),
+    }
+}
+
+fn refused(command: &Command, step: Step, error: &io::Error) -> Refusal {
+    let (program, cwd) = (&command.program, command.cwd.to_string_lossy());
+    match (step, error.kind()) {
+        (Step::Directory, _) => {
+            refusal(Code::NoDirectory, format!("cannot use the directory {cwd} as this user: {error}"))
+        }
+        (Step::Program, io::ErrorKind::NotFound) if program.contains('/') && Path::new(&*cwd).join(program).exists() => {
+            let what = "what it needs to run (its loader or interpreter) does not";
+            refusal(Code::NoProgram, format!("{program} exists in the guest, but {what}"))
+        }
+        (Step::Program, io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+            refusal(Code::NoProgram, format!("the guest has no program {program}"))
+        }
+        (Step::Program, io::ErrorKind::ArgumentListTooLong) => {
+            refusal(Code::Failed, format!("cannot execute {program}: command and environment are too long"))
+        }
+        // Not the program's fault: fork, or exec, found no room.
+        (Step::Program, io::ErrorKind::OutOfMemory | io::ErrorKind::WouldBlock) => {
+            refusal(Code::Failed, format!("the guest cannot start a process: {error}"))
+        }
+        (Step::Program, _) => refusal(Code::NotExecutable, format!("cannot execute {program}: {error}")),
+        (Step::Terminal, _) => refusal(Code::Failed, format!("cannot make a terminal in the guest: {error}")),
+        (Step::User, _) => refusal(Code::Failed, format!("cannot become this user: {error}")),
+        (Step::Process, _) => refusal(Code::Failed, format!("the guest cannot start a process: {error}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proto::agent::Tty;
+
+    fn user(shell: Option<&str>) -> User {
+        User {
+            name: Some("app".to_owned()),
+            uid: 5,
+            gid: 6,
+            groups: vec![],
+            home: "/srv".to_owned(),
+            shell: shell.map(str::to_owned),
+        }
+    }
+
+    fn exec(argv: &str, env: &str, tty: bool) -> Exec {
+        let words = |s: &str| s.split_whitespace().map(str::to_owned).collect();
+        let tty = tty.then_some(Tty { rows: 1, columns: 2 });
+        Exec { argv: words(argv), env: words(env), cwd: "/".to_owned(), tty, ..Exec::default() }
+    }
+
+    #[test]
+    fn what_the_environment_lacks_is_added_and_what_it_has_is_kept() {
+        let shown = |env: &str, tty| {
+            let command = decide(exec("ls", env, tty), user(Some("/bin/zsh")), |_| true).expect("decides");
+            command.env.iter().map(|(k, v)| format!("{k}={v}")).collect::<Vec<_>>().join(" ")
+        };
+        assert_eq!(
+            shown("PATH=/bin A=b=c", true),
+            "A=b=c HOME=/srv LOGNAME=app PATH=/bin SHELL=/bin/zsh TERM=xterm USER=app"
+        );
+        assert_eq!(
+            shown("PATH=/bin HOME=/x USER=u LOGNAME=l SHELL=s TERM=t", true),
+            "HOME=/x LOGNAME=l PATH=/bin SHELL=s TERM=t USER=u"
+        );
+        assert!(!shown("", false).contains("TERM"));
+    }
+
+    #[test]
+    fn no_command_is_the_users_shell_or_one_that_is_there() {
+        let table: [(Option<&str>, &[&str], Option<(&str, &str)>); 6] = [
+            (Some("/bin/zsh"), &["/bin/zsh", "/bin/sh"], Some(("/bin/zsh", "-zsh"))),
+            (Some("/bin/zsh"), &["/bin/bash", "/bin/sh"], Some(("/bin/bash", "-bash"))),
+            (Some("/usr/sbin/nologin"), &["/usr/sbin/nologin", "/bin/sh"], Some(("/bin/sh", "-sh"))),
+            (Some("/bin/false"), &["/bin/false"], None),
+            (None, &["/bin/sh"], Some(("/bin/sh", "-sh"))),
+            (None, &[], None),
+        ];
+        for (shell, there, want) in table {
+            match (decide(exec("", "", true), user(shell), |path| there.contains(&path)), want) {
+                (Ok(command), Some(want)) => {
+                    assert_eq!((command.program.as_str(), command.argv0.as_str()), want, "{shell:?} {there:?}");
+                }
+                (Err(refused), None) => assert_eq!(refused.code, Code::NoShell, "{shell:?} {there:?}"),
+                (got, _) => panic!("{shell:?} {there:?}: {got:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn words_that_no_process_can_have_are_refused() {
+        for (argv, env) in [("a\0b", ""), ("ls", "A"), ("ls", "=x"), ("ls", "A=\0")] {
+            let wanted = Exec { argv: vec![argv.to_owned()], ..exec("", env, false) };
+            let refused = decide(wanted, user(None), |_| true).expect_err("refused");
+            assert_eq!(refused.code, Code::BadRequest, "{argv:?} {env:?}");
+        }
+        assert_eq!(check_directory("tmp", true).expect_err("relative").code, Code::BadRequest);
+        assert_eq!(check_directory("/no/such", false).expect_err("missing").code, Code::NoDirectory);
+        assert_eq!(check_directory("/etc/passwd", true).expect_err("a file").code, Code::NoDirectory);
+    }
+}

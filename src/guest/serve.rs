@@ -1,0 +1,117 @@
+//! One connection: a request line, an answer, and what follows from it.
+
+use std::io;
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use std::os::fd::AsFd;
+
+use rustix::pipe::{PipeFlags, pipe_with};
+
+use super::wire::Wire;
+use super::{clock, exec, files, session};
+use crate::build;
+use crate::proto::agent::{Answer, Code, Hello, Request};
+
+/// How long the host may take to say what it wants.
+const REQUEST: Duration = Duration::from_secs(10);
+
+/// What all connections share.
+pub struct Guest {
+    own_init: Option<String>,
+    /// Nothing is ever written: the read end hangs up for every session at once when the guest closes.
+    closing: OwnedFd,
+    open: Mutex<Option<OwnedFd>>,
+}
+
+/// What is to be done when a connection has been served.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum After {
+    Nothing,
+    /// The host wants the machine to end.
+    PowerOff,
+}
+
+impl Guest {
+    pub fn new(own_init: Option<String>) -> io::Result<Self> {
+        let (closing, open) = pipe_with(PipeFlags::CLOEXEC)?;
+        Ok(Self { own_init, closing, open: Mutex::new(Some(open)) })
+    }
+
+    pub fn hello(&self) -> Hello {
+        Hello {
+            version: build::VERSION.to_owned(),
+            kernel: rustix::system::uname().release().to_string_lossy().into_owned(),
+            init: self.own_init.clone(),
+        }
+    }
+
+    pub fn own_init(&self) -> Option<&str> {
+        self.own_init.as_deref()
+    }
+
+    /// Ends every session as if its host had hung up.
+    pub fn close(&self) {
+        drop(self.open.lock().unwrap_or_else(PoisonError::into_inner).take());
+    }
+
+    /// Hangs up when the guest closes.
+    pub fn closing(&self) -> BorrowedFd<'_> {
+        self.closing.as_fd()
+    }
+}
+
+/// Serves one connection to its end. A host that does not keep to the protocol, or hangs up, ends it early; it is the only
+/// one that could be told.
+pub fn serve(socket: OwnedFd, guest: &Guest) -> After {
+    match converse(socket, guest) {
+        Ok(after) => after,
+        Err(e) => {
+            log::debug!("a connection ended early: {e}");
+            After::Nothing
+        }
+    }
+}
+
+fn converse(socket: OwnedFd, guest: &Guest) -> io::Result<After> {
+    let mut wire = Wire::new(socket)?;
+    let line = match wire.request(REQUEST) {
+        Ok(line) => line,
+        Err(e) if matches!(e.kind(), io::ErrorKind::InvalidData | io::ErrorKind::TimedOut) => {
+            wire.refuse(Code::BadRequest, format!("this is no request: {e}"))?;
+            return wire.finish().map(|()| After::Nothing);
+        }
+        Err(e) => return Err(e),
+    };
+    let mut after = After::Nothing;
+    match serde_json::from_slice(&line) {
+        Err(e) => wire.refuse(Code::BadRequest, format!("this is no request: {e}"))?,
+        Ok(Request::Hello) => wire.answer(&Answer::Hello(guest.hello()))?,
+        Ok(Request::Configure(wanted)) => match clock::follow(wanted.clock_ns) {
+            Ok(()) => wire.answer(&Answer::Done)?,
+            Err(e) => wire.refuse(Code::Failed, format!("cannot set the clock: {e}"))?,
+        },
+        Ok(Request::Exec(wanted)) => {
+            drop(line);
+            match exec::start(wanted) {
+                Ok(command) => return session::run(wire, command, guest).map(|()| After::Nothing),
+                Err(refused) => wire.answer(&Answer::Refused(refused))?,
+            }
+        }
+        Ok(Request::Read(wanted)) => files::send::run(&mut wire, &wanted)?,
+        Ok(Request::Write(wanted)) => files::receive::run(&mut wire, &wanted)?,
+        Ok(Request::PowerOff) => {
+            wire.answer(&Answer::Done)?;
+            after = After::PowerOff;
+        }
+    }
+    match (wire.finish(), after) {
+        // It said what it wants, whether or not it stays to hear the answer.
+        (_, After::PowerOff) => Ok(after),
+        (finished, After::Nothing) => finished.map(|()| after),
+    }
+}
+
+#[cfg(test)]
+mod tests;
