@@ -21,7 +21,7 @@ say() { printf '\n== %s\n' "$*"; }
 
 install_packages() {
     local need=(qemu-system-x86 mmdebstrap skopeo umoci docker-registry busybox-static e2fsprogs
-        gcc libc6-dev xz-utils zstd tar cpio git file strace tmux openssl dnsmasq-base iproute2 util-linux shellcheck)
+        gcc libc6-dev xz-utils zstd tar cpio kmod git file strace tmux openssl dnsmasq-base iproute2 util-linux shellcheck)
     local missing=()
     for package in "${need[@]}"; do
         dpkg-query -W -f='${Status}' "$package" 2>/dev/null | grep -q 'ok installed' || missing+=("$package")
