@@ -1,0 +1,68 @@
+//! Firecracker, 1.5 or later: configured by one JSON file, controlled by HTTP over a unix socket.
+
+pub mod api;
+pub mod config;
+pub mod version;
+
+use std::path::{Path, PathBuf};
+
+use crate::vmm::{
+    Accel, Channel, Kind, Launch, Machine, Nic, PORT_SUFFIX, Plan, PlanError, Vmm, check_drives,
+    command_line, socket, text,
+};
+
+/// A Firecracker that this host can run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Firecracker {
+    pub program: PathBuf,
+}
+
+/// What Firecracker's guests get on their kernel command line, before the machine's own words: no PCI, no keyboard to look
+/// for, and a reset through the keyboard controller, at the guest's end and after a panic, which ends Firecracker
+/// (Firecracker: vmm_config/boot_source.rs, docs/getting-started.md).
+const WORDS: &str = "console=ttyS0 quiet reboot=k panic=1 pci=off i8042.noaux i8042.nomux i8042.nopnp i8042.dumbkbd \
+                     cryptomgr.notests";
+
+impl Vmm for Firecracker {
+    fn kind(&self) -> Kind {
+        Kind::Firecracker
+    }
+
+    fn accel(&self) -> Accel {
+        Accel::Kvm
+    }
+
+    fn channel(&self, sockets: &Path, _: u32) -> Result<Channel, PlanError> {
+        Ok(Channel::Hybrid { socket: socket(sockets, "vsock.sock", PORT_SUFFIX)? })
+    }
+
+    fn plan(&self, machine: &Machine) -> Result<Plan, PlanError> {
+        match machine.nic {
+            None => {}
+            Some(Nic::User) => return Err(PlanError::UserNetwork),
+        }
+        check_drives(machine)?;
+        let api = socket(&machine.sockets, "api.sock", 0)?;
+        let vsock = socket(&machine.sockets, "vsock.sock", PORT_SUFFIX)?;
+        let file = machine.sockets.join("firecracker.json");
+        let name = machine.name();
+        let argv =
+            [text(&self.program)?, "--id", &name, "--api-sock", text(&api)?, "--config-file", text(&file)?];
+        let argv = argv.map(str::to_owned).to_vec();
+        let config = config::config(machine, &command_line(WORDS, machine)?, &vsock)?;
+        Ok(Plan {
+            stale: vec![api.clone(), vsock.clone()],
+            files: vec![
+                (file, config.to_string().into_bytes()),
+                // Before 1.14 the logger wants its file to exist.
+                (machine.vmm_log.clone(), vec![]),
+            ],
+            vsock: None,
+            vmm: Launch { argv, log: machine.console_log.clone(), socket: api },
+            channel: Channel::Hybrid { socket: vsock },
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests;

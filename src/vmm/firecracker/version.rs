@@ -1,0 +1,67 @@
+//! Which Firecracker it is.
+
+use std::fmt;
+use std::path::Path;
+
+use crate::host::cmd::{self, CmdError};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Version {
+    pub major: u32,
+    pub minor: u32,
+    pub patch: u32,
+}
+
+/// The first that leaves the terminal alone when it has none, and whose API is the one described in firecracker.yaml.
+pub const OLDEST: Version = Version { major: 1, minor: 5, patch: 0 };
+
+/// Runs `program --version`. The inner error is what it said instead of a version.
+pub fn ask(program: &Path) -> Result<Result<Version, String>, CmdError> {
+    let out = cmd::run(&program.to_string_lossy(), ["--version"])?;
+    let said = String::from_utf8_lossy(&out);
+    let first: String = said.lines().next().unwrap_or_default().chars().take(80).collect();
+    Ok(parse(&first).ok_or(first))
+}
+
+/// Reads `Firecracker v1.7.0`, also with something behind the number, as in `v1.8.0-dev`.
+fn parse(line: &str) -> Option<Version> {
+    let number = line.strip_prefix("Firecracker v")?;
+    let end = number.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(number.len());
+    let mut parts = number[..end].split('.').map(str::parse);
+    match (parts.next(), parts.next(), parts.next(), parts.next()) {
+        (Some(Ok(major)), Some(Ok(minor)), Some(Ok(patch)), None) => Some(Version { major, minor, patch }),
+        _ => None,
+    }
+}
+
+impl fmt::Display for Version {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}.{}", self.major, self.minor, self.patch)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_version_is_read_from_what_the_program_says() {
+        let version = |major, minor, patch| Some(Version { major, minor, patch });
+        assert_eq!(parse("Firecracker v1.7.0"), version(1, 7, 0));
+        assert_eq!(parse("Firecracker v1.13.1-dev"), version(1, 13, 1));
+        assert_eq!(parse("Firecracker v1.17.0-dev-12-gabc"), version(1, 17, 0));
+        for bad in ["", "Firecracker", "Firecracker v", "Firecracker v1.7", "v1.7.0", "Firecracker v1.7.0.1"]
+        {
+            assert_eq!(parse(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn versions_are_ordered_by_their_numbers() {
+        let table = [("1.4.9", false), ("1.5.0", true), ("1.15.2", true), ("0.25.0", false), ("2.0.0", true)];
+        for (text, fit) in table {
+            let version = parse(&format!("Firecracker v{text}")).expect("a version");
+            assert_eq!(version >= OLDEST, fit, "{text}");
+        }
+    }
+}
