@@ -19,11 +19,21 @@ pub const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:
 
 /// Runs `program` with `args` to its end and returns its stdout.
 pub fn run<S: AsRef<OsStr>>(program: &str, args: impl IntoIterator<Item = S>) -> Result<Vec<u8>, CmdError> {
+    run_with(program, args, &[])
+}
+
+/// As [`run`], with `env` added to the program's environment.
+pub fn run_with<S: AsRef<OsStr>>(
+    program: &str,
+    args: impl IntoIterator<Item = S>,
+    env: &[(&str, &str)],
+) -> Result<Vec<u8>, CmdError> {
     let out = Command::new(program)
         .args(args)
         .env_clear()
         .env("PATH", PATH)
         .env("LC_ALL", "C")
+        .envs(env.iter().copied())
         .stdin(Stdio::null())
         .output()
         .map_err(|source| CmdError::Spawn { program: program.to_owned(), source })?;

@@ -4,6 +4,8 @@ pub mod cmd;
 pub mod dirs;
 pub mod facts;
 pub mod files;
+pub mod https;
 pub mod process;
 pub mod progress;
+pub mod resolver;
 pub mod undo;

@@ -1,1 +1,207 @@
-//! oci
+//! Images from elsewhere: pulled from a registry, or imported from a file, and made into a root file system.
+//!
+//! A registry and an archive both give the same things: documents and blobs by digest ([`select::Content`]). From these
+//! the image for this machine is chosen ([`select`]); its layers are verified and inflated ([`layer`]), applied to a tree
+//! in memory ([`flatten`]), and written out ([`crate::ext4`]).
+//!
+//! Everything that comes in is hostile: it is capped in length and number, it is what its digest says or is refused, and
+//! nothing in it becomes a path on this host.
+
+mod archive;
+mod blobs;
+mod error;
+mod flatten;
+mod hash;
+mod inflate;
+mod layer;
+mod path;
+mod region;
+mod registry;
+mod select;
+mod tar;
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::ext4::{self, WriteError};
+use crate::host::progress::{Progress, Unit};
+use crate::image::config::ImageConfig;
+use crate::image::digest::{Algorithm, Digest};
+use crate::image::platform::runs;
+use crate::image::reference::Reference;
+pub use archive::Input;
+use archive::Opened;
+pub use error::{LayerError, OciError};
+use flatten::{Flattening, Whiteouts};
+use layer::Layer;
+use region::Region;
+use registry::Registry;
+use select::Found;
+
+/// Where things are, and what this machine is.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// The blob store.
+    pub blobs: PathBuf,
+    /// Where files may be made that nobody sees; on the file system of the images.
+    pub scratch: PathBuf,
+    /// Docker's config.json, for logins.
+    pub docker_config: Option<PathBuf>,
+    /// `amd64`, `arm64`.
+    pub arch: String,
+}
+
+/// What was made, besides the file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Built {
+    /// What it is called where it comes from, as it is kept here; an archive may name nothing.
+    pub names: Vec<String>,
+    /// Of the manifest or index that the reference stands for.
+    pub digest: Option<Digest>,
+    /// The full reference, the file's path, or `-`.
+    pub source: String,
+    pub arch: String,
+    pub config: ImageConfig,
+}
+
+/// Pulls an image and writes its root file system as ext4 to the new file `out`. On an error there is no such file; blobs
+/// that came whole stay in the store, so that the next try does not fetch them again.
+pub fn pull(
+    reference: &Reference,
+    settings: &Settings,
+    out: &Path,
+    progress: &dyn Progress,
+) -> Result<Built, OciError> {
+    progress.stage(&format!("pulling {}", reference.familiar()));
+    let mut registry = Registry::new(reference, settings, progress)?;
+    let (digest, found) = match attempt(&mut registry, settings, out, progress) {
+        // A blob that was whole when it was stored, and is not now: the disk's doing, or somebody's.
+        Err(OciError::Damaged { what, digest, .. }) if registry.reused(&digest) => {
+            progress.note(&format!("the {what} {digest} is damaged in the cache; fetching it again"));
+            registry.forget_reused()?;
+            attempt(&mut registry, settings, out, progress)?
+        }
+        other => other?,
+    };
+    let platform = found.configuration.platform();
+    Ok(Built {
+        names: vec![reference.local_name()],
+        digest: Some(digest),
+        source: reference.to_string(),
+        arch: if platform.architecture.is_empty() { settings.arch.clone() } else { platform.architecture },
+        config: found.configuration.process(),
+    })
+}
+
+fn attempt(
+    registry: &mut Registry<'_>,
+    settings: &Settings,
+    out: &Path,
+    progress: &dyn Progress,
+) -> Result<(Digest, Found), OciError> {
+    let (digest, document) = registry.top()?;
+    let found = select::choose(registry, document, &settings.arch)?;
+    registry.expect(&found.manifest.layers);
+    let layers = select::layers(registry, &found)?;
+    progress.stage(&unpacking(&layers));
+    build(&layers, settings, out, progress)?;
+    Ok((digest, found))
+}
+
+/// The digest that a reference stands for now, so that what is here already need not be pulled.
+pub fn resolve(
+    reference: &Reference,
+    settings: &Settings,
+    progress: &dyn Progress,
+) -> Result<Digest, OciError> {
+    Registry::new(reference, settings, progress)?.resolve()
+}
+
+/// Imports an archive, a layout or a root file system, and writes it as ext4 to the new file `out`. On an error there is no
+/// such file, and nothing else.
+pub fn import(
+    input: Input,
+    settings: &Settings,
+    out: &Path,
+    progress: &dyn Progress,
+) -> Result<Built, OciError> {
+    let name = input.name();
+    let source = match &input {
+        Input::Path(path) => path.display().to_string(),
+        Input::Stream(_) => "-".to_owned(),
+    };
+    progress.stage(&format!("reading {name}"));
+    match archive::open(input, settings, progress)? {
+        Opened::Image(image) => {
+            progress.stage(&unpacking(&image.layers));
+            build(&image.layers, settings, out, progress)?;
+            let archive::Image { names, digest, arch, config, .. } = image;
+            Ok(Built { names, digest, source, arch, config })
+        }
+        Opened::Root(tar) => {
+            let arch = build_root(&name, &tar, settings, out, progress)?;
+            Ok(Built { names: vec![], digest: None, source, arch, config: ImageConfig::default() })
+        }
+    }
+}
+
+fn unpacking(layers: &[Layer]) -> String {
+    match layers.len() {
+        1 => "unpacking 1 layer".to_owned(),
+        n => format!("unpacking {n} layers"),
+    }
+}
+
+fn build(layers: &[Layer], settings: &Settings, out: &Path, progress: &dyn Progress) -> Result<(), OciError> {
+    let mut flattening = scratch(settings, progress)?;
+    layer::apply_all(layers, &mut flattening, progress)?;
+    write(flattening, out, progress)
+}
+
+/// The same for a tar that is the root file system itself. Returns the architecture that it is for.
+fn build_root(
+    name: &str,
+    tar: &Region,
+    settings: &Settings,
+    out: &Path,
+    progress: &dyn Progress,
+) -> Result<String, OciError> {
+    progress.stage(&format!("unpacking {name}"));
+    let mut flattening = scratch(settings, progress)?;
+    let told = layer::Told::new(tar.reader(), |done| progress.advance(done, tar.len(), Unit::Bytes));
+    layer::unpack(told, Algorithm::Sha256, &mut flattening, Whiteouts::Keep).map_err(
+        |source| match source {
+            LayerError::Cancelled => OciError::Cancelled,
+            source => OciError::Layer { layer: name.to_owned(), source },
+        },
+    )?;
+    let found = flattening.architecture();
+    if let Some(found) = found.filter(|found| !runs(&settings.arch, found)) {
+        return Err(OciError::Architecture {
+            image: name.to_owned(),
+            wanted: format!("linux/{}", settings.arch),
+            have: vec![format!("programs for {found}")],
+        });
+    }
+    write(flattening, out, progress)?;
+    Ok(settings.arch.clone())
+}
+
+fn scratch<'p>(settings: &Settings, progress: &'p dyn Progress) -> Result<Flattening<'p>, OciError> {
+    Flattening::new(&settings.scratch, progress)
+        .map_err(|e| OciError::io(format!("make a file in {}", settings.scratch.display()), e))
+}
+
+fn write(flattening: Flattening<'_>, out: &Path, progress: &dyn Progress) -> Result<(), OciError> {
+    let (tree, spool) = flattening.finish();
+    progress.stage("writing the root file system");
+    ext4::write(&tree, &spool, out, progress).map_err(|e| match e {
+        WriteError::Cancelled => OciError::Cancelled,
+        other => OciError::Write(other),
+    })
+}
+
+/// What a reader says when nobody waits for it any more; its caller looks at [`Progress::cancelled`] first.
+fn io_cancelled() -> io::Error {
+    io::Error::other("cancelled")
+}

@@ -1,0 +1,252 @@
+//! Layers, oldest first, become one tree, as docker and containerd would apply them to a directory (containerd
+//! archive/tar.go); only that there is no directory: a path is looked up in the tree, and a symlink in it leads through
+//! the tree, so there is nothing outside to be reached.
+//!
+//! Where the two differ from the specification, the specification holds: a whiteout hides what the layers *below* have
+//! (image-spec layer.md), wherever in its own layer it stands.
+
+use std::collections::BTreeMap;
+use std::io::{self, Read};
+use std::path::Path;
+
+use crate::ext4::spool::Spool;
+use crate::ext4::tree::{Content, Inode, InodeId, Kind, Meta, Piece, Tree};
+use crate::host::progress::Progress;
+use crate::image::whiteout;
+use crate::oci::error::LayerError;
+use crate::oci::path::{MAX_DEPTH, normalise};
+use crate::oci::tar::{Entry, Reader, Source, Type, shown};
+
+/// The most members in all layers of an image together.
+const MAX_ENTRIES: u64 = 1 << 21;
+/// The most bytes of names, link targets and attributes in all layers together: they are kept in memory.
+const MAX_METADATA: u64 = 256 << 20;
+/// As many symlinks may lie on a path (path_resolution(7)).
+const MAX_SYMLINKS: u32 = 40;
+/// ext4's own (ext4(5)).
+const MAX_HARD_LINKS: u32 = 65_000;
+
+/// Layers being applied.
+pub struct Flattening<'a> {
+    tree: Tree,
+    spool: Spool,
+    layer: u32,
+    entries: u64,
+    metadata: u64,
+    progress: &'a dyn Progress,
+}
+
+/// Whether `.wh.` names mean anything: in a layer they do, in a root file system they are files.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Whiteouts {
+    Apply,
+    Keep,
+}
+
+type Why = &'static str;
+
+impl<'a> Flattening<'a> {
+    /// Nothing yet; file contents will be kept on the file system of `scratch`.
+    pub fn new(scratch: &Path, progress: &'a dyn Progress) -> io::Result<Self> {
+        let (tree, spool) = (Tree::default(), Spool::new(scratch)?);
+        Ok(Self { tree, spool, layer: 0, entries: 0, metadata: 0, progress })
+    }
+
+    pub fn finish(self) -> (Tree, Spool) {
+        (self.tree, self.spool)
+    }
+
+    /// Applies the next layer.
+    pub fn apply<S: Source>(&mut self, tar: &mut Reader<S>, whiteouts: Whiteouts) -> Result<(), LayerError> {
+        self.layer += 1;
+        while let Some(entry) = tar.next().map_err(LayerError::Tar)? {
+            self.count(&entry)?;
+            let bad = |why: Why| LayerError::Member { path: shown(&entry.path), why: why.to_owned() };
+            let names = normalise(&entry.path).map_err(bad)?;
+            let Some((name, parents)) = names.split_last() else {
+                if entry.kind != Type::Directory {
+                    return Err(bad("would take the place of the root directory"));
+                }
+                *self.tree.meta_mut(InodeId::ROOT) = meta(&entry);
+                continue;
+            };
+            let verdict =
+                if whiteouts == Whiteouts::Apply { whiteout::judge(name) } else { whiteout::Entry::Plain };
+            match verdict {
+                whiteout::Entry::Plain => self.place(entry, tar)?,
+                whiteout::Entry::Ignored => {}
+                whiteout::Entry::Bad => return Err(bad("is a whiteout of nothing")),
+                whiteout::Entry::Deletes(victim) => {
+                    if let Some(dir) = self.directory(parents, false).map_err(bad)? {
+                        self.tree.remove_if_older(dir, victim, self.layer);
+                    }
+                }
+                whiteout::Entry::Opaque => {
+                    if let Some(dir) = self.directory(parents, false).map_err(bad)? {
+                        self.tree.remove_older(dir, self.layer);
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The architecture that the programs in it are for, where a well-known one is there.
+    pub fn architecture(&self) -> Option<&'static str> {
+        crate::oci::archive::root_architecture(&self.tree, &self.spool)
+    }
+
+    fn count(&mut self, entry: &Entry) -> Result<(), LayerError> {
+        if self.progress.cancelled() {
+            return Err(LayerError::Cancelled);
+        }
+        self.entries += 1;
+        let xattrs: usize = entry.xattrs.iter().map(|(name, value)| name.len() + value.len()).sum();
+        let bytes = entry.path.len() + entry.link.len() + xattrs + entry.stretches.len() * 24;
+        self.metadata += bytes as u64;
+        if self.entries > MAX_ENTRIES {
+            return Err(LayerError::TooMuch("it has more than two million members"));
+        }
+        if self.metadata > MAX_METADATA {
+            return Err(LayerError::TooMuch("its names and attributes take more than 256 MiB"));
+        }
+        Ok(())
+    }
+
+    /// Puts a member into the tree; `data` reads as its content.
+    fn place(&mut self, entry: Entry, data: &mut impl Read) -> Result<(), LayerError> {
+        let bad = |why: Why| LayerError::Member { path: shown(&entry.path), why: why.to_owned() };
+        // Both were looked at by the caller.
+        let names = normalise(&entry.path).map_err(bad)?;
+        let Some((name, parents)) = names.split_last() else { return Ok(()) };
+        let dir = self.directory(parents, true).map_err(bad)?.ok_or_else(|| bad("has no parent"))?;
+        let kind = match entry.kind {
+            Type::Directory => match self.tree.lookup(dir, name) {
+                Some(there) if self.tree.is_directory(there) => {
+                    *self.tree.meta_mut(there) = meta(&entry);
+                    self.tree.touch(dir, name, self.layer);
+                    return Ok(());
+                }
+                _ => Kind::Directory(BTreeMap::new()),
+            },
+            Type::HardLink => {
+                let target = self.hard_link_target(&entry.link).map_err(bad)?;
+                self.tree.link(dir, name, target, self.layer);
+                return Ok(());
+            }
+            Type::File => Kind::File(self.keep(&entry, data)?),
+            Type::Symlink if entry.link.is_empty() => return Err(bad("is a symlink to nothing")),
+            Type::Symlink if entry.link.len() > 4095 => {
+                return Err(bad("is a symlink to more than 4095 bytes"));
+            }
+            Type::Symlink => Kind::Symlink(entry.link.clone()),
+            Type::Fifo => Kind::Fifo,
+            Type::CharDevice | Type::BlockDevice => {
+                let (major, minor) = entry.device;
+                // Linux's dev_t has 12 and 20 bits (include/linux/kdev_t.h).
+                if major > 0xfff || minor > 0xf_ffff {
+                    return Err(bad("has a device number that Linux cannot have"));
+                }
+                match entry.kind {
+                    Type::BlockDevice => Kind::BlockDevice { major, minor },
+                    _ => Kind::CharDevice { major, minor },
+                }
+            }
+        };
+        self.tree.insert(dir, name, Inode { meta: meta(&entry), kind }, self.layer);
+        Ok(())
+    }
+
+    fn keep(&mut self, entry: &Entry, data: &mut impl Read) -> Result<Content, LayerError> {
+        let mut pieces = Vec::with_capacity(entry.stretches.len());
+        let mut buffer = vec![0; 128 << 10];
+        for stretch in entry.stretches.iter().filter(|s| s.len > 0) {
+            pieces.push(Piece { at: stretch.at, offset: self.spool.end(), len: stretch.len });
+            let mut left = stretch.len;
+            while left > 0 {
+                if self.progress.cancelled() {
+                    return Err(LayerError::Cancelled);
+                }
+                let wanted = buffer.len().min(usize::try_from(left).unwrap_or(usize::MAX));
+                data.read_exact(&mut buffer[..wanted]).map_err(|e| match e.kind() {
+                    io::ErrorKind::UnexpectedEof => LayerError::Tar(crate::oci::tar::TarError::Truncated),
+                    _ => LayerError::Tar(crate::oci::tar::TarError::Read(e)),
+                })?;
+                self.spool.append(&buffer[..wanted]).map_err(LayerError::Spool)?;
+                left -= wanted as u64;
+            }
+        }
+        Ok(Content { size: entry.size, pieces })
+    }
+
+    /// What a hard link names: below any layer, but no directory; a symlink there is itself meant.
+    fn hard_link_target(&mut self, link: &[u8]) -> Result<InodeId, Why> {
+        const NOTHING: Why = "is a hard link to nothing in the image";
+        let names = normalise(link).map_err(|_| "is a hard link out of the image")?;
+        let (name, parents) = names.split_last().ok_or("is a hard link to the root directory")?;
+        let dir = self.directory(parents, false)?.ok_or(NOTHING)?;
+        let target = self.tree.lookup(dir, name).ok_or(NOTHING)?;
+        if self.tree.is_directory(target) {
+            return Err("is a hard link to a directory");
+        }
+        if self.tree.names(target) >= MAX_HARD_LINKS {
+            return Err("is one of more than 65,000 hard links to a file");
+        }
+        Ok(target)
+    }
+
+    /// Walks from the root along `names`, through symlinks, and returns the directory there. What is missing is made, if
+    /// `make` says so; else there is none.
+    fn directory(&mut self, names: &[&[u8]], make: bool) -> Result<Option<InodeId>, Why> {
+        let mut stack = vec![InodeId::ROOT];
+        let mut todo: Vec<Vec<u8>> = names.iter().rev().map(|n| n.to_vec()).collect();
+        let mut symlinks = 0;
+        while let Some(name) = todo.pop() {
+            let here = stack.last().copied().unwrap_or(InodeId::ROOT);
+            if name == b".." {
+                // The root's parent is the root.
+                stack.truncate(stack.len().saturating_sub(1).max(1));
+                continue;
+            }
+            let next = match self.tree.lookup(here, &name) {
+                None if !make => return Ok(None),
+                None => {
+                    let meta = Meta { mode: 0o755, ..Meta::default() };
+                    let made = Inode { meta, kind: Kind::Directory(BTreeMap::new()) };
+                    if name.len() > 255 {
+                        return Err("leads through a symlink to a name longer than 255 bytes");
+                    }
+                    self.tree.insert(here, &name, made, self.layer)
+                }
+                Some(id) => id,
+            };
+            match &self.tree.get(next).kind {
+                Kind::Directory(_) => stack.push(next),
+                Kind::Symlink(target) => {
+                    symlinks += 1;
+                    if symlinks > MAX_SYMLINKS {
+                        return Err("leads through too many symlinks");
+                    }
+                    if target.starts_with(b"/") {
+                        stack.truncate(1);
+                    }
+                    let parts = target.split(|b| *b == b'/').filter(|p| !matches!(*p, b"" | b"."));
+                    todo.extend(parts.rev().map(<[u8]>::to_vec));
+                }
+                _ => return Err("lies below something that is no directory"),
+            }
+            if stack.len() > MAX_DEPTH {
+                return Err("lies deeper than 256 directories");
+            }
+        }
+        Ok(stack.last().copied())
+    }
+}
+
+fn meta(entry: &Entry) -> Meta {
+    let mode = if entry.kind == Type::Symlink { 0o777 } else { entry.mode };
+    Meta { mode, uid: entry.uid, gid: entry.gid, mtime: entry.mtime, xattrs: entry.xattrs.clone() }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,106 @@
+//! Hashing what passes by.
+
+use std::io::{self, Read};
+
+use crate::image::digest::{Algorithm, Digest};
+
+/// A hash in the making.
+pub struct Hasher {
+    algorithm: Algorithm,
+    context: ring::digest::Context,
+}
+
+impl Hasher {
+    pub fn new(algorithm: Algorithm) -> Self {
+        let context = ring::digest::Context::new(match algorithm {
+            Algorithm::Sha256 => &ring::digest::SHA256,
+            Algorithm::Sha512 => &ring::digest::SHA512,
+        });
+        Self { algorithm, context }
+    }
+
+    pub fn update(&mut self, bytes: &[u8]) {
+        self.context.update(bytes);
+    }
+
+    /// Whether what was hashed is `digest`; else what it is.
+    pub fn check(self, digest: &Digest) -> Result<(), String> {
+        let hash = self.context.finish();
+        let found: String = hash.as_ref().iter().map(|b| format!("{b:02x}")).collect();
+        if self.algorithm == digest.algorithm() && found == digest.hex() {
+            Ok(())
+        } else {
+            Err(format!("{}:{found}", self.algorithm.name()))
+        }
+    }
+}
+
+/// The sha256 of `bytes`.
+pub fn sha256(bytes: &[u8]) -> Option<Digest> {
+    Digest::new(Algorithm::Sha256, ring::digest::digest(&ring::digest::SHA256, bytes).as_ref())
+}
+
+/// Whether `bytes` have this digest; else which they have.
+pub fn check(bytes: &[u8], digest: &Digest) -> Result<(), String> {
+    let mut hasher = Hasher::new(digest.algorithm());
+    hasher.update(bytes);
+    hasher.check(digest)
+}
+
+/// A reader that hashes and counts what is read through it.
+pub struct Hashed<R> {
+    reader: R,
+    hasher: Hasher,
+    bytes: u64,
+    limit: u64,
+}
+
+impl<R: Read> Hashed<R> {
+    /// Reads at most `limit` bytes; there being more is an error.
+    pub fn new(reader: R, algorithm: Algorithm, limit: u64) -> Self {
+        Self { reader, hasher: Hasher::new(algorithm), bytes: 0, limit }
+    }
+
+    pub fn into_hasher(self) -> Hasher {
+        self.hasher
+    }
+}
+
+impl<R: Read> Read for Hashed<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let n = self.reader.read(buffer)?;
+        self.hasher.update(&buffer[..n]);
+        self.bytes += n as u64;
+        if self.bytes > self.limit {
+            return Err(io::Error::other(format!("it is larger than {} bytes", self.limit)));
+        }
+        Ok(n)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hashes_are_checked_in_both_algorithms() {
+        // printf abc | sha256sum; printf abc | sha512sum
+        let abc = [
+            "sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad",
+            "sha512:ddaf35a193617abacc417349ae20413112e6fa4e89a97ea20a9eeee64b55d39a\
+             2192992a274fc1a836ba3c23a3feebbd454d4423643ce80e2a9ac94fa54ca49f",
+        ];
+        for text in abc {
+            let digest = text.parse().expect("a digest");
+            assert_eq!(check(b"abc", &digest), Ok(()));
+            assert!(check(b"abd", &digest).is_err());
+        }
+        assert_eq!(sha256(b"abc").map(|d| d.to_string()).as_deref(), Some(abc[0]));
+    }
+
+    #[test]
+    fn a_reader_stops_at_its_limit() {
+        let mut reader = Hashed::new([0_u8; 100].as_slice(), Algorithm::Sha256, 99);
+        io::copy(&mut reader, &mut io::sink()).expect_err("too long");
+    }
+}
