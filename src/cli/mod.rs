@@ -1,7 +1,61 @@
+//! `banger`: parses, asks the daemon, prints.
+//!
+//! ```text
+//! argv -> words (order, suggestions) -> tree (argh) -> one file per noun -> client -> bangerd
+//!                                                        |                    `-> session, copy: a descriptor to the guest
+//!                                                        `-> render, the only place that prints
+//! ```
+//!
+//! One thread, no runtime: a command asks one thing and waits for it. Only several VMs at once get a thread each.
+
+mod client;
+mod complete;
+mod copy;
+mod daemon;
+mod error;
+mod files;
+mod image;
+mod kernel;
+mod render;
+mod session;
+mod signals;
+mod tree;
+mod version;
+mod vm;
+mod words;
+
 use std::ffi::OsString;
 use std::process::ExitCode;
 
+use argh::ArgsInfo;
+
+use self::error::Error;
+use self::tree::{Banger, Meaning, Noun};
+
+/// Does what `args` (without the program's name) say, and returns the exit status: 0, or 1 for any error; `vm run` and
+/// `vm exec` return the command's.
 pub fn main(args: Vec<OsString>) -> ExitCode {
-    let _ = args;
-    ExitCode::FAILURE
+    match run(args) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => render::error(&e),
+    }
+}
+
+fn run(args: Vec<OsString>) -> Result<(), Error> {
+    let args = tree::text_of(args)?;
+    let words = words::order(&Banger::get_args_info(), &args)?;
+    let noun = match tree::read(&words)? {
+        Meaning::Help(text) => return render::out(&text),
+        Meaning::Do(noun) => noun,
+    };
+    match noun {
+        Noun::Vm(vm) => vm.run(words.command),
+        Noun::Ps(ps) => ps.run(),
+        Noun::Image(image) => image.run(),
+        Noun::Kernel(kernel) => kernel.run(),
+        Noun::Daemon(daemon) => daemon.run(),
+        Noun::Version(version) => version.run(),
+        Noun::Completion(completion) => completion.run(),
+        Noun::Complete(complete) => complete.run(&words.command.unwrap_or_default()),
+    }
 }

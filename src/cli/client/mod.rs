@@ -1,0 +1,244 @@
+//! The daemon as seen from the command line: one request per connection, events while it lasts, one answer.
+
+mod reach;
+mod wire;
+
+use std::fmt;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+
+use self::reach::Reached;
+use self::wire::{Lines, send_line};
+use crate::cli::render::Progress;
+use crate::cli::signals::Signals;
+use crate::host::dirs::{Dirs, NoHome};
+use crate::proto::api::{Call, Failure, Reply, Request};
+
+/// Why there is no answer.
+#[derive(Debug)]
+pub enum ClientError {
+    NoHome(NoHome),
+    /// Somebody else could answer there.
+    Foreign {
+        path: PathBuf,
+        uid: u32,
+    },
+    /// The daemon does not run, and was not to be started.
+    NotRunning,
+    Start {
+        what: String,
+        source: io::Error,
+    },
+    /// The daemon ended at once; `last` is the last line of its log.
+    Ended {
+        log: PathBuf,
+        last: String,
+    },
+    Silent {
+        log: PathBuf,
+    },
+    Connection {
+        what: &'static str,
+        source: io::Error,
+    },
+    /// The daemon hung up without an answer.
+    HungUp {
+        log: PathBuf,
+    },
+    /// It does not speak our protocol: another version of banger, most probably.
+    BadReply {
+        why: String,
+    },
+    /// The daemon answered that it cannot.
+    Failed(Failure),
+    /// A signal arrived before the answer.
+    Interrupted(i32),
+}
+
+/// What attends to a call while it lasts.
+pub struct Attention<'a> {
+    pub progress: &'a mut Progress,
+    /// When given, a signal that asks to end interrupts the call; the daemon sees that nobody waits any more.
+    pub signals: Option<&'a mut Signals>,
+}
+
+impl<'a> Attention<'a> {
+    /// Shows progress; signals have their usual effect.
+    pub fn to(progress: &'a mut Progress) -> Self {
+        Self { progress, signals: None }
+    }
+}
+
+/// Where the daemon is.
+pub struct Client {
+    dirs: Dirs,
+}
+
+impl Client {
+    /// # Errors
+    /// [`ClientError::NoHome`].
+    pub fn from_env() -> Result<Self, ClientError> {
+        Ok(Self { dirs: Dirs::from_env().map_err(ClientError::NoHome)? })
+    }
+
+    /// Asks and waits for the answer, without showing progress. Starts the daemon if nothing listens.
+    pub fn ask<C: Call>(&self, request: C) -> Result<C::Answer, ClientError> {
+        self.call(request, &mut Attention::to(&mut Progress::silent()))
+    }
+
+    /// Asks and waits for the answer. Starts the daemon if nothing listens.
+    pub fn call<C: Call>(&self, request: C, attention: &mut Attention<'_>) -> Result<C::Answer, ClientError> {
+        self.exchange::<C>(reach::reach_or_start(&self.dirs)?, request, None, attention).map(|(a, _)| a)
+    }
+
+    /// Like [`Client::call`], and lends the daemon a descriptor.
+    pub fn call_with<C: Call>(
+        &self,
+        request: C,
+        lent: BorrowedFd<'_>,
+        attention: &mut Attention<'_>,
+    ) -> Result<C::Answer, ClientError> {
+        let connection = reach::reach_or_start(&self.dirs)?;
+        self.exchange::<C>(connection, request, Some(lent), attention).map(|(a, _)| a)
+    }
+
+    /// Asks for a byte stream: returns the answer's descriptor.
+    pub fn open<C: Call>(&self, request: C, attention: &mut Attention<'_>) -> Result<OwnedFd, ClientError> {
+        let connection = reach::reach_or_start(&self.dirs)?;
+        match self.exchange::<C>(connection, request, None, attention)? {
+            (_, Some(fd)) => Ok(fd),
+            (_, None) => {
+                Err(ClientError::BadReply { why: "the answer came without its descriptor".to_owned() })
+            }
+        }
+    }
+
+    /// Asks a daemon that already runs.
+    ///
+    /// # Errors
+    /// [`ClientError::NotRunning`], and those of [`Client::call`].
+    pub fn ask_running<C: Call>(&self, request: C) -> Result<C::Answer, ClientError> {
+        let connection = reach::reach(&self.dirs)?.ok_or(ClientError::NotRunning)?;
+        let mut progress = Progress::silent();
+        self.exchange::<C>(connection, request, None, &mut Attention::to(&mut progress)).map(|(a, _)| a)
+    }
+
+    fn exchange<C: Call>(
+        &self,
+        reached: Reached,
+        request: C,
+        lent: Option<BorrowedFd<'_>>,
+        attention: &mut Attention<'_>,
+    ) -> Result<(C::Answer, Option<OwnedFd>), ClientError> {
+        let connection = &reached.stream;
+        let request: Request = request.into();
+        let mut line = serde_json::to_vec(&request).map_err(bad_reply)?;
+        line.push(b'\n');
+        match send_line(connection, &line, lent) {
+            // The daemon may refuse before it has read all; then its answer says why.
+            Ok(()) | Err(Errno::PIPE | Errno::CONNRESET) => {}
+            Err(e) => return Err(ClientError::Connection { what: "send the request", source: e.into() }),
+        }
+        let mut lines = Lines::default();
+        loop {
+            let Some(line) = lines.take()? else {
+                attend(connection, attention)?;
+                if !lines.fill(connection)? {
+                    return Err(reached.why_hung_up(&self.dirs));
+                }
+                continue;
+            };
+            match serde_json::from_slice::<Reply>(&line).map_err(bad_reply)? {
+                Reply::Event(event) => attention.progress.event(&event),
+                Reply::Done(value) => {
+                    return Ok((serde_json::from_value(value).map_err(bad_reply)?, lines.into_fd()));
+                }
+                Reply::Error(failure) => return Err(ClientError::Failed(failure)),
+            }
+        }
+    }
+}
+
+fn bad_reply(e: serde_json::Error) -> ClientError {
+    ClientError::BadReply { why: e.to_string() }
+}
+
+/// Waits until the connection has something to read, moving the bar meanwhile.
+fn attend(connection: &UnixStream, attention: &mut Attention<'_>) -> Result<(), ClientError> {
+    const FRAME: Timespec = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
+    loop {
+        let signals = attention.signals.as_ref().map(|s| s.as_fd());
+        let mut fds = vec![PollFd::new(connection, PollFlags::IN)];
+        fds.extend(signals.as_ref().map(|fd| PollFd::new(fd, PollFlags::IN)));
+        let timeout = attention.progress.moves().then_some(&FRAME);
+        match poll(&mut fds, timeout) {
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(e) => return Err(ClientError::Connection { what: "wait for the daemon", source: e.into() }),
+        }
+        let readable = !fds[0].revents().is_empty();
+        drop(fds);
+        if let Some(signal) = attention.signals.as_mut().and_then(|s| s.asked_to_end()) {
+            return Err(ClientError::Interrupted(signal));
+        }
+        if readable {
+            return Ok(());
+        }
+        attention.progress.tick();
+    }
+}
+
+impl fmt::Display for ClientError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoHome(e) => e.fmt(f),
+            Self::Foreign { path, uid } => write!(
+                f,
+                "{} belongs to uid {uid}, not to you; remove it, or set BANGER_ROOT to a directory of your own",
+                path.display()
+            ),
+            Self::NotRunning => f.write_str("bangerd is not running; any command that needs it starts it"),
+            Self::Start { what, .. } => write!(f, "cannot start bangerd: cannot {what}"),
+            Self::Ended { log, last } if last.is_empty() => {
+                write!(f, "bangerd ended as soon as it was started; {} may say why", log.display())
+            }
+            Self::Ended { last, log } => {
+                write!(f, "bangerd ended as soon as it was started: {last} (more in {})", log.display())
+            }
+            Self::Silent { log } => {
+                write!(f, "bangerd was started and does not answer; {} may say why", log.display())
+            }
+            Self::Connection { what, .. } => write!(f, "cannot {what}"),
+            Self::HungUp { log } => {
+                write!(f, "bangerd hung up without an answer; {} may say why", log.display())
+            }
+            Self::BadReply { why } => write!(
+                f,
+                "bangerd gave an answer that this banger does not understand; `banger daemon stop` makes room for a new one: {why}"
+            ),
+            Self::Failed(failure) => f.write_str(&failure.message),
+            Self::Interrupted(_) => f.write_str("cancelled"),
+        }
+    }
+}
+
+impl std::error::Error for ClientError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Start { source, .. } | Self::Connection { source, .. } => Some(source),
+            Self::NoHome(_)
+            | Self::Foreign { .. }
+            | Self::NotRunning
+            | Self::Ended { .. }
+            | Self::Silent { .. }
+            | Self::HungUp { .. }
+            | Self::BadReply { .. }
+            | Self::Failed(_)
+            | Self::Interrupted(_) => None,
+        }
+    }
+}

@@ -1,0 +1,213 @@
+//! Finding the daemon, and starting it where nothing listens.
+//!
+//! The daemon is this same executable under the name bangerd, in a session of its own, so that neither the terminal's
+//! signals nor its end reach it, with none of our descriptors: a lock that a script holds on descriptor 9 would be held
+//! for as long as the daemon lives (F4).
+//!
+//! This module may use `unsafe` for the two things that the standard library has no safe words for: code between fork and
+//! exec, and flags on a descriptor that we did not open.
+#![allow(unsafe_code)]
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read, Seek, SeekFrom};
+use std::os::fd::BorrowedFd;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::io::{Errno, FdFlags, fcntl_setfd};
+use rustix::net::sockopt::socket_peercred;
+use rustix::process::{geteuid, setsid};
+
+use super::ClientError;
+use crate::host::dirs::Dirs;
+use crate::host::files::create_private_dir;
+
+/// How long a daemon may take to listen.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// How long after our daemon has ended another one, started by another banger at the same time, may take to listen.
+const RIVAL: Duration = Duration::from_secs(1);
+
+/// Connects to a daemon of our own; None if nothing listens.
+///
+/// # Errors
+/// [`ClientError::Foreign`] if the socket, its directory, or whoever listens belongs to someone else.
+fn connect(dirs: &Dirs) -> Result<Option<UnixStream>, ClientError> {
+    let socket = dirs.socket();
+    for path in [&dirs.runtime, &socket] {
+        match owner(path) {
+            Ok(Some(uid)) if uid != geteuid().as_raw() => {
+                return Err(ClientError::Foreign { path: path.clone(), uid });
+            }
+            Ok(Some(_)) => {}
+            Ok(None) => return Ok(None),
+            Err(source) => return Err(ClientError::Connection { what: "look for bangerd's socket", source }),
+        }
+    }
+    let stream = match UnixStream::connect(&socket) {
+        Ok(stream) => stream,
+        Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => {
+            return Ok(None);
+        }
+        Err(source) => return Err(ClientError::Connection { what: "connect to bangerd", source }),
+    };
+    // Between the look and the connect the path may have changed; the peer's credentials cannot lie.
+    let peer = socket_peercred(&stream).map_err(|e| ClientError::Connection {
+        what: "ask who listens on bangerd's socket",
+        source: e.into(),
+    })?;
+    if peer.uid != geteuid() {
+        return Err(ClientError::Foreign { path: socket, uid: peer.uid.as_raw() });
+    }
+    Ok(Some(stream))
+}
+
+/// The owner of what is at `path`, not following a symlink there; None if there is nothing.
+fn owner(path: &Path) -> io::Result<Option<u32>> {
+    match std::fs::symlink_metadata(path) {
+        Ok(meta) => Ok(Some(meta.uid())),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(e),
+    }
+}
+
+/// A connection to the daemon.
+pub struct Reached {
+    pub stream: UnixStream,
+    /// How long the daemon's log was before we started the daemon; None if it ran already.
+    started: Option<u64>,
+}
+
+impl Reached {
+    /// Why a daemon hung up: one that was started just now has ended, and its log says why.
+    pub fn why_hung_up(&self, dirs: &Dirs) -> ClientError {
+        let log = dirs.daemon_log();
+        match self.started {
+            Some(said_before) => ClientError::Ended { last: last_line(&log, said_before), log },
+            None => ClientError::HungUp { log },
+        }
+    }
+}
+
+/// Connects to a daemon that runs; None if none does.
+pub fn reach(dirs: &Dirs) -> Result<Option<Reached>, ClientError> {
+    Ok(connect(dirs)?.map(|stream| Reached { stream, started: None }))
+}
+
+/// Connects to the daemon, and starts it first if nothing listens.
+pub fn reach_or_start(dirs: &Dirs) -> Result<Reached, ClientError> {
+    if let Some(reached) = reach(dirs)? {
+        return Ok(reached);
+    }
+    let start = |what: &str| {
+        let what = what.to_owned();
+        move |source| ClientError::Start { what, source }
+    };
+    create_private_dir(&dirs.state).map_err(start(&format!("create {}", dirs.state.display())))?;
+    let path = dirs.daemon_log();
+    let log = OpenOptions::new()
+        .append(true)
+        .create(true)
+        .mode(0o600)
+        .open(&path)
+        .map_err(start(&format!("open {}", path.display())))?;
+    // What an earlier daemon said does not explain why this one ended.
+    let said_before = log.metadata().map_or(0, |meta| meta.len());
+    let mut child = spawn(log).map_err(start("run this executable as bangerd"))?;
+    let stream = wait_until_it_answers(dirs, &mut child, said_before)?;
+    Ok(Reached { stream, started: Some(said_before) })
+}
+
+fn spawn(log: File) -> io::Result<Child> {
+    keep_descriptors_from_children()?;
+    let mut command = Command::new("/proc/self/exe");
+    command.arg0("bangerd").current_dir("/").stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+    // SAFETY: between fork and exec only async-signal-safe functions may be called (signal-safety(7)); setsid(2) is
+    // one, made here by a raw system call that neither allocates nor takes locks, and turning its errno into an
+    // io::Error allocates nothing either.
+    unsafe {
+        command.pre_exec(|| setsid().map(drop).map_err(io::Error::from));
+    }
+    command.spawn()
+}
+
+/// Marks the descriptors that we were started with, beyond stdin, stdout and stderr, to be closed by exec.
+fn keep_descriptors_from_children() -> io::Result<()> {
+    for entry in std::fs::read_dir("/proc/self/fd")? {
+        let Some(fd) = entry?.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else {
+            continue;
+        };
+        if fd > 2 {
+            // SAFETY: the number is not -1, and is used for one fcntl that touches nothing but the flag: should another
+            // thread have closed it since it was listed, that is EBADF; should it have opened another file there, that
+            // one bears the flag already, as all do that Rust opens.
+            let fd = unsafe { BorrowedFd::borrow_raw(fd) };
+            match fcntl_setfd(fd, FdFlags::CLOEXEC) {
+                Ok(()) | Err(Errno::BADF) => {}
+                Err(e) => return Err(e.into()),
+            }
+        }
+    }
+    Ok(())
+}
+
+fn wait_until_it_answers(
+    dirs: &Dirs,
+    child: &mut Child,
+    said_before: u64,
+) -> Result<UnixStream, ClientError> {
+    let mut deadline = Instant::now() + PATIENCE;
+    let mut pause = Duration::from_millis(1);
+    let mut ended = false;
+    loop {
+        if let Some(stream) = connect(dirs)? {
+            return Ok(stream);
+        }
+        if !ended && matches!(child.try_wait(), Ok(Some(_))) {
+            // Another banger may have started one at the same time, and that one holds the lock.
+            ended = true;
+            deadline = deadline.min(Instant::now() + RIVAL);
+        }
+        if Instant::now() >= deadline {
+            let log = dirs.daemon_log();
+            return Err(match ended {
+                true => ClientError::Ended { last: last_line(&log, said_before), log },
+                false => ClientError::Silent { log },
+            });
+        }
+        std::thread::sleep(pause);
+        pause = (pause * 2).min(Duration::from_millis(50));
+    }
+}
+
+/// The last line that was written to `log` behind its first `skip` bytes; empty if there is none.
+fn last_line(log: &Path, skip: u64) -> String {
+    let tail = || -> io::Result<String> {
+        let mut file = File::open(log)?;
+        let len = file.metadata()?.len();
+        file.seek(SeekFrom::Start(skip.max(len.saturating_sub(4096))))?;
+        let mut bytes = vec![];
+        file.take(4096).read_to_end(&mut bytes)?;
+        Ok(String::from_utf8_lossy(&bytes).trim_end().lines().last().unwrap_or_default().to_owned())
+    };
+    tail().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_this_daemon_said_explains_its_end() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let log = dir.path().join("log");
+        std::fs::write(&log, "old\n").expect("writes");
+        assert_eq!(last_line(&log, 4), "");
+        std::fs::write(&log, "old\nfirst\nsecond\n").expect("writes");
+        assert_eq!(last_line(&log, 4), "second");
+        assert_eq!(last_line(&dir.path().join("none"), 0), "");
+    }
+}

@@ -1,0 +1,153 @@
+//! A tree of this host becomes a tar stream: owners by number, modes, times, symlinks and hard links as they are.
+
+use std::collections::HashMap;
+use std::ffi::OsStr;
+use std::fs::{self, File, Metadata};
+use std::io::{self, Read, Write};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::{Path, PathBuf};
+
+use tar::{Builder, EntryType, Header};
+
+use super::stream::Outgoing;
+use super::{CopyError, Skipped, Source};
+
+/// Sends `source` as a tar stream; the caller ends it.
+pub fn pack<F: FnMut(u64)>(source: &Source, to: &mut Outgoing<F>) -> Result<Skipped, CopyError> {
+    let mut packer =
+        Packer { tar: Builder::new(&mut *to), links: HashMap::new(), skipped: Skipped::default() };
+    let packed = packer.tree(&source.path, Path::new(&source.name), source.follow);
+    let finished = packed.and_then(|()| {
+        packer.tar.finish().map_err(CopyError::Connection)?;
+        Ok(packer.skipped)
+    });
+    drop(packer);
+    // What the guest said explains why writing to it failed.
+    finished.map_err(|e| to.take_failure().unwrap_or(e))
+}
+
+struct Packer<W: Write> {
+    tar: Builder<W>,
+    /// Files with several names, and the first one in the stream.
+    links: HashMap<(u64, u64), PathBuf>,
+    skipped: Skipped,
+}
+
+impl<W: Write> Packer<W> {
+    /// Adds what is at `path` under `name`, and all that is below it. Not recursive: a tree may be as deep as it likes.
+    fn tree(&mut self, path: &Path, name: &Path, follow: bool) -> Result<(), CopyError> {
+        let read = |path: &Path| fs::symlink_metadata(path).map_err(CopyError::here("read", path));
+        let meta =
+            if follow { fs::metadata(path).map_err(CopyError::here("read", path))? } else { read(path)? };
+        let is_dir = meta.is_dir();
+        self.one(path, name, &meta)?;
+        let mut left = if is_dir { vec![(path.to_owned(), name.to_owned())] } else { vec![] };
+        while let Some((dir, name)) = left.pop() {
+            let mut entries = fs::read_dir(&dir)
+                .and_then(Iterator::collect::<io::Result<Vec<_>>>)
+                .map_err(CopyError::here("read", &dir))?;
+            entries.sort_by_key(fs::DirEntry::file_name);
+            for entry in entries {
+                let (path, name) = (entry.path(), name.join(entry.file_name()));
+                let meta = read(&path)?;
+                self.one(&path, &name, &meta)?;
+                if meta.is_dir() {
+                    left.push((path, name));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn one(&mut self, path: &Path, name: &Path, meta: &Metadata) -> Result<(), CopyError> {
+        let mut header = Header::new_gnu();
+        header.set_mode(meta.mode() & 0o7777);
+        header.set_uid(u64::from(meta.uid()));
+        header.set_gid(u64::from(meta.gid()));
+        header.set_mtime(u64::try_from(meta.mtime()).unwrap_or(0));
+        header.set_size(0);
+        let kind = meta.file_type();
+        let added = if kind.is_dir() {
+            header.set_entry_type(EntryType::Directory);
+            self.tar.append_data(&mut header, name, io::empty())
+        } else if kind.is_symlink() {
+            let target = fs::read_link(path).map_err(CopyError::here("read", path))?;
+            self.symlink(name, header, target.as_os_str().as_bytes())
+        } else if kind.is_socket() {
+            self.skipped.sockets += 1;
+            Ok(())
+        } else if let Some(first) = self.other_name(name, meta) {
+            header.set_entry_type(EntryType::Link);
+            self.tar.append_link(&mut header, name, first)
+        } else if kind.is_file() {
+            return self.file(path, name, header, meta.len());
+        } else {
+            header.set_entry_type(match () {
+                () if kind.is_fifo() => EntryType::Fifo,
+                () if kind.is_block_device() => EntryType::Block,
+                () => EntryType::Char,
+            });
+            let (major, minor) = (rustix::fs::major(meta.rdev()), rustix::fs::minor(meta.rdev()));
+            header
+                .set_device_major(major)
+                .and_then(|()| header.set_device_minor(minor))
+                .and_then(|()| self.tar.append_data(&mut header, name, io::empty()))
+        };
+        added.map_err(CopyError::here("send", path))
+    }
+
+    /// The tar crate would tidy the target up; a link is kept as it is.
+    fn symlink(&mut self, name: &Path, mut header: Header, target: &[u8]) -> io::Result<()> {
+        header.set_entry_type(EntryType::Symlink);
+        if header.set_link_name_literal(target).is_err() {
+            let mut long = Header::new_gnu();
+            long.set_entry_type(EntryType::GNULongLink);
+            long.set_size(target.len() as u64 + 1);
+            long.set_mode(0o644);
+            long.set_path("@LongLink")?;
+            long.set_cksum();
+            self.tar.append(&long, target.chain(&[0][..]))?;
+        }
+        self.tar.append_data(&mut header, name, io::empty())
+    }
+
+    /// The name under which the same file is in the stream already.
+    fn other_name(&mut self, name: &Path, meta: &Metadata) -> Option<PathBuf> {
+        if meta.nlink() < 2 {
+            return None;
+        }
+        let first = self.links.entry((meta.dev(), meta.ino())).or_insert_with(|| name.to_owned());
+        (first.as_os_str() != AsRef::<OsStr>::as_ref(name)).then(|| first.clone())
+    }
+
+    /// A file of the length that it had when its header was made: a header once sent is a promise.
+    fn file(&mut self, path: &Path, name: &Path, mut header: Header, len: u64) -> Result<(), CopyError> {
+        let file = File::open(path).map_err(CopyError::here("read", path))?;
+        header.set_size(len);
+        let mut exact = Exact { file, left: len };
+        self.tar.append_data(&mut header, name, &mut exact).map_err(CopyError::here("send", path))
+    }
+}
+
+/// The first `left` bytes of a file, or an error if it has become shorter.
+struct Exact {
+    file: File,
+    left: u64,
+}
+
+impl Read for Exact {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.left == 0 {
+            return Ok(0);
+        }
+        let room = usize::try_from(self.left).unwrap_or(usize::MAX).min(buffer.len());
+        match self.file.read(&mut buffer[..room])? {
+            0 if room > 0 => Err(io::Error::other("it became shorter while it was read")),
+            n => {
+                self.left -= n as u64;
+                Ok(n)
+            }
+        }
+    }
+}

@@ -1,0 +1,249 @@
+//! `banger image`: what guests have as their root file system.
+
+use std::io::IsTerminal;
+use std::os::fd::AsFd;
+
+use argh::{ArgsInfo, FromArgs};
+
+use crate::cli::client::{Attention, Client};
+use crate::cli::error::Error;
+use crate::cli::files::absolute;
+use crate::cli::render::{self, Progress};
+use crate::image::record::ImageRecord;
+use crate::proto::api::{ImageDelete, ImageImport, ImageList, ImagePull, ImageShow, ImageTag, ImageView};
+
+#[derive(FromArgs, ArgsInfo, Debug)]
+/// Manage the images that VMs are made of.
+#[argh(
+    subcommand,
+    name = "image",
+    help_triggers("-h", "--help", "help"),
+    example = "banger image pull debian:12\nbanger image list"
+)]
+pub struct Image {
+    #[argh(subcommand)]
+    verb: Verb,
+}
+
+#[derive(FromArgs, ArgsInfo, Debug)]
+#[argh(subcommand)]
+enum Verb {
+    Pull(Pull),
+    Import(Import),
+    List(List),
+    Show(Show),
+    Delete(Delete),
+    Tag(Tag),
+}
+
+#[derive(FromArgs, ArgsInfo, Debug)]
+/// Pull an image from a registry.
+#[argh(
+    subcommand,
+    name = "pull",
+    help_triggers("-h", "--help", "help"),
+    example = "banger image pull debian:12\n\
+               banger image pull ghcr.io/owner/app:v1 --name app"
+)]
+struct Pull {
+    /// the image's reference, such as debian:12 or ghcr.io/owner/app@sha256:...
+    #[argh(positional)]
+    reference: String,
+    /// a further name for it
+    #[argh(option, arg_name = "name")]
+    name: Option<String>,
+    /// show no progress
+    #[argh(switch, short = 'q')]
+    quiet: bool,
+}
+
+#[derive(FromArgs, ArgsInfo, Debug)]
+/// Import an image from a file or a directory: an OCI layout or its tar, what `docker save` writes, or the tar of a root file system. What it is, is found out by looking.
+#[argh(
+    subcommand,
+    name = "import",
+    help_triggers("-h", "--help", "help"),
+    example = "banger image import ./debian.tar --name debian\n\
+               docker save app | banger image import -"
+)]
+struct Import {
+    /// the file or directory; - reads a tar from stdin
+    #[argh(positional)]
+    path: String,
+    /// what to call it; the name in the archive by default, else the file's
+    #[argh(option, arg_name = "name")]
+    name: Option<String>,
+    /// show no progress
+    #[argh(switch, short = 'q')]
+    quiet: bool,
+}
+
+#[derive(FromArgs, ArgsInfo, Debug)]
+/// List the images.
+#[argh(
+    subcommand,
+    name = "list",
+    help_triggers("-h", "--help", "help"),
+    example = "banger image list\nbanger image list --json | jq -r '.[].names[]'",
+    note = "Fields of --json: id, names, digest, source, arch, bytes, created_at (seconds since 1970), config (User, Env, Entrypoint, Cmd, WorkingDir), disk_bytes, used_by."
+)]
+struct List {
+    /// print JSON
+    #[argh(switch)]
+    json: bool,
+}
+
+#[derive(FromArgs, ArgsInfo, Debug)]
+/// Show all that is known of one image.
+#[argh(
+    subcommand,
+    name = "show",
+    help_triggers("-h", "--help", "help"),
+    example = "banger image show debian",
+    note = "Fields of --json: as `banger image list --json`."
+)]
+struct Show {
+    /// the image's name, its id, or the beginning of its id
+    #[argh(positional)]
+    image: String,
+    /// print JSON
+    #[argh(switch)]
+    json: bool,
+}
+
+#[derive(FromArgs, ArgsInfo, Debug)]
+/// Remove a name, and the image itself with its last name or when it is named by its id.
+#[argh(
+    subcommand,
+    name = "delete",
+    help_triggers("-h", "--help", "help"),
+    example = "banger image delete debian"
+)]
+struct Delete {
+    /// the image's name, its id, or the beginning of its id
+    #[argh(positional)]
+    image: String,
+}
+
+#[derive(FromArgs, ArgsInfo, Debug)]
+/// Give an image a further name. A name that stands for another image moves.
+#[argh(
+    subcommand,
+    name = "tag",
+    help_triggers("-h", "--help", "help"),
+    example = "banger image tag debian:12 base"
+)]
+struct Tag {
+    /// the image's name, its id, or the beginning of its id
+    #[argh(positional)]
+    image: String,
+    /// the further name
+    #[argh(positional)]
+    name: String,
+}
+
+impl Image {
+    pub fn run(&self) -> Result<(), Error> {
+        let client = Client::from_env()?;
+        match &self.verb {
+            Verb::Pull(pull) => {
+                let request = ImagePull { reference: pull.reference.clone(), name: pull.name.clone() };
+                let mut progress = Progress::new(pull.quiet);
+                let image = client.call(request, &mut Attention::to(&mut progress))?;
+                progress.clear();
+                render::out_line(&called(&image))
+            }
+            Verb::Import(import) => import.run(&client),
+            Verb::List(list) => list.run(&client),
+            Verb::Show(show) => show.run(&client),
+            Verb::Delete(delete) => Ok(client.ask(ImageDelete { image: delete.image.clone() })?),
+            Verb::Tag(tag) => {
+                client.ask(ImageTag { image: tag.image.clone(), name: tag.name.clone() })?;
+                Ok(())
+            }
+        }
+    }
+}
+
+/// What people call an image: its last name, which is the one it was given just now; else its short id.
+fn called(image: &ImageRecord) -> String {
+    image.names.last().cloned().unwrap_or_else(|| short(&image.id).to_owned())
+}
+
+/// As many digits of an id as `banger vm list` shows of a VM's.
+fn short(id: &str) -> &str {
+    id.get(..12).unwrap_or(id)
+}
+
+impl Import {
+    fn run(&self, client: &Client) -> Result<(), Error> {
+        let mut progress = Progress::new(self.quiet);
+        let name = self.name.clone();
+        let image = if self.path == "-" {
+            let stdin = std::io::stdin();
+            if stdin.is_terminal() {
+                return Err(Error::Refused(
+                    "`banger image import -` reads a tar from stdin, which is a terminal; redirect it from a file or a pipe"
+                        .to_owned(),
+                ));
+            }
+            client.call_with(
+                ImageImport { path: None, name },
+                stdin.as_fd(),
+                &mut Attention::to(&mut progress),
+            )?
+        } else {
+            let path = Some(absolute(&self.path)?);
+            client.call(ImageImport { path, name }, &mut Attention::to(&mut progress))?
+        };
+        progress.clear();
+        render::out_line(&called(&image))
+    }
+}
+
+impl List {
+    fn run(&self, client: &Client) -> Result<(), Error> {
+        let images = client.ask(ImageList {})?;
+        if self.json {
+            return render::json(&images);
+        }
+        let row = |image: &ImageView| {
+            [
+                short(&image.record.id).to_owned(),
+                image.record.names.join(", "),
+                image.record.arch.clone(),
+                render::bytes(image.disk_bytes),
+                image.used_by.len().to_string(),
+                render::age(render::now(), image.record.created_at),
+            ]
+        };
+        let rows: Vec<_> = images.iter().map(row).collect();
+        render::out(&render::table(["ID", "NAMES", "ARCH", "SIZE", "VMS", "CREATED"], &rows))
+    }
+}
+
+impl Show {
+    fn run(&self, client: &Client) -> Result<(), Error> {
+        let image = client.ask(ImageShow { image: self.image.clone() })?;
+        if self.json {
+            return render::json(&image);
+        }
+        let ImageView { record, disk_bytes, used_by } = image;
+        let config = record.config;
+        render::out(&render::fields(&[
+            ("id", record.id),
+            ("names", record.names.join(", ")),
+            ("source", record.source),
+            ("digest", record.digest.unwrap_or_default()),
+            ("arch", record.arch),
+            ("size", format!("{} of {}", render::bytes(disk_bytes), render::bytes(record.bytes))),
+            ("user", config.user),
+            ("directory", config.working_dir),
+            ("entrypoint", config.entrypoint.join(" ")),
+            ("command", config.cmd.join(" ")),
+            ("environment", config.env.join(" ")),
+            ("used by", used_by.join(", ")),
+            ("created", render::age(render::now(), record.created_at)),
+        ]))
+    }
+}

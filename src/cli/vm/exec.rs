@@ -1,0 +1,123 @@
+//! `banger vm exec` and `banger vm shell`: a further command in a running VM.
+
+use argh::{ArgsInfo, FromArgs};
+
+use super::asked;
+use super::run::status;
+use crate::cli::client::{Attention, Client};
+use crate::cli::error::Error;
+use crate::cli::render::{self, Progress};
+use crate::cli::session::{self, Ended, How, on_a_terminal};
+use crate::cli::signals::Signals;
+use crate::proto::api::VmExec;
+
+#[derive(FromArgs, ArgsInfo, Debug)]
+/// Run a command in a running VM; without one, a shell.
+#[argh(
+    subcommand,
+    name = "exec",
+    usage = "[<options>] <vm> [-- <command>...]",
+    help_triggers("-h", "--help", "help"),
+    example = "banger vm exec dev -- uname -a\n\
+               banger vm exec -it dev -- top\n\
+               banger vm exec -i dev -- sh -c 'cat > /tmp/notes' < notes\n\
+               banger vm exec dev                     # a shell",
+    note = "What follows -- is the command. Its exit status is banger's: 128 and the signal's number if a signal ended it, 126 and 127 as in a shell."
+)]
+pub struct Exec {
+    /// the VM's name, its id, or the beginning of its id
+    #[argh(positional)]
+    vm: String,
+    /// pass stdin to the command
+    #[argh(switch, short = 'i')]
+    interactive: bool,
+    /// run the command on a pseudo-terminal
+    #[argh(switch, short = 't')]
+    tty: bool,
+    /// a variable for the command, NAME=value; NAME alone takes this host's value; may be repeated
+    #[argh(option, short = 'e', arg_name = "name=value")]
+    env: Vec<String>,
+    /// the command's working directory
+    #[argh(option, short = 'w', arg_name = "dir")]
+    workdir: Option<String>,
+    /// who runs the command: a name or a number, and a group after a colon
+    #[argh(option, short = 'u', arg_name = "user")]
+    user: Option<String>,
+}
+
+#[derive(FromArgs, ArgsInfo, Debug)]
+/// Open a shell in a running VM, on a pseudo-terminal.
+#[argh(subcommand, name = "shell", help_triggers("-h", "--help", "help"), example = "banger vm shell dev")]
+pub struct Shell {
+    /// the VM's name, its id, or the beginning of its id
+    #[argh(positional)]
+    vm: String,
+    /// who runs the shell: a name or a number, and a group after a colon
+    #[argh(option, short = 'u', arg_name = "user")]
+    user: Option<String>,
+    /// the shell's working directory
+    #[argh(option, short = 'w', arg_name = "dir")]
+    workdir: Option<String>,
+}
+
+/// Why -t was refused.
+pub const NO_TERMINAL: &str =
+    "a pseudo-terminal needs a terminal on this side, and stdin or stdout is none; leave -t out";
+
+impl Exec {
+    pub fn run(&self, command: Vec<String>) -> Result<(), Error> {
+        if self.tty && !on_a_terminal() {
+            return Err(Error::Refused(NO_TERMINAL.to_owned()));
+        }
+        let shell = command.is_empty();
+        // A shell without its input would end at once.
+        let how = How { tty: self.tty || (shell && on_a_terminal()), stdin: self.interactive || shell };
+        let asked =
+            asked::command(command, &self.env, self.workdir.as_deref(), self.user.as_deref(), how.tty)?;
+        exec(&self.vm, asked, how)
+    }
+}
+
+impl Shell {
+    pub fn run(&self) -> Result<(), Error> {
+        if !on_a_terminal() {
+            return Err(Error::Refused(format!(
+                "`banger vm shell` needs a terminal on stdin and stdout; without one, use `banger vm exec -i {} -- sh`",
+                self.vm
+            )));
+        }
+        let asked = asked::command(vec![], &[], self.workdir.as_deref(), self.user.as_deref(), true)?;
+        exec(&self.vm, asked, How { tty: true, stdin: true })
+    }
+}
+
+fn exec(vm: &str, asked: crate::image::config::Asked, how: How) -> Result<(), Error> {
+    let client = Client::from_env()?;
+    let mut signals =
+        Signals::catch().map_err(|source| Error::Host { what: "catch signals".to_owned(), source })?;
+    let tty = how.tty.then(asked::tty_size);
+    let request = VmExec { vm: vm.to_owned(), asked, as_run: false, tty, stdin: how.stdin };
+    let ended = session(&client, request, how, &mut Progress::silent(), &mut signals)?;
+    if let Ended::GaveUp(_) = ended {
+        render::say(&format!("gave up waiting; the command may still run in VM {vm}"));
+    }
+    match status(ended) {
+        0 => Ok(()),
+        status => Err(Error::Said(status)),
+    }
+}
+
+/// Starts the command and stays with it to its end.
+pub fn session(
+    client: &Client,
+    request: VmExec,
+    how: How,
+    progress: &mut Progress,
+    signals: &mut Signals,
+) -> Result<Ended, Error> {
+    let attention = &mut Attention { progress, signals: Some(signals) };
+    let guest = client.open(request, attention).map_err(Error::of_exec)?;
+    // The terminal is the command's from here on.
+    progress.clear();
+    Ok(session::run(&guest, how, signals)?)
+}

@@ -1,0 +1,69 @@
+//! `banger vm`: the tree of its verbs; each has a file, the five that take several VMs share one.
+
+mod asked;
+mod cp;
+mod create;
+mod exec;
+pub mod list;
+mod logs;
+mod run;
+mod several;
+
+use argh::{ArgsInfo, FromArgs};
+
+use crate::cli::error::Error;
+
+#[derive(FromArgs, ArgsInfo, Debug)]
+/// Make, use and delete virtual machines. A VM is named by its name, its id, or the beginning of its id.
+#[argh(
+    subcommand,
+    name = "vm",
+    help_triggers("-h", "--help", "help"),
+    example = "banger vm run --name dev                # a VM and a shell in it\n\
+               banger vm exec dev -- uname -a          # a command in it\n\
+               banger vm delete dev                    # and it is gone"
+)]
+pub struct Vm {
+    #[argh(subcommand)]
+    verb: Verb,
+}
+
+#[derive(FromArgs, ArgsInfo, Debug)]
+#[argh(subcommand)]
+enum Verb {
+    Run(run::Run),
+    Create(create::Create),
+    Start(several::Start),
+    Stop(several::Stop),
+    Kill(several::Kill),
+    Restart(several::Restart),
+    Delete(several::Delete),
+    Exec(exec::Exec),
+    Shell(exec::Shell),
+    List(list::List),
+    Show(list::Show),
+    Logs(logs::Logs),
+    Cp(cp::Cp),
+}
+
+impl Vm {
+    /// `command` is what followed `--`.
+    pub fn run(&self, command: Option<Vec<String>>) -> Result<(), Error> {
+        let command = command.unwrap_or_default();
+        match &self.verb {
+            Verb::Run(run) => run.run(command),
+            Verb::Create(create) => create.run(),
+            Verb::Start(start) => start.run(),
+            Verb::Stop(stop) => stop.run(),
+            Verb::Kill(kill) => kill.run(),
+            Verb::Restart(restart) => restart.run(),
+            Verb::Delete(delete) => delete.run(),
+            Verb::Exec(exec) => exec.run(command),
+            Verb::Shell(shell) => shell.run(),
+            Verb::List(list) => list.run(),
+            Verb::Show(show) => show.run(),
+            Verb::Logs(logs) => logs.run(),
+            Verb::Cp(cp) => cp.run(),
+        }
+    }
+}

@@ -1,0 +1,322 @@
+//! `banger vm run`: create, start, execute, and leave things as they were asked to be left.
+//!
+//! Three requests rather than one, so that from the first answer on the VM's name is known: every way out, Ctrl-C during
+//! the boot included, can then delete it or say what is left. With --rm the daemon holds the other end: the VM goes when
+//! this process goes, however it goes.
+
+use argh::{ArgsInfo, FromArgs};
+
+use super::asked;
+use super::exec::{NO_TERMINAL, session};
+use crate::cli::client::{Attention, Client, ClientError};
+use crate::cli::error::{BROKEN_PIPE, Error, status_of_signal};
+use crate::cli::render::{self, Progress};
+use crate::cli::session::{Ended, How, on_a_terminal};
+use crate::cli::signals::Signals;
+use crate::image::config::Asked;
+use crate::proto::api::{Call, VmCreate, VmDelete, VmExec, VmStart, VmView};
+use crate::vm::name::VmName;
+use crate::vm::size::Mib;
+use crate::vm::spec::{AccelChoice, VmmChoice, Wish};
+
+#[derive(FromArgs, ArgsInfo, Debug)]
+/// Create a VM, start it, and run a command in it, or a shell. The VM stays afterwards, unless --rm is given.
+#[argh(
+    subcommand,
+    name = "run",
+    usage = "[<options>] [-- <command>...]",
+    help_triggers("-h", "--help", "help"),
+    example = "banger vm run                                        # a clean shell\n\
+               banger vm run --rm -- uname -a                       # one command, and nothing left\n\
+               banger vm run --image python:3.12 -- python -c 'print(1)'\n\
+               tar c . | banger vm run --rm -q -- tar t             # stdin, stdout and stderr are the command's\n\
+               banger vm run -d --name dev --memory 4G              # for later: banger vm exec dev",
+    note = "What follows -- is the command. Its exit status is banger's: 128 and the signal's number if a signal ended it, 126 and 127 as in a shell.\n\
+            Ctrl-C reaches the command; a second one within two seconds gives up waiting for it."
+)]
+pub struct Run {
+    /// a local image, or a reference to pull; the default image if not given
+    #[argh(option, arg_name = "image")]
+    image: Option<String>,
+    /// the VM's name; an adjective and a noun if not given
+    #[argh(option, arg_name = "name")]
+    name: Option<VmName>,
+    /// how many CPUs; a quarter of this host's, 1 to 4, if not given
+    #[argh(option, arg_name = "n", from_str_fn(asked::vcpu))]
+    vcpu: Option<u8>,
+    /// how much memory, such as 512M or 4G; an eighth of this host's, 512M to 8G, if not given
+    #[argh(option, arg_name = "size")]
+    memory: Option<Mib>,
+    /// how large the disk is; 8G, or the image's size where that is more, if not given
+    #[argh(option, arg_name = "size")]
+    disk_size: Option<Mib>,
+    /// give the guest a network with this host's way out
+    #[argh(switch)]
+    nat: bool,
+    /// delete the VM afterwards, whatever happened
+    #[argh(switch)]
+    rm: bool,
+    /// print the VM's name once it is ready, and leave it running
+    #[argh(switch, short = 'd')]
+    detach: bool,
+    /// a variable for the command, NAME=value; NAME alone takes this host's value; may be repeated
+    #[argh(option, short = 'e', arg_name = "name=value")]
+    env: Vec<String>,
+    /// the command's working directory
+    #[argh(option, short = 'w', arg_name = "dir")]
+    workdir: Option<String>,
+    /// who runs the command: a name or a number, and a group after a colon
+    #[argh(option, short = 'u', arg_name = "user")]
+    user: Option<String>,
+    /// run the command on a pseudo-terminal; a shell has one by itself
+    #[argh(switch, short = 't')]
+    tty: bool,
+    /// taken as docker writes it; stdin always reaches the command
+    #[argh(switch, short = 'i', hidden_help)]
+    #[allow(dead_code)]
+    interactive: bool,
+    /// what runs it: auto, firecracker or qemu
+    #[argh(option, arg_name = "vmm", from_str_fn(asked::vmm), default = "VmmChoice::Auto")]
+    vmm: VmmChoice,
+    /// what executes it: auto, kvm or tcg
+    #[argh(option, arg_name = "accel", from_str_fn(asked::accel), default = "AccelChoice::Auto")]
+    accel: AccelChoice,
+    /// the kernel's name; the default kernel if not given
+    #[argh(option, arg_name = "kernel")]
+    kernel: Option<String>,
+    /// show no progress and no reminder
+    #[argh(switch, short = 'q')]
+    quiet: bool,
+}
+
+/// What came of it, once the VM existed.
+#[derive(Debug)]
+enum Outcome {
+    /// It runs, and there is no command to wait for.
+    Detached,
+    NotBooted(Error),
+    NotRun(Error),
+    Ran(Ended),
+}
+
+/// What becomes of the VM on the way out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fate {
+    Deleted,
+    Kept,
+}
+
+impl Run {
+    pub fn run(&self, command: Vec<String>) -> Result<(), Error> {
+        self.refuse_what_cannot_be_meant(&command)?;
+        let tty = self.tty || (command.is_empty() && on_a_terminal());
+        let asked = asked::command(command, &self.env, self.workdir.as_deref(), self.user.as_deref(), tty)?;
+        let signals =
+            Signals::catch().map_err(|source| Error::Host { what: "catch signals".to_owned(), source })?;
+        let mut at = At { client: Client::from_env()?, progress: Progress::new(self.quiet), signals };
+
+        let vm = at.call(self.request())?;
+        at.progress.say(&format!("spec: {}", vm.record.spec));
+        let outcome = self.begin(&mut at, &vm, asked, tty);
+        at.progress.clear();
+        if let Outcome::NotBooted(e) | Outcome::NotRun(e) = &outcome {
+            // The reason first, then what is left.
+            render::error(e);
+        }
+        let left = match self.fate(&outcome) {
+            Fate::Kept => {
+                if let Some(text) = self.reminder(&vm.record.name, &outcome) {
+                    render::say(&text);
+                }
+                Ok(())
+            }
+            Fate::Deleted => self.delete(&mut at, &vm, &outcome),
+        };
+        match (outcome, left) {
+            (Outcome::Detached, Ok(())) => render::out_line(vm.record.name.as_str()),
+            (outcome, left) => match (outcome.status(), left) {
+                (0, left) => left,
+                (status, Ok(())) => Err(Error::Said(status)),
+                // The command's status is what was asked for; that the VM is still there must be said too.
+                (status, Err(e)) => {
+                    render::error(&e);
+                    Err(Error::Said(status))
+                }
+            },
+        }
+    }
+
+    fn refuse_what_cannot_be_meant(&self, command: &[String]) -> Result<(), Error> {
+        let refuse = |text: &str| Err(Error::Refused(text.to_owned()));
+        match () {
+            () if self.detach && self.rm => {
+                refuse("-d leaves the VM running and --rm deletes it; choose one of them")
+            }
+            () if self.detach && !command.is_empty() => {
+                refuse("-d runs no command; start the VM with -d, then run the command with `banger vm exec`")
+            }
+            () if self.detach && self.tty => refuse("-d has no terminal; leave -t out"),
+            () if self.tty && !on_a_terminal() => refuse(NO_TERMINAL),
+            () => Ok(()),
+        }
+    }
+
+    fn request(&self) -> VmCreate {
+        VmCreate {
+            name: self.name.clone(),
+            image: self.image.clone(),
+            kernel: self.kernel.clone(),
+            wish: Wish {
+                vcpu: self.vcpu,
+                memory: self.memory,
+                disk: self.disk_size,
+                vmm: self.vmm,
+                accel: self.accel,
+                nat: self.nat,
+            },
+            start: false,
+            ephemeral: self.rm,
+        }
+    }
+
+    /// Starts the VM and runs the command to its end.
+    fn begin(&self, at: &mut At, vm: &VmView, asked: Asked, tty: bool) -> Outcome {
+        let id = vm.record.id.to_string();
+        if let Err(e) = at.call(VmStart { vm: id.clone() }) {
+            return Outcome::NotBooted(e.into());
+        }
+        if self.detach {
+            return Outcome::Detached;
+        }
+        let request = VmExec { vm: id, asked, as_run: true, tty: tty.then(asked::tty_size), stdin: true };
+        let how = How { tty, stdin: true };
+        match session(&at.client, request, how, &mut at.progress, &mut at.signals) {
+            Ok(ended) => Outcome::Ran(ended),
+            Err(e) => Outcome::NotRun(e),
+        }
+    }
+
+    fn fate(&self, outcome: &Outcome) -> Fate {
+        match outcome {
+            // Whoever interrupts a boot does not want the VM.
+            Outcome::NotBooted(Error::Client(ClientError::Interrupted(_)))
+            | Outcome::NotRun(Error::Client(ClientError::Interrupted(_))) => Fate::Deleted,
+            _ if self.rm => Fate::Deleted,
+            Outcome::Detached | Outcome::NotBooted(_) | Outcome::NotRun(_) | Outcome::Ran(_) => Fate::Kept,
+        }
+    }
+
+    /// A line about the VM that stays; None where it is not wanted.
+    fn reminder(&self, name: &VmName, outcome: &Outcome) -> Option<String> {
+        let next = format!("banger vm exec {name} / banger vm delete {name}");
+        match outcome {
+            Outcome::Detached => None,
+            Outcome::NotBooted(_) => Some(format!(
+                "VM {name} is kept; `banger vm logs {name}` shows its console, `banger vm delete {name}` removes it"
+            )),
+            Outcome::Ran(Ended::GaveUp(_)) => {
+                Some(format!("gave up waiting; VM {name} and the command in it still run; {next}"))
+            }
+            Outcome::NotRun(_) | Outcome::Ran(_) if self.quiet => None,
+            Outcome::NotRun(_) | Outcome::Ran(_) => Some(format!("VM {name} is still running; {next}")),
+        }
+    }
+
+    /// Deletes the VM, and waits for it unless a signal says not to.
+    fn delete(&self, at: &mut At, vm: &VmView, outcome: &Outcome) -> Result<(), Error> {
+        let name = &vm.record.name;
+        let going = format!("gave up waiting; VM {name} is being deleted");
+        if let Outcome::Ran(Ended::GaveUp(_)) = outcome {
+            // --rm: the daemon deletes it as soon as we are gone, and waiting is what the person does not want.
+            render::say(&going);
+            return Ok(());
+        }
+        let deleted = at.call(VmDelete { vm: vm.record.id.to_string() });
+        at.progress.clear();
+        match deleted {
+            Ok(()) => Ok(()),
+            Err(ClientError::Interrupted(signal)) => {
+                // Without --rm the daemon does not begin what nobody waits for.
+                render::say(&match self.rm {
+                    true => going,
+                    false => format!(
+                        "gave up waiting; VM {name} may be left, and `banger vm delete {name}` deletes it"
+                    ),
+                });
+                Err(Error::Said(status_of_signal(signal)))
+            }
+            Err(e) => Err(e.into()),
+        }
+    }
+}
+
+impl Outcome {
+    fn status(&self) -> u8 {
+        match self {
+            Self::Detached => 0,
+            Self::NotBooted(e) | Self::NotRun(e) => e.status(),
+            Self::Ran(ended) => status(*ended),
+        }
+    }
+}
+
+/// What a run goes through with.
+struct At {
+    client: Client,
+    progress: Progress,
+    signals: Signals,
+}
+
+impl At {
+    /// Asks, showing what goes on; a signal that asks to end interrupts.
+    fn call<C: Call>(&mut self, request: C) -> Result<C::Answer, ClientError> {
+        let signals = Some(&mut self.signals);
+        self.client.call(request, &mut Attention { progress: &mut self.progress, signals })
+    }
+}
+
+/// The exit status for the way that a session ended.
+pub fn status(ended: Ended) -> u8 {
+    match ended {
+        Ended::Exit(status) => status,
+        Ended::OutputClosed => BROKEN_PIPE,
+        Ended::GaveUp(signal) | Ended::HungUp(signal) => status_of_signal(signal),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn run(change: impl FnOnce(&mut Run)) -> Run {
+        let mut run = Run::from_args(&["run"], &[]).expect("parses");
+        change(&mut run);
+        run
+    }
+
+    #[test]
+    fn what_cannot_be_meant_is_refused_before_anything_is_made() {
+        let command = ["ls".to_owned()];
+        assert!(run(|r| (r.detach, r.rm) = (true, true)).refuse_what_cannot_be_meant(&[]).is_err());
+        assert!(run(|r| r.detach = true).refuse_what_cannot_be_meant(&command).is_err());
+        assert!(run(|r| (r.detach, r.tty) = (true, true)).refuse_what_cannot_be_meant(&[]).is_err());
+        assert!(run(|r| r.detach = true).refuse_what_cannot_be_meant(&[]).is_ok());
+        assert!(run(|r| r.rm = true).refuse_what_cannot_be_meant(&command).is_ok());
+    }
+
+    #[test]
+    fn a_vm_is_deleted_when_asked_for_or_when_its_boot_is_interrupted() {
+        let interrupted = || Outcome::NotBooted(Error::Client(ClientError::Interrupted(2)));
+        let kept = run(|_| {});
+        let removed = run(|r| r.rm = true);
+        assert_eq!(kept.fate(&interrupted()), Fate::Deleted);
+        assert_eq!(kept.fate(&Outcome::NotBooted(Error::Said(1))), Fate::Kept);
+        assert_eq!(kept.fate(&Outcome::Ran(Ended::Exit(1))), Fate::Kept);
+        let ran = |ended| Outcome::Ran(ended);
+        for outcome in
+            [interrupted(), Outcome::NotRun(Error::Said(1)), ran(Ended::Exit(0)), ran(Ended::HungUp(1))]
+        {
+            assert_eq!(removed.fate(&outcome), Fate::Deleted);
+        }
+    }
+}

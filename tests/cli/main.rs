@@ -1,0 +1,8 @@
+//! The command line, as people and scripts use it: the built program against a daemon that says what a test wants.
+
+mod complete;
+mod copy;
+mod fake;
+mod session;
+mod terminal;
+mod words;
