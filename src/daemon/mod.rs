@@ -1,7 +1,254 @@
-use std::ffi::OsString;
-use std::process::ExitCode;
+//! bangerd: state and orchestration; it owns every decision, and runs as the owner, unprivileged.
+//!
+//! ```text
+//!  socket (who asks, what) -> api (which handler) -> vms ----> driver (one task per VM: start, stop, exit)
+//!                                                 -> images, kernels, guest (exec, read, write, logs)
+//! ```
+//!
+//! It is crash-only (DESIGN D8): what is intended is stored before the host is touched, [`reconcile`] compares the two at start,
+//! and VMs are processes that do not need it. One thread waits for everything; what blocks runs beside it ([`threads`]).
 
+mod agent;
+mod api;
+mod config;
+mod driver;
+mod exit;
+mod fault;
+mod guest;
+mod guest_text;
+mod images;
+mod initramfs;
+mod kernels;
+mod launch;
+mod machine;
+mod modules_image;
+mod op;
+mod orders;
+mod reconcile;
+mod socket;
+mod sparse;
+mod start;
+mod stop;
+mod threads;
+mod vms;
+
+use std::ffi::OsString;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use argh::FromArgs;
+use smol::channel::{Sender, bounded};
+use smol::{Executor, Task};
+
+use crate::daemon::config::Config;
+use crate::daemon::fault::{Fault, chain};
+use crate::daemon::images::Images;
+use crate::daemon::vms::Vms;
+use crate::host::dirs::Dirs;
+use crate::host::files;
+use crate::proto::api::Code;
+use crate::store::{Changes, Store, StoreError};
+
+/// bangerd: banger's daemon. Without options it runs in the foreground; the command line starts it when it is needed.
+#[derive(FromArgs)]
+struct Args {
+    /// say whether this bangerd can work with the database: exit status 0 compatible, 1 will migrate, 2 too new
+    #[argh(switch)]
+    check_migrations: bool,
+    /// use the installation's directories
+    #[argh(switch, hidden_help)]
+    system: bool,
+    /// become the program that the first line of stdin names
+    #[argh(switch, hidden_help)]
+    launch: bool,
+}
+
+/// Everything that handlers and drivers share.
+pub struct Daemon {
+    pub dirs: Dirs,
+    pub config: Config,
+    pub store: Store,
+    pub vms: Vms,
+    pub images: Images,
+    /// Seconds since 1970.
+    pub started_at: u64,
+    /// Ends the daemon.
+    pub stop: Sender<()>,
+    /// Weak, since its tasks own this very value: both are dropped at the end.
+    executor: Weak<Executor<'static>>,
+    /// Held while records are read, judged and written as one, such as a name that must be free. Never across an await.
+    ledger: Mutex<()>,
+}
+
+pub type Shared = Arc<Daemon>;
+
+impl Daemon {
+    /// Runs `task` until it ends or its handle is dropped; None when the daemon is ending.
+    pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) -> Option<Task<()>> {
+        self.executor.upgrade().map(|executor| executor.spawn(task))
+    }
+
+    pub fn ledger(&self) -> MutexGuard<'_, ()> {
+        // What it guards is in the store, which a panic leaves as it was.
+        self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Runs `work`, which blocks, beside the daemon's thread.
+pub async fn blocking<T: Send + 'static>(d: &Shared, work: impl FnOnce(&Shared) -> T + Send + 'static) -> T {
+    let d = Arc::clone(d);
+    threads::aside(move || work(&d)).await
+}
+
+/// Makes `changes` beside the daemon's thread: a commit waits for the disk.
+pub async fn apply(d: &Shared, changes: Changes) -> Result<(), StoreError> {
+    blocking(d, move |d| d.store.apply(changes)).await
+}
+
+/// Seconds since 1970.
+pub fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs())
+}
+
+/// The personality: parses `args` and does what they say.
 pub fn main(args: Vec<OsString>) -> ExitCode {
-    let _ = args;
+    let words: Vec<String> = args.iter().map(|a| a.to_string_lossy().into_owned()).collect();
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    let args = match Args::from_args(&["bangerd"], &words) {
+        Ok(args) => args,
+        Err(exit) if exit.status.is_ok() => {
+            println!("{}", exit.output.trim_end());
+            return ExitCode::SUCCESS;
+        }
+        Err(exit) => return fail(&exit.output.trim().replace('\n', " ")),
+    };
+    if args.launch {
+        return launch::become_ordered();
+    }
+    let level = std::env::var("BANGER_LOG_LEVEL").unwrap_or_else(|_| "info".to_owned());
+    env_logger::Builder::new().parse_filters(&level).format_target(false).init();
+    if args.system {
+        return fail("--system needs an installation, and this version cannot install yet");
+    }
+    let dirs = match Dirs::from_env() {
+        Ok(dirs) => dirs,
+        Err(e) => return fail(&e.to_string()),
+    };
+    if args.check_migrations {
+        return check_migrations(&dirs);
+    }
+    match run(dirs) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(fault) => fail(&fault.message),
+    }
+}
+
+fn fail(why: &str) -> ExitCode {
+    eprintln!("bangerd: {why}");
     ExitCode::FAILURE
+}
+
+/// Exit status 3: the database cannot be judged.
+fn check_migrations(dirs: &Dirs) -> ExitCode {
+    match Store::check(&dirs.database()) {
+        Ok(verdict) => {
+            println!("{verdict}");
+            ExitCode::from(verdict.status())
+        }
+        Err(e) => {
+            eprintln!("bangerd: {}", chain(&e));
+            ExitCode::from(3)
+        }
+    }
+}
+
+fn run(dirs: Dirs) -> Result<(), Fault> {
+    let failed = |e: &dyn std::error::Error| Fault::failed("cannot start", e);
+    // The lock of the socket comes first: whoever holds it is the daemon, and may open the database.
+    let endpoint = socket::listen(&dirs).map_err(|e| failed(&e))?;
+    for dir in [&dirs.state, &dirs.cache] {
+        socket::own_directory(dir).map_err(|e| failed(&e))?;
+    }
+    let home = std::env::var_os("HOME").map(PathBuf::from);
+    let config = Config::read(&dirs.config_file(), home.as_deref()).map_err(|e| failed(&e))?;
+    refuse_lost_database(&dirs)?;
+    let store = Store::open(&dirs.database()).map_err(|e| open_fault(&dirs, &e))?;
+    allow_many_descriptors();
+    let (stop, stopped) = bounded(1);
+    let executor = Arc::new(Executor::new());
+    let d = Arc::new(Daemon {
+        vms: Vms::default(),
+        images: Images::default(),
+        started_at: now(),
+        stop,
+        executor: Arc::downgrade(&executor),
+        ledger: Mutex::new(()),
+        dirs,
+        config,
+        store,
+    });
+    reconcile::at_start(&d)?;
+    log::info!("bangerd {} listens at {}", crate::build::VERSION, d.dirs.socket().display());
+    let serve = executor.spawn(api::serve(Arc::clone(&d), endpoint.listener));
+    smol::block_on(executor.run(async {
+        // Its senders live as long as the daemon.
+        if stopped.recv().await.is_err() {
+            log::debug!("nobody can stop the daemon any more");
+        }
+    }));
+    log::info!("bangerd ends; its VMs run on");
+    drop(serve);
+    files::remove_if_present(&d.dirs.socket()).map_err(|e| Fault::failed("cannot remove the socket", &e))
+}
+
+fn open_fault(dirs: &Dirs, e: &StoreError) -> Fault {
+    let mut fault = Fault::failed("cannot start", e);
+    if matches!(e, StoreError::Damaged { .. }) {
+        // Beginning with an empty one would take every disk for a leftover.
+        fault.message += &format!(
+            "; it stays as it is: put a copy of it back, or move {} away to begin with nothing",
+            dirs.state.display()
+        );
+    }
+    fault
+}
+
+/// A database that is gone while the disks of its VMs are there is an accident: beginning with an empty one would remove them.
+fn refuse_lost_database(dirs: &Dirs) -> Result<(), Fault> {
+    let looked = |e: io::Error| Fault::failed("cannot start: cannot look at the state", &e);
+    if dirs.database().try_exists().map_err(looked)? {
+        return Ok(());
+    }
+    let vms = dirs.state.join("vms");
+    if names_in(&vms).map_err(looked)?.is_empty() {
+        return Ok(());
+    }
+    let text = format!(
+        "cannot start: {} is gone, but {} has disks of VMs; put the database back, or move that directory away to begin with \
+         nothing",
+        dirs.database().display(),
+        vms.display()
+    );
+    Err(Fault::new(Code::Failed, text))
+}
+
+/// Each connection and VM takes a few descriptors; the usual soft limit of 1024 is for programs that use select(2).
+fn allow_many_descriptors() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    if let Err(e) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }) {
+        log::warn!("cannot raise the limit of open files: {e}");
+    }
+}
+
+/// What is below `dir`, by name; nothing where there is no such directory.
+pub fn names_in(dir: &Path) -> io::Result<Vec<String>> {
+    match std::fs::read_dir(dir) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(vec![]),
+        Err(e) => Err(e),
+        Ok(entries) => entries.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect(),
+    }
 }

@@ -116,6 +116,15 @@ impl Boot {
     }
 }
 
+/// Further words, for an image whose init is systemd; others ignore them (systemd: kernel-command-line(7)).
+pub fn systemd_words(id: VmId) -> String {
+    format!(
+        "systemd.machine_id={} systemd.firstboot=off systemd.mask=serial-getty@ttyS0.service \
+         systemd.mask=systemd-networkd-wait-online.service systemd.mask=NetworkManager-wait-online.service",
+        id.machine_id()
+    )
+}
+
 fn value<'a>(word: &'a str, key: &str) -> Option<&'a str> {
     word.strip_prefix(key)?.strip_prefix('=')
 }

@@ -1,0 +1,183 @@
+//! The configuration, config.toml: what a user may set. An unknown key is refused, since a misspelt one would be ignored.
+
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+use crate::vm::lookup::nearest;
+use crate::vm::size::Mib;
+use crate::vm::spec::Wish;
+
+const KEYS: [&str; 3] = ["default_image_name", "firecracker_bin", "vm_defaults"];
+const VM_KEYS: [&str; 3] = ["vcpu", "memory", "disk_size"];
+/// What a VM is made of when nobody says it.
+const DEFAULT_IMAGE: &str = "debian";
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    pub default_image: String,
+    /// Whether a person has chosen the default image.
+    pub default_image_is_set: bool,
+    pub firecracker: Option<PathBuf>,
+    pub vm_defaults: VmDefaults,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct VmDefaults {
+    pub vcpu: Option<u8>,
+    pub memory: Option<Mib>,
+    pub disk: Option<Mib>,
+}
+
+/// Why a configuration is not one.
+#[derive(Debug)]
+pub enum ConfigError {
+    Read(PathBuf, io::Error),
+    /// The sentence says what and where.
+    Invalid(PathBuf, String),
+}
+
+#[derive(Deserialize)]
+struct Raw {
+    default_image_name: Option<String>,
+    firecracker_bin: Option<String>,
+    #[serde(default)]
+    vm_defaults: RawVm,
+}
+
+#[derive(Deserialize, Default)]
+struct RawVm {
+    vcpu: Option<u8>,
+    memory: Option<Size>,
+    disk_size: Option<Size>,
+}
+
+/// `"4G"`, or a number of MiB.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Size {
+    Text(String),
+    Mib(u64),
+}
+
+impl Config {
+    /// Reads `path`; without one, everything is as it is by default.
+    pub fn read(path: &Path, home: Option<&Path>) -> Result<Self, ConfigError> {
+        let text = match std::fs::read_to_string(path) {
+            Ok(text) => text,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => String::new(),
+            Err(e) => return Err(ConfigError::Read(path.to_owned(), e)),
+        };
+        Self::parse(&text, home).map_err(|e| ConfigError::Invalid(path.to_owned(), e))
+    }
+
+    fn parse(text: &str, home: Option<&Path>) -> Result<Self, String> {
+        let table: toml::Table = text.parse().map_err(|e: toml::de::Error| e.to_string())?;
+        refuse_unknown(&table, &KEYS)?;
+        if let Some(toml::Value::Table(vm)) = table.get("vm_defaults") {
+            refuse_unknown(vm, &VM_KEYS)?;
+        }
+        let raw: Raw = table.try_into().map_err(|e: toml::de::Error| e.message().to_owned())?;
+        let size = |key: &str, size: Option<Size>| match size {
+            None => Ok(None),
+            Some(Size::Mib(n)) => Ok(Some(Mib(n))),
+            Some(Size::Text(s)) => s.parse().map(Some).map_err(|e| format!("{key}: {e}")),
+        };
+        Ok(Self {
+            default_image_is_set: raw.default_image_name.is_some(),
+            default_image: raw.default_image_name.unwrap_or_else(|| DEFAULT_IMAGE.to_owned()),
+            firecracker: raw.firecracker_bin.map(|s| expand(&s, home)).transpose()?,
+            vm_defaults: VmDefaults {
+                vcpu: raw.vm_defaults.vcpu,
+                memory: size("memory", raw.vm_defaults.memory)?,
+                disk: size("disk_size", raw.vm_defaults.disk_size)?,
+            },
+        })
+    }
+}
+
+impl VmDefaults {
+    /// Fills what a person did not wish for.
+    pub fn fill(&self, wish: Wish) -> Wish {
+        Wish {
+            vcpu: wish.vcpu.or(self.vcpu),
+            memory: wish.memory.or(self.memory),
+            disk: wish.disk.or(self.disk),
+            ..wish
+        }
+    }
+}
+
+fn refuse_unknown(table: &toml::Table, known: &[&str]) -> Result<(), String> {
+    let Some(key) = table.keys().find(|k| !known.contains(&k.as_str())) else { return Ok(()) };
+    Err(match nearest(key, known.iter().copied()) {
+        Some(near) => format!("there is no key {key:?}; did you mean {near}?"),
+        None => format!("there is no key {key:?}; there are {}", known.join(", ")),
+    })
+}
+
+fn expand(path: &str, home: Option<&Path>) -> Result<PathBuf, String> {
+    match (path.strip_prefix("~/"), home) {
+        (Some(rest), Some(home)) => Ok(home.join(rest)),
+        _ if Path::new(path).is_absolute() => Ok(path.into()),
+        _ => Err(format!("firecracker_bin: {path:?} is no absolute path; begin it with / or ~/")),
+    }
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Read(path, _) => write!(f, "cannot read {}", path.display()),
+            Self::Invalid(path, why) => write!(f, "{}: {}", path.display(), why.trim_end()),
+        }
+    }
+}
+
+impl std::error::Error for ConfigError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Read(_, e) => Some(e),
+            Self::Invalid(..) => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<Config, String> {
+        Config::parse(text, Some(Path::new("/home/me")))
+    }
+
+    #[test]
+    fn every_key_is_optional_and_sizes_are_as_people_write_them() {
+        let config = parse("").expect("an empty one");
+        assert_eq!((config.default_image.as_str(), config.default_image_is_set), ("debian", false));
+        let config = parse(
+            "default_image_name = 'alpine'\nfirecracker_bin = '~/fc'\n[vm_defaults]\nvcpu = 2\nmemory = 1024\ndisk_size = '2G'",
+        )
+        .expect("a full one");
+        assert_eq!(config.firecracker.as_deref(), Some(Path::new("/home/me/fc")));
+        let wish = config.vm_defaults.fill(Wish { vcpu: Some(1), ..Wish::default() });
+        assert_eq!((wish.vcpu, wish.memory, wish.disk), (Some(1), Some(Mib(1024)), Some(Mib(2048))));
+    }
+
+    #[test]
+    fn what_is_wrong_is_named_with_the_nearest_key() {
+        let table = [
+            (
+                "defualt_image_name = 'x'",
+                "there is no key \"defualt_image_name\"; did you mean default_image_name?",
+            ),
+            ("[vm_defaults]\ncpus = 1", "there is no key \"cpus\"; there are vcpu, memory, disk_size"),
+            ("[vm_defaults]\nmemory = 'much'", "memory: \"much\" is no size; write it like 512M or 4G"),
+            ("firecracker_bin = 'fc'", "firecracker_bin: \"fc\" is no absolute path; begin it with / or ~/"),
+        ];
+        for (text, want) in table {
+            assert_eq!(parse(text).expect_err(text), want);
+        }
+    }
+}

@@ -1,0 +1,202 @@
+//! A VM's driver: the one task that changes this VM, its record and its processes. Orders are carried out one after the other;
+//! in between it waits for the VMM's end and, for a VM that belongs to a process (`vm run --rm`), for that process's end.
+
+use smol::future;
+
+use crate::daemon::exit::Exit;
+use crate::daemon::fault::Fault;
+use crate::daemon::op::Op;
+use crate::daemon::orders::{Inbox, Order, What};
+use crate::daemon::{Shared, apply, start, stop};
+use crate::host::progress::Progress;
+use crate::proto::api::Code;
+use crate::store::Changes;
+use crate::store::record::Run;
+use crate::vm::record::VmRecord;
+use crate::vm::state::{Event, State};
+
+pub struct Driver {
+    pub d: Shared,
+    /// As stored. Only this driver changes it.
+    pub record: VmRecord,
+    pub inbox: Inbox,
+    /// The VMM's process, while there is one.
+    pub vmm: Option<Exit>,
+    owner: Owner,
+}
+
+/// The process for whose lifetime the VM exists.
+enum Owner {
+    None,
+    Alive(Exit),
+    Gone,
+}
+
+enum Next {
+    Order(Order),
+    VmmEnded,
+    OwnerEnded,
+    /// The daemon ends.
+    Nothing,
+}
+
+impl Driver {
+    /// A driver of the VM as it is; a VMM that runs is watched from here on.
+    pub fn new(d: Shared, record: VmRecord, inbox: Inbox) -> Self {
+        let watch = |process, what| match Exit::of(process) {
+            Ok(exit) => exit,
+            Err(e) => {
+                log::error!("vm {}: cannot watch its {what}: {e}", record.name);
+                None
+            }
+        };
+        let vmm = record.state.processes().and_then(|p| watch(p.vmm, "VMM"));
+        let owner = match record.owner {
+            None => Owner::None,
+            Some(process) => watch(process, "owner").map_or(Owner::Gone, Owner::Alive),
+        };
+        Self { d, record, inbox, vmm, owner }
+    }
+
+    pub async fn drive(mut self) {
+        loop {
+            match self.next().await {
+                Next::Nothing => return,
+                Next::VmmEnded => stop::ended_by_itself(&mut self).await,
+                Next::OwnerEnded => {
+                    let op = Op::own();
+                    log::info!("{op} vm {}: its owner has ended", self.record.name);
+                    match self.delete(&op).await {
+                        Ok(()) => return,
+                        Err(fault) => log::error!("{op} vm {}: {}", self.record.name, fault.message),
+                    }
+                    // What is left is still there to be deleted by hand.
+                    self.owner = Owner::None;
+                }
+                Next::Order(order) if order.op.cancelled() => {
+                    log::info!("{} vm {}: cancelled before it began", order.op, self.record.name);
+                    order.answer(Err(Fault::new(Code::Failed, "cancelled")));
+                }
+                Next::Order(order) => {
+                    let op = order.op.clone();
+                    let outcome = match order.what {
+                        What::Start => start::start(&mut self, &op).await,
+                        What::Stop { force } => stop::stop(&mut self, &op, force).await,
+                        What::Delete => self.delete(&op).await,
+                    };
+                    let gone = order.what == What::Delete && outcome.is_ok();
+                    let verb = order.what.verb();
+                    let name = &self.record.name;
+                    order.answer(outcome.map_err(|fault| fault.within(format!("cannot {verb} vm {name}"))));
+                    if gone {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    async fn next(&mut self) -> Next {
+        let Self { inbox, vmm, owner, .. } = self;
+        let order = async { inbox.next().await.map_or(Next::Nothing, Next::Order) };
+        let vmm = async {
+            match vmm {
+                Some(exit) => exit.ended().await,
+                None => future::pending().await,
+            }
+            Next::VmmEnded
+        };
+        let owner = async {
+            match owner {
+                Owner::None => future::pending().await,
+                Owner::Alive(exit) => exit.ended().await,
+                Owner::Gone => {}
+            }
+            Next::OwnerEnded
+        };
+        // A VM that has ended is recorded as such before anybody is told to act on it.
+        future::or(vmm, future::or(owner, order)).await
+    }
+
+    /// Returns when an order waits, or the owner has ended, so that the present one must give way.
+    pub async fn interrupted(&mut self, urgent: impl Fn(What) -> bool) {
+        let Self { inbox, owner, .. } = self;
+        let owner = async {
+            match owner {
+                Owner::Alive(exit) => exit.ended().await,
+                Owner::None | Owner::Gone => future::pending().await,
+            }
+        };
+        future::or(owner, inbox.urgent(urgent)).await;
+    }
+
+    /// Takes the VM to the state after `event`: stored first, then known here. `run` is how it runs, in the states that have
+    /// processes.
+    pub async fn enter(&mut self, op: &Op, event: Event, run: Option<&Run>) -> Result<(), Fault> {
+        let mut record = self.record.clone();
+        record.state = self.record.state.on(event)?;
+        if matches!(record.state, State::Running { .. }) {
+            record.started_at = Some(crate::daemon::now());
+        }
+        let mut changes = Changes::new().put(&record);
+        if let Some(run) = run {
+            changes = changes.put(run);
+        }
+        if record.state.processes().is_none() {
+            changes = changes.remove::<Run>(record.id);
+        }
+        apply(&self.d, changes).await?;
+        self.took(op, record);
+        Ok(())
+    }
+
+    /// Like [`Driver::enter`], after something that has happened whether it can be stored or not: the VMM's end.
+    pub async fn note(&mut self, op: &Op, event: Event) {
+        let name = self.record.name.clone();
+        let state = self.record.state.on(event.clone());
+        if let Err(fault) = self.enter(op, event, None).await {
+            log::error!("{op} vm {name}: {}", fault.message);
+            if let Ok(state) = state {
+                self.record.state = state;
+            }
+        }
+    }
+
+    fn took(&mut self, op: &Op, record: VmRecord) {
+        let (from, to) = (self.record.state.label(), record.state.label());
+        if from != to {
+            let more = match (&record.state, record.state.processes()) {
+                (State::Failed { reason }, _) => {
+                    format!(" ({})", crate::daemon::guest_text::harmless(reason, 200))
+                }
+                (_, Some(processes)) => format!(" (pid {})", processes.vmm.pid),
+                _ => String::new(),
+            };
+            log::info!("{op} vm {}: {from} -> {to}{more}", record.name);
+        }
+        self.record = record;
+    }
+
+    /// Ends the VM and removes all of it.
+    async fn delete(&mut self, op: &Op) -> Result<(), Fault> {
+        if self.record.state.processes().is_some() {
+            stop::stop(self, op, true).await?;
+        }
+        self.enter(op, Event::Delete, None).await?;
+        let (id, name) = (self.record.id, self.record.name.clone());
+        crate::daemon::blocking(&self.d, move |d| remove_files(d, id)).await?;
+        apply(&self.d, Changes::new().remove::<VmRecord>(id).remove::<Run>(id)).await?;
+        log::info!("{op} vm {name}: deleted");
+        self.d.vms.forget(id);
+        Ok(())
+    }
+}
+
+/// Removes a VM's directories; what is not there is no error.
+pub fn remove_files(d: &Shared, id: crate::vm::id::VmId) -> Result<(), Fault> {
+    for dir in [d.dirs.vm_sockets(id), d.dirs.vm(id)] {
+        crate::host::files::remove_tree_if_present(&dir)
+            .map_err(|e| Fault::failed(format!("cannot remove {}", dir.display()), &e))?;
+    }
+    Ok(())
+}

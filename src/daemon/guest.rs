@@ -1,0 +1,101 @@
+//! What goes on inside a running guest: the daemon opens the connection, hands it to the client, and is out of the way.
+
+use std::fs::File;
+use std::os::fd::OwnedFd;
+
+use crate::daemon::agent;
+use crate::daemon::fault::Fault;
+use crate::daemon::{Daemon, Shared, blocking, machine, vms};
+use crate::image::record::ImageRecord;
+use crate::proto::agent::{Answer, Exec, Request};
+use crate::proto::api::{Code, Log, VmExec, VmLogs, VmRead, VmWrite};
+use crate::store::record::Run;
+use crate::vm::record::VmRecord;
+use crate::vm::state::State;
+use crate::vmm::Channel;
+
+/// Starts a command, composed as docker composes it of the image and what was asked for.
+pub async fn exec(d: &Shared, wanted: VmExec) -> Result<OwnedFd, Fault> {
+    let (record, channel) = running(d, &wanted.vm)?;
+    let image = d.store.get::<ImageRecord>(&record.image)?;
+    let config = image.map(|image| image.config).unwrap_or_default();
+    let command = if wanted.as_run { config.run(&wanted.asked) } else { config.exec(&wanted.asked) };
+    let request = Request::Exec(Exec {
+        argv: command.argv,
+        env: command.env,
+        cwd: command.cwd,
+        // docker makes a WorkingDir that is missing, and refuses a directory that a person has misspelt.
+        make_cwd: wanted.asked.cwd.is_none(),
+        user: command.user,
+        tty: wanted.tty,
+        stdin: wanted.stdin,
+    });
+    converse(d, channel, request, |answer| matches!(answer, Answer::Started { .. })).await
+}
+
+pub async fn read(d: &Shared, wanted: VmRead) -> Result<OwnedFd, Fault> {
+    let (_, channel) = running(d, &wanted.vm)?;
+    converse(d, channel, Request::Read(wanted.read), |answer| *answer == Answer::Done).await
+}
+
+pub async fn write(d: &Shared, wanted: VmWrite) -> Result<OwnedFd, Fault> {
+    let (_, channel) = running(d, &wanted.vm)?;
+    converse(d, channel, Request::Write(wanted.write), |answer| *answer == Answer::Done).await
+}
+
+/// Opens a log; the one of a VM that never ran does not exist.
+pub fn logs(d: &Daemon, wanted: &VmLogs) -> Result<OwnedFd, Fault> {
+    let record = vms::find(d, &wanted.vm)?;
+    let name = match wanted.which {
+        Log::Console => machine::CONSOLE,
+        Log::Vmm => machine::VMM_LOG,
+    };
+    match File::open(d.dirs.vm(record.id).join(name)) {
+        Ok(file) => Ok(file.into()),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+            Err(Fault::new(Code::NotFound, format!("vm {} has not run yet, so there is no log", record.name)))
+        }
+        Err(e) => Err(Fault::failed(format!("cannot open the log of vm {}", record.name), &e)),
+    }
+}
+
+async fn converse(
+    d: &Shared,
+    channel: Channel,
+    request: Request,
+    fits: impl Fn(&Answer) -> bool,
+) -> Result<OwnedFd, Fault> {
+    let (answer, fd) = blocking(d, move |_| agent::ask(&channel, &request, agent::ANSWER_DEADLINE)).await?;
+    if fits(&answer) {
+        return Ok(fd);
+    }
+    Err(Fault::new(
+        Code::Failed,
+        "the guest's agent does not speak banger's protocol: an answer to something else",
+    ))
+}
+
+/// The VM that `typed` means and the way into it.
+fn running(d: &Daemon, typed: &str) -> Result<(VmRecord, Channel), Fault> {
+    let record = vms::find(d, typed)?;
+    let name = &record.name;
+    let not_running = |what: String| Fault::new(Code::NotRunning, what);
+    match &record.state {
+        State::Running { .. } => {}
+        State::Stopped => {
+            return Err(not_running(format!("vm {name} is stopped; `banger vm start {name}` starts it")));
+        }
+        State::Failed { reason } => {
+            return Err(not_running(format!(
+                "vm {name} is not running, since its last start failed ({reason}); `banger vm start {name}` tries again"
+            )));
+        }
+        State::Starting { .. } | State::Stopping { .. } | State::Deleting => {
+            return Err(not_running(format!("vm {name} is {}", record.state.label())));
+        }
+    }
+    let run = d.store.get::<Run>(record.id)?;
+    let run =
+        run.ok_or_else(|| not_running(format!("nothing is stored of how vm {name} runs; restart it")))?;
+    Ok((record, machine::channel(&run)))
+}

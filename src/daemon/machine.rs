@@ -1,0 +1,237 @@
+//! From a VM's record to what a VMM runs: which kernel, which drives, which words, and everything on disk for it.
+
+use std::fs::{File, OpenOptions};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use std::time::Duration;
+
+use crate::daemon::fault::Fault;
+use crate::daemon::op::Op;
+use crate::daemon::{Daemon, initramfs, kernels, sparse};
+use crate::host::files::{create_private_dir, remove_tree_if_present};
+use crate::host::undo::Undo;
+use crate::kernel::record::KernelRecord;
+use crate::proto::agent::READY_PORT;
+use crate::proto::api::Code;
+use crate::store::record::{Reach, Run};
+use crate::vm::boot::{Boot, Net, Root, systemd_words};
+use crate::vm::record::VmRecord;
+use crate::vm::size::Mib;
+use crate::vmm::channel::Listener;
+use crate::vmm::choose::{self, Chosen};
+use crate::vmm::{Accel, Channel, Drive, Machine, Nic, Plan};
+
+/// The guest's serial console, in the VM's directory.
+pub const CONSOLE: &str = "console.log";
+/// What the VMM and its vsock device say.
+pub const VMM_LOG: &str = "vmm.log";
+/// What the guest has written, as a device-mapper snapshot keeps it.
+pub const COW: &str = "cow";
+/// The VM's own copy of its image, where its kernel cannot build snapshots.
+pub const COPY: &str = "disk.ext4";
+
+/// A machine that only has to be launched.
+pub struct Ready {
+    pub plan: Plan,
+    pub run: Run,
+    /// Where the guest will say that it is up.
+    pub listener: Listener,
+    /// How long that may take.
+    pub patience: Duration,
+}
+
+/// Chooses what runs the VM and prepares it all on disk. Nothing is left behind on an error.
+pub fn prepare(d: &Daemon, record: &VmRecord, op: &Op) -> Result<Ready, Fault> {
+    let chosen = choose(d, record)?;
+    let vmm = chosen.vmm();
+    let kernel = kernels::for_start(d, record.kernel.as_deref())?;
+    let image = d.dirs.image_file(&record.image);
+    let initrd = initramfs::ensure(&d.dirs, &kernel.name, op)?;
+    let failed = |what: &'static str| move |e: std::io::Error| Fault::failed(format!("cannot {what}"), &e);
+    let planned = |e| Fault::failed("cannot run it", &e);
+
+    let mut undo = Undo::default();
+    let sockets = d.dirs.vm_sockets(record.id);
+    remove_tree_if_present(&sockets).map_err(failed("remove old sockets"))?;
+    create_private_dir(&sockets).map_err(failed("make the directory for sockets"))?;
+    undo.push(format!("directory {}", sockets.display()), {
+        let sockets = sockets.clone();
+        move || remove_tree_if_present(&sockets)
+    });
+    let cid = record.id.cid();
+    let channel = vmm.channel(&sockets, cid).map_err(planned)?;
+    let listener = channel.listen(READY_PORT).map_err(failed("listen for the guest"))?;
+
+    let directory = d.dirs.vm(record.id);
+    let (root, drives) = drives(d, record, &kernel, &image, &directory)?;
+    // Each run has its own: the console of the one before would be taken for this one's.
+    for log in [CONSOLE, VMM_LOG] {
+        fresh(&directory.join(log)).map_err(failed("make the logs"))?;
+    }
+    let net = record.spec.nat.then(user_network);
+    let boot = Boot {
+        id: record.id,
+        name: record.name.clone(),
+        root,
+        modules: kernel.modules.then(|| device(drives.len() - 1)),
+        net: net.clone(),
+        ready_port: listener.port(),
+        halt: vmm.halt(),
+    };
+    let machine = Machine {
+        vcpu: record.spec.vcpu,
+        memory: record.spec.memory,
+        kernel: d.dirs.kernel(&kernel.name).join("vmlinux"),
+        initrd,
+        words: format!("{boot} {}", systemd_words(record.id)),
+        drives,
+        cid,
+        nic: net.as_ref().map(|_| Nic::User),
+        sockets,
+        console_log: directory.join(CONSOLE),
+        vmm_log: directory.join(VMM_LOG),
+    };
+    let plan = vmm.plan(&machine).map_err(planned)?;
+    plan.prepare().map_err(failed("write the VMM's files"))?;
+    undo.commit();
+    log::debug!("{op} vm {}: {:?}", record.name, plan.vmm.argv);
+    let accel = vmm.accel();
+    let run = Run {
+        vm: record.id,
+        vmm: vmm.kind().name().to_owned(),
+        accel: accel_name(accel).to_owned(),
+        channel: reach(&plan.channel),
+        kernel: kernel.name,
+        address: net.map(|net| net.address.to_string()),
+    };
+    Ok(Ready { plan, run, listener, patience: patience(accel) })
+}
+
+fn choose(d: &Daemon, record: &VmRecord) -> Result<Chosen, Fault> {
+    let env = |name: &str| std::env::var(name).ok();
+    choose::overridden(record.spec.vmm, record.spec.accel, env)
+        .and_then(|(vmm, accel)| choose::find(vmm, accel, d.config.firecracker.as_deref()))
+        .map_err(|e| Fault::new(Code::Failed, crate::daemon::fault::chain(&e)))
+}
+
+/// The drives in the guest's order, and how its root is made of them.
+fn drives(
+    d: &Daemon,
+    record: &VmRecord,
+    kernel: &KernelRecord,
+    image: &Path,
+    directory: &Path,
+) -> Result<(Root, Vec<Drive>), Fault> {
+    let disposable = record.owner.is_some();
+    let read_only = |path| Drive { path, read_only: true, disposable: false };
+    let writable = |path| Drive { path, read_only: false, disposable };
+    let (copy, cow) = (directory.join(COPY), directory.join(COW));
+    let (root, mut drives) = if copy.exists() {
+        (Root::Plain { device: device(0) }, vec![writable(copy)])
+    } else if kernel.snapshot {
+        let root =
+            Root::Snapshot { base: device(0), cow: device(1), sectors: record.spec.disk.bytes() / 512 };
+        (root, vec![read_only(image.to_owned()), writable(cow)])
+    } else {
+        return Err(Fault::new(
+            Code::Conflict,
+            format!(
+                "kernel {} cannot build snapshots (it lacks dm-snapshot), and this VM's disk is one; start it with another kernel, or \
+                 make a new VM",
+                kernel.name
+            ),
+        ));
+    };
+    if kernel.modules {
+        drives.push(read_only(d.dirs.kernel(&kernel.name).join("modules.ext4")));
+    }
+    Ok((root, drives))
+}
+
+/// What the guest calls its drive `n`.
+fn device(n: usize) -> String {
+    format!("vd{}", char::from(b'a' + n as u8))
+}
+
+/// QEMU's user-mode network (QEMU: docs/system/devices/net.rst).
+fn user_network() -> Net {
+    Net {
+        address: [10, 0, 2, 15].into(),
+        prefix: 24,
+        gateway: [10, 0, 2, 2].into(),
+        dns: vec![[10, 0, 2, 3].into()],
+    }
+}
+
+/// An empty file for this user only.
+fn fresh(path: &Path) -> std::io::Result<File> {
+    OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)
+}
+
+/// How long a boot may take: seconds under KVM, and many of them under emulation on a busy machine.
+fn patience(accel: Accel) -> Duration {
+    let asked = std::env::var("BANGER_BOOT_TIMEOUT").ok().and_then(|s| s.parse().ok());
+    let seconds = asked.unwrap_or(match accel {
+        Accel::Kvm => 60,
+        Accel::Tcg => 180,
+    });
+    Duration::from_secs(seconds)
+}
+
+fn accel_name(accel: Accel) -> &'static str {
+    match accel {
+        Accel::Kvm => "kvm",
+        Accel::Tcg => "tcg",
+    }
+}
+
+fn reach(channel: &Channel) -> Reach {
+    match channel {
+        Channel::Hybrid { socket } => Reach::Hybrid(socket.clone()),
+        Channel::Vhost { cid } => Reach::Vhost(*cid),
+    }
+}
+
+/// The way to the guest of a run.
+pub fn channel(run: &Run) -> Channel {
+    match &run.channel {
+        Reach::Hybrid(socket) => Channel::Hybrid { socket: socket.clone() },
+        Reach::Vhost(cid) => Channel::Vhost { cid: *cid },
+    }
+}
+
+/// Makes the disk of a new VM, `size` large, in its directory: sparse, nothing is copied where the kernel builds snapshots.
+pub fn make_disk(directory: &Path, image: &Path, size: Mib, snapshot: bool) -> std::io::Result<()> {
+    if snapshot {
+        return fresh(&directory.join(COW))?.set_len(crate::vm::cow::file_bytes(size.bytes()));
+    }
+    let (from, to) = (File::open(image)?, fresh(&directory.join(COPY))?);
+    sparse::copy(&from, &to)?;
+    to.set_len(size.bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_disk_that_is_a_snapshot_takes_no_room() {
+        use std::os::unix::fs::MetadataExt;
+        let dir = tempfile::tempdir().expect("a directory");
+        make_disk(dir.path(), Path::new("/nonexistent"), Mib(8192), true).expect("makes it");
+        let meta = std::fs::metadata(dir.path().join(COW)).expect("stats");
+        assert!(meta.len() > 8 << 30);
+        assert_eq!(meta.blocks(), 0);
+    }
+
+    #[test]
+    fn a_disk_that_is_a_copy_has_the_images_bytes_and_the_disks_size() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let image = dir.path().join("image");
+        std::fs::write(&image, b"the image").expect("writes");
+        make_disk(dir.path(), &image, Mib(4), false).expect("makes it");
+        let copy = std::fs::read(dir.path().join(COPY)).expect("reads");
+        assert_eq!(copy.len(), 4 << 20);
+        assert!(copy.starts_with(b"the image\0\0"));
+    }
+}

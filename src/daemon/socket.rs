@@ -1,0 +1,297 @@
+//! The daemon's socket: who may connect, and one request per connection.
+//!
+//! The socket is in a directory of mode 0700 and has mode 0600; the peer's uid is checked all the same, since a descriptor can
+//! be passed on. The lock file beside it, not the socket, says whether a daemon runs: whoever holds it may replace the socket.
+
+use std::fmt;
+use std::fs::{File, Permissions};
+use std::io::{self, IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::net::{
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
+    SendFlags, recvmsg, sendmsg,
+};
+use rustix::process::geteuid;
+use smol::{Async, Timer, future};
+
+use crate::host::dirs::Dirs;
+use crate::host::files;
+use crate::proto::api::{MAX_REQUEST, Reply};
+
+/// How long a client may take to say what it wants.
+pub const REQUEST_DEADLINE: Duration = Duration::from_secs(5);
+/// How long a client may take to read one line.
+const REPLY_DEADLINE: Duration = Duration::from_secs(20);
+
+/// Why there is no socket.
+#[derive(Debug)]
+pub enum SocketError {
+    /// Another bangerd holds the lock.
+    Running {
+        socket: PathBuf,
+    },
+    /// The directory or the socket belongs to someone else.
+    Foreign {
+        path: PathBuf,
+        uid: u32,
+    },
+    /// Something is where the directory or the socket should be.
+    InTheWay {
+        path: PathBuf,
+        want: &'static str,
+    },
+    Io {
+        what: &'static str,
+        path: PathBuf,
+        source: io::Error,
+    },
+}
+
+/// The listening socket, and the lock that makes it ours.
+#[derive(Debug)]
+pub struct Endpoint {
+    pub listener: Async<UnixListener>,
+    _lock: File,
+}
+
+/// Opens the daemon's socket.
+pub fn listen(dirs: &Dirs) -> Result<Endpoint, SocketError> {
+    let socket = dirs.socket();
+    own_directory(&dirs.runtime)?;
+    let lock_path = dirs.runtime.join("bangerd.lock");
+    let lock = files::try_lock(&lock_path)
+        .map_err(|source| SocketError::Io { what: "lock", path: lock_path, source })?
+        .ok_or_else(|| SocketError::Running { socket: socket.clone() })?;
+    remove_stale(&socket)?;
+    let io = |what| {
+        let path = socket.clone();
+        move |source| SocketError::Io { what, path, source }
+    };
+    let listener = UnixListener::bind(&socket).map_err(io("bind"))?;
+    std::fs::set_permissions(&socket, Permissions::from_mode(0o600)).map_err(io("set the mode of"))?;
+    let listener = Async::new(listener).map_err(io("listen on"))?;
+    Ok(Endpoint { listener, _lock: lock })
+}
+
+/// Makes `dir`, or checks that it is a directory of ours that nobody else may enter.
+pub fn own_directory(dir: &Path) -> Result<(), SocketError> {
+    let io = |what| move |source| SocketError::Io { what, path: dir.to_owned(), source };
+    files::create_private_dir(dir).map_err(io("create"))?;
+    let meta = std::fs::symlink_metadata(dir).map_err(io("look at"))?;
+    match () {
+        () if !meta.is_dir() => Err(SocketError::InTheWay { path: dir.to_owned(), want: "directory" }),
+        () if meta.uid() != geteuid().as_raw() => {
+            Err(SocketError::Foreign { path: dir.to_owned(), uid: meta.uid() })
+        }
+        () if meta.mode() & 0o077 != 0 => {
+            std::fs::set_permissions(dir, Permissions::from_mode(0o700)).map_err(io("set the mode of"))
+        }
+        () => Ok(()),
+    }
+}
+
+fn remove_stale(socket: &Path) -> Result<(), SocketError> {
+    let io = |what| move |source| SocketError::Io { what, path: socket.to_owned(), source };
+    let meta = match std::fs::symlink_metadata(socket) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+        other => other.map_err(io("look at"))?,
+    };
+    match () {
+        () if meta.uid() != geteuid().as_raw() => {
+            Err(SocketError::Foreign { path: socket.to_owned(), uid: meta.uid() })
+        }
+        () if !meta.file_type().is_socket() => {
+            Err(SocketError::InTheWay { path: socket.to_owned(), want: "socket" })
+        }
+        () => std::fs::remove_file(socket).map_err(io("remove the stale socket")),
+    }
+}
+
+/// The process at the other end, as the kernel knew it when it connected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Peer {
+    pub pid: u32,
+    pub uid: u32,
+}
+
+/// One client.
+pub struct Client {
+    stream: Async<UnixStream>,
+}
+
+/// Why there is no request to act upon.
+#[derive(Debug)]
+pub enum NoRequest {
+    /// Nothing more can be said to this client.
+    Gone,
+    /// A sentence for it.
+    Refused(String),
+}
+
+/// What a client asked, and the descriptor that came with it.
+pub struct Asked {
+    pub line: Vec<u8>,
+    pub fd: Option<OwnedFd>,
+}
+
+impl Client {
+    pub fn new(stream: Async<UnixStream>) -> Self {
+        Self { stream }
+    }
+
+    pub fn peer(&self) -> io::Result<Peer> {
+        let cred = rustix::net::sockopt::socket_peercred(&self.stream)?;
+        Ok(Peer { pid: cred.pid.as_raw_nonzero().get() as u32, uid: cred.uid.as_raw() })
+    }
+
+    /// Reads the request line, within [`REQUEST_DEADLINE`].
+    pub async fn request(&self) -> Result<Asked, NoRequest> {
+        let deadline = async {
+            Timer::after(REQUEST_DEADLINE).await;
+            Err(NoRequest::Refused(format!(
+                "no whole request came within {} seconds",
+                REQUEST_DEADLINE.as_secs()
+            )))
+        };
+        future::or(self.read_line(), deadline).await
+    }
+
+    async fn read_line(&self) -> Result<Asked, NoRequest> {
+        let mut asked = Asked { line: Vec::new(), fd: None };
+        loop {
+            let piece = self.stream.read_with(|s| receive(s.as_fd())).await.map_err(|_| NoRequest::Gone)?;
+            let (bytes, fd) = piece;
+            asked.fd = asked.fd.or(fd);
+            if bytes.is_empty() {
+                return Err(NoRequest::Gone);
+            }
+            let newline = bytes.iter().position(|b| *b == b'\n');
+            asked.line.extend_from_slice(&bytes[..newline.unwrap_or(bytes.len())]);
+            match newline {
+                _ if asked.line.len() >= MAX_REQUEST => {
+                    return Err(NoRequest::Refused(format!(
+                        "the request is too long; {MAX_REQUEST} bytes are allowed"
+                    )));
+                }
+                Some(end) if end + 1 != bytes.len() => {
+                    return Err(NoRequest::Refused(
+                        "more than one line came; a connection carries one request".to_owned(),
+                    ));
+                }
+                Some(_) => return Ok(asked),
+                None => {}
+            }
+        }
+    }
+
+    /// Writes one reply line, `fd` with its first bytes.
+    ///
+    /// # Errors
+    /// The socket's; `TimedOut` for a client that does not read.
+    pub async fn reply(&self, reply: &Reply, fd: Option<BorrowedFd<'_>>) -> io::Result<()> {
+        let mut line = serde_json::to_vec(reply)?;
+        line.push(b'\n');
+        let write = async {
+            let mut fd = fd;
+            let mut rest = &line[..];
+            while !rest.is_empty() {
+                let sent = self.stream.write_with(|s| send(s.as_fd(), rest, fd)).await?;
+                fd = None;
+                rest = &rest[sent..];
+            }
+            Ok(())
+        };
+        let deadline = async {
+            Timer::after(REPLY_DEADLINE).await;
+            Err(io::ErrorKind::TimedOut.into())
+        };
+        future::or(write, deadline).await
+    }
+
+    /// Returns when the client has closed its end.
+    pub async fn hung_up(&self) {
+        loop {
+            if self.stream.readable().await.is_err() {
+                return;
+            }
+            let mut byte = [0];
+            match rustix::net::recv(&self.stream, &mut byte, RecvFlags::DONTWAIT) {
+                Ok((0, _)) if closed(self.stream.as_fd()) => return,
+                // It has only shut down its writing half, and still listens. There is nothing more to notice
+                // without asking again and again; writing to it will tell.
+                Ok((0, _)) => return future::pending().await,
+                Ok(_) | Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => {}
+                Err(_) => return,
+            }
+        }
+    }
+}
+
+/// Whether both directions are shut (poll(2), POLLHUP).
+fn closed(fd: BorrowedFd<'_>) -> bool {
+    let mut fds = [PollFd::new(&fd, PollFlags::empty())];
+    match poll(&mut fds, Some(&Timespec::default())) {
+        Ok(_) => fds[0].revents().intersects(PollFlags::HUP | PollFlags::ERR),
+        Err(_) => true,
+    }
+}
+
+/// Reads what is there, and at most one descriptor; any more of them are closed.
+fn receive(socket: BorrowedFd<'_>) -> io::Result<(Vec<u8>, Option<OwnedFd>)> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut control = RecvAncillaryBuffer::new(&mut space);
+    let mut bytes = vec![0; 16 << 10];
+    let received =
+        recvmsg(socket, &mut [IoSliceMut::new(&mut bytes)], &mut control, RecvFlags::CMSG_CLOEXEC)?;
+    bytes.truncate(received.bytes);
+    let mut fd = None;
+    for message in control.drain() {
+        if let RecvAncillaryMessage::ScmRights(fds) = message {
+            fd = fds.into_iter().next().or(fd);
+        }
+    }
+    Ok((bytes, fd))
+}
+
+fn send(socket: BorrowedFd<'_>, bytes: &[u8], fd: Option<BorrowedFd<'_>>) -> io::Result<usize> {
+    let fds: Vec<BorrowedFd<'_>> = fd.into_iter().collect();
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    if !fds.is_empty() && !control.push(SendAncillaryMessage::ScmRights(&fds)) {
+        return Err(io::Error::other("no room for a descriptor"));
+    }
+    Ok(sendmsg(socket, &[IoSlice::new(bytes)], &mut control, SendFlags::NOSIGNAL)?)
+}
+
+impl fmt::Display for SocketError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Running { socket } => {
+                write!(f, "another bangerd is running already, at {}", socket.display())
+            }
+            Self::Foreign { path, uid } => write!(
+                f,
+                "{} belongs to the user with uid {uid}, not to you; remove it, or set BANGER_ROOT or XDG_RUNTIME_DIR to a directory of yours",
+                path.display()
+            ),
+            Self::InTheWay { path, want } => write!(f, "{} is no {want}; remove it", path.display()),
+            Self::Io { what, path, .. } => write!(f, "cannot {what} {}", path.display()),
+        }
+    }
+}
+
+impl std::error::Error for SocketError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Running { .. } | Self::Foreign { .. } | Self::InTheWay { .. } => None,
+            Self::Io { source, .. } => Some(source),
+        }
+    }
+}

@@ -1,0 +1,92 @@
+//! Stopping a VM: the guest is asked, given time, then ended. Its vsock device goes after it.
+
+use std::time::Duration;
+
+use smol::future;
+
+use crate::daemon::agent;
+use crate::daemon::driver::Driver;
+use crate::daemon::fault::Fault;
+use crate::daemon::machine::channel;
+use crate::daemon::op::Op;
+use crate::daemon::orders::What;
+use crate::daemon::{blocking, exit};
+use crate::host::files::remove_tree_if_present;
+use crate::host::progress::Progress;
+use crate::proto::agent::Request;
+use crate::proto::api::Code;
+use crate::store::record::Run;
+use crate::vm::state::{Event, State};
+
+/// How long a guest may take to end once it was asked.
+const GRACE: Duration = Duration::from_secs(10);
+/// How long its agent may take to take note.
+const ASKING: Duration = Duration::from_secs(5);
+
+/// Stops the VM, `force` without asking the guest. Nothing happens to one that does not run.
+pub async fn stop(driver: &mut Driver, op: &Op, force: bool) -> Result<(), Fault> {
+    let was_running = matches!(driver.record.state, State::Running { .. });
+    driver.enter(op, Event::Stop, None).await?;
+    if driver.record.state.processes().is_none() {
+        return Ok(());
+    }
+    op.stage(&format!("stopping {}", driver.record.name));
+    // A guest that has not come up has no agent to ask.
+    if !force && was_running && !ask(driver, op).await {
+        op.note(&format!("{} did not stop by itself and was ended", driver.record.name));
+    }
+    end_processes(driver).await;
+    driver.note(op, Event::Exited).await;
+    Ok(())
+}
+
+/// Asks the guest to turn itself off; whether it has.
+async fn ask(driver: &mut Driver, op: &Op) -> bool {
+    let id = driver.record.id;
+    let asked = blocking(&driver.d, move |d| -> Result<(), Fault> {
+        let run = d.store.get::<Run>(id)?;
+        let run = run.ok_or_else(|| Fault::new(Code::Failed, "nothing is stored of how it runs"))?;
+        agent::ask(&channel(&run), &Request::PowerOff, ASKING)?;
+        Ok(())
+    });
+    if let Err(fault) = asked.await {
+        log::warn!("{op} vm {}: {}; it is ended", driver.record.name, fault.message);
+        return false;
+    }
+    let Some(vmm) = driver.vmm.take() else { return true };
+    let ended = vmm.ended_within(GRACE);
+    // Whoever loses patience says `vm kill`.
+    let hurried = async {
+        driver.interrupted(|what| matches!(what, What::Stop { force: true } | What::Delete)).await;
+        false
+    };
+    let ended = future::or(ended, hurried).await;
+    driver.vmm = Some(vmm);
+    ended
+}
+
+/// Kills whatever of the VM's processes is left, the VMM first, and removes its sockets.
+pub async fn end_processes(driver: &mut Driver) {
+    if let Some(vmm) = driver.vmm.take() {
+        vmm.kill().await;
+    }
+    if let Some(processes) = driver.record.state.processes() {
+        exit::end(processes.vmm).await;
+        if let Some(vsock) = processes.vsock {
+            exit::end(vsock).await;
+        }
+    }
+    let (id, name) = (driver.record.id, driver.record.name.clone());
+    blocking(&driver.d, move |d| {
+        if let Err(e) = remove_tree_if_present(&d.dirs.vm_sockets(id)) {
+            log::error!("vm {name}: cannot remove its sockets: {e}");
+        }
+    })
+    .await;
+}
+
+/// The VMM's process has ended without an order: the guest was turned off from inside, or the VMM crashed or was killed.
+pub async fn ended_by_itself(driver: &mut Driver) {
+    end_processes(driver).await;
+    driver.note(&Op::own(), Event::Exited).await;
+}

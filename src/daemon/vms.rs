@@ -1,0 +1,297 @@
+//! The VMs: finding one, making one, and handing orders to its driver.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::panic::AssertUnwindSafe;
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use smol::Task;
+use smol::channel::{Sender, unbounded};
+use smol::future::FutureExt;
+
+use crate::daemon::driver::Driver;
+use crate::daemon::fault::{Fault, chain};
+use crate::daemon::op::{self, Op};
+use crate::daemon::orders::{Inbox, Order, What};
+use crate::daemon::{Daemon, Shared, blocking, images, kernels, machine, now};
+use crate::host::files::{create_private_dir, remove_tree_if_present};
+use crate::host::progress::Progress;
+use crate::host::undo::Undo;
+use crate::host::{facts, process};
+use crate::image::record::ImageRecord;
+use crate::kernel::record::KernelRecord;
+use crate::proto::api::{Code, RunningOn, VmCreate, VmView};
+use crate::store::Changes;
+use crate::store::record::Run;
+use crate::vm::id::VmId;
+use crate::vm::lookup::{self, Candidate};
+use crate::vm::name::VmName;
+use crate::vm::record::VmRecord;
+use crate::vm::size::Mib;
+use crate::vm::state::State;
+
+/// The drivers, and the names that are promised to VMs in the making.
+#[derive(Default)]
+pub struct Vms {
+    drivers: Mutex<BTreeMap<VmId, Handle>>,
+    reserved: Mutex<BTreeSet<VmName>>,
+}
+
+/// Dropping it cancels the driver.
+struct Handle {
+    orders: Sender<Order>,
+    _driver: Task<()>,
+}
+
+impl Vms {
+    fn drivers(&self) -> MutexGuard<'_, BTreeMap<VmId, Handle>> {
+        self.drivers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn reserved(&self) -> MutexGuard<'_, BTreeSet<VmName>> {
+        self.reserved.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Lets a driver work on this VM from now on.
+    pub fn adopt(&self, d: &Shared, record: VmRecord) {
+        let (orders, inbox) = unbounded();
+        let id = record.id;
+        let driver = Driver::new(Arc::clone(d), record, Inbox::new(inbox));
+        let again = Arc::clone(d);
+        let driver = async move {
+            // A mistake of ours must not leave the VM without a driver: another one goes on from what is stored.
+            if AssertUnwindSafe(driver.drive()).catch_unwind().await.is_err() {
+                log::error!("vm {id}: its driver panicked");
+                again.vms.forget(id);
+                match again.store.get::<VmRecord>(id) {
+                    Ok(Some(record)) => again.vms.adopt(&again, record),
+                    Ok(None) => {}
+                    Err(e) => log::error!("vm {id}: {}", chain(&e)),
+                }
+            }
+        };
+        // None: the daemon ends, and the next one adopts it.
+        if let Some(task) = d.spawn(driver) {
+            self.drivers().insert(id, Handle { orders, _driver: task });
+        }
+    }
+
+    /// The VM is gone; its driver calls this last.
+    pub fn forget(&self, id: VmId) {
+        let handle = self.drivers().remove(&id);
+        // Dropped outside of the lock: this cancels the very task that is running, at its next await, of which it has none.
+        drop(handle);
+    }
+
+    /// Orders the VM `id` to do something without waiting for it.
+    pub fn order(&self, id: VmId, order: Order) -> Result<(), Order> {
+        match self.drivers().get(&id) {
+            Some(handle) => handle.orders.try_send(order).map_err(|e| e.into_inner()),
+            None => Err(order),
+        }
+    }
+}
+
+/// All VMs, by name.
+pub fn list(d: &Daemon) -> Result<Vec<VmView>, Fault> {
+    let runs = d.store.all::<Run>()?;
+    let mut records = d.store.all::<VmRecord>()?;
+    records.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(records
+        .into_iter()
+        .map(|record| {
+            let run = runs.iter().find(|run| run.vm == record.id);
+            view(d, record, run)
+        })
+        .collect())
+}
+
+pub fn show(d: &Daemon, typed: &str) -> Result<VmView, Fault> {
+    let record = find(d, typed)?;
+    let run = d.store.get::<Run>(record.id)?;
+    Ok(view(d, record, run.as_ref()))
+}
+
+fn view(d: &Daemon, record: VmRecord, run: Option<&Run>) -> VmView {
+    VmView {
+        directory: d.dirs.vm(record.id).display().to_string(),
+        address: run.and_then(|run| run.address.clone()),
+        running_on: run.map(|run| RunningOn { vmm: run.vmm.clone(), accel: run.accel.clone() }),
+        record,
+    }
+}
+
+/// The VM that `typed` means.
+pub fn find(d: &Daemon, typed: &str) -> Result<VmRecord, Fault> {
+    let mut records = d.store.all::<VmRecord>()?;
+    let keys: Vec<([String; 1], String)> =
+        records.iter().map(|r| ([r.name.to_string()], r.id.to_string())).collect();
+    let candidates: Vec<Candidate<'_>> = keys.iter().map(|(names, id)| Candidate { names, id }).collect();
+    let index = lookup::find("VM", typed, &candidates)?;
+    Ok(records.swap_remove(index))
+}
+
+/// Orders the VM that `typed` means to do something, and waits until it is done.
+pub async fn order(d: &Shared, op: &Op, typed: &str, what: What) -> Result<VmId, Fault> {
+    let record = find(d, typed)?;
+    let (order, done) = Order::new(what, op);
+    let gone = || Fault::new(Code::NotFound, format!("vm {} is gone", record.name));
+    d.vms.order(record.id, order).map_err(|_| gone())?;
+    // Its driver ends without an answer when an order before this one has deleted the VM.
+    done.recv().await.map_err(|_| gone())??;
+    Ok(record.id)
+}
+
+/// A name that is promised to one VM in the making, and free again when this is dropped.
+struct Reserved {
+    d: Shared,
+    name: VmName,
+}
+
+impl Drop for Reserved {
+    fn drop(&mut self) {
+        self.d.vms.reserved().remove(&self.name);
+    }
+}
+
+/// Reserves the wished name, or an automatic one.
+fn reserve(d: &Shared, wished: Option<VmName>) -> Result<Reserved, Fault> {
+    let mut reserved = d.vms.reserved();
+    let records = d.store.all::<VmRecord>()?;
+    let holder = |name: &VmName| records.iter().find(|r| r.name == *name);
+    let name = match wished {
+        None => VmName::pick(op::random(), |name| reserved.contains(name) || holder(name).is_some())
+            .ok_or_else(|| {
+                Fault::new(Code::Conflict, "all automatic names are taken; give one with --name")
+            })?,
+        Some(name) => {
+            if let Some(holder) = holder(&name) {
+                return Err(Fault::new(
+                    Code::Conflict,
+                    format!(
+                        "there is a VM {name} already ({}); take another name, or delete it with `banger vm delete {name}`",
+                        holder.id
+                    ),
+                ));
+            }
+            if reserved.contains(&name) {
+                return Err(Fault::new(
+                    Code::Conflict,
+                    format!("a VM {name} is being made already; take another name"),
+                ));
+            }
+            name
+        }
+    };
+    reserved.insert(name.clone());
+    Ok(Reserved { d: Arc::clone(d), name })
+}
+
+/// Makes a VM, and starts it where that was asked for.
+pub async fn create(d: &Shared, op: &Op, wanted: VmCreate) -> Result<VmView, Fault> {
+    let name = reserve(d, wanted.name.clone())?;
+    let owner = if wanted.ephemeral { Some(owner(op)?) } else { None };
+    // Before an image is pulled for minutes.
+    let kernel = kernels::wanted(d, wanted.kernel.as_deref())?;
+    let (image, image_name) = images::wanted(d, op, wanted.image.as_deref()).await?;
+    if op.cancelled() {
+        return Err(Fault::new(Code::Failed, "cancelled"));
+    }
+    let start = wanted.start;
+    let record = blocking(d, move |d| {
+        let record = settle(d, wanted, name.name.clone(), &image, image_name, &kernel, owner)?;
+        make(d, &record, &image, &kernel)?;
+        drop(name);
+        Ok::<_, Fault>(record)
+    })
+    .await?;
+    let (id, name) = (record.id, record.name.clone());
+    log::info!("{op} vm {name}: created ({id}, {})", record.spec);
+    d.vms.adopt(d, record);
+    if start {
+        order(d, op, &id.to_string(), What::Start).await?;
+    }
+    show(d, &id.to_string())
+}
+
+/// The client's process, for whose lifetime the VM is to exist.
+fn owner(op: &Op) -> Result<crate::vm::state::Process, Fault> {
+    let gone = || Fault::new(Code::Failed, "the client has gone");
+    let observed = process::observe(op.client().ok_or_else(gone)?);
+    observed.map_err(|e| Fault::failed("cannot look at the client", &e))?.ok_or_else(gone)
+}
+
+fn settle(
+    d: &Daemon,
+    wanted: VmCreate,
+    name: VmName,
+    image: &ImageRecord,
+    image_name: String,
+    kernel: &KernelRecord,
+    owner: Option<crate::vm::state::Process>,
+) -> Result<VmRecord, Fault> {
+    if image.arch != kernel.arch {
+        return Err(Fault::new(
+            Code::BadRequest,
+            format!(
+                "image {image_name} is for {} and kernel {} for {}; take one of each for the same architecture",
+                image.arch, kernel.name, kernel.arch
+            ),
+        ));
+    }
+    let host = facts::read(&d.dirs.state).map_err(|e| Fault::failed("cannot look at the host", &e))?;
+    let wish = d.config.vm_defaults.fill(wanted.wish);
+    let spec = wish
+        .settle(&host, Mib::holding(image.bytes))
+        .map_err(|e| Fault::new(Code::BadRequest, e.to_string()))?;
+    Ok(VmRecord {
+        id: VmId::from_random(op::random()),
+        name,
+        image: image.id.clone(),
+        image_name,
+        kernel: wanted.kernel.map(|_| kernel.name.clone()),
+        spec,
+        state: State::Stopped,
+        created_at: now(),
+        started_at: None,
+        owner,
+    })
+}
+
+/// Stores the record, then makes the directory and the disk. Nothing is left of either on an error.
+fn make(d: &Shared, record: &VmRecord, image: &ImageRecord, kernel: &KernelRecord) -> Result<(), Fault> {
+    let mut undo = Undo::default();
+    {
+        // Neither may be deleted between the look and the record that needs it.
+        let _ledger = d.ledger();
+        if d.store.get::<ImageRecord>(&image.id)?.is_none() {
+            return Err(Fault::new(
+                Code::Conflict,
+                format!("image {} was deleted meanwhile", record.image_name),
+            ));
+        }
+        if record.kernel.is_some() && d.store.get::<KernelRecord>(&kernel.name)?.is_none() {
+            return Err(Fault::new(Code::Conflict, format!("kernel {} was deleted meanwhile", kernel.name)));
+        }
+        d.store.apply(Changes::new().put(record))?;
+    }
+    undo.push(format!("record of vm {}", record.name), {
+        let (d, id) = (Arc::clone(d), record.id);
+        move || d.store.apply(Changes::new().remove::<VmRecord>(id)).map_err(std::io::Error::other)
+    });
+    let directory = d.dirs.vm(record.id);
+    let cannot = |e: std::io::Error| Fault::failed(format!("cannot make the disk of vm {}", record.name), &e);
+    create_private_dir(&directory).map_err(cannot)?;
+    undo.push(format!("directory {}", directory.display()), {
+        let directory = directory.clone();
+        move || remove_tree_if_present(&directory)
+    });
+    let file = d.dirs.image_file(&image.id);
+    disk(&directory, &file, record, kernel).map_err(cannot)?;
+    undo.commit();
+    Ok(())
+}
+
+fn disk(directory: &Path, image: &Path, record: &VmRecord, kernel: &KernelRecord) -> std::io::Result<()> {
+    machine::make_disk(directory, image, record.spec.disk, kernel.snapshot)
+}
