@@ -110,7 +110,9 @@ pub fn write(tree: &Tree, spool: &Spool, out: &Path, progress: &dyn Progress) ->
     let uuid = uuid(tree);
     let (inodes, journal) = (room.inodes.to_string(), format!("size={JOURNAL_MIB}"));
     let extended = format!(
-        "lazy_itable_init=1,lazy_journal_init=1,nodiscard,root_owner=0:0,hash_seed={uuid},resize={}",
+        "lazy_itable_init=1,lazy_journal_init=1,nodiscard,root_owner={}:{},hash_seed={uuid},resize={}",
+        tree.get(InodeId::ROOT).meta.uid,
+        tree.get(InodeId::ROOT).meta.gid,
         GROWS_TO / BLOCK
     );
     let time = newest(tree).to_string();

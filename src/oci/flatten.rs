@@ -12,6 +12,7 @@ use std::path::Path;
 use crate::ext4::spool::Spool;
 use crate::ext4::tree::{Content, Inode, InodeId, Kind, Meta, Piece, Tree};
 use crate::host::progress::Progress;
+use crate::image::platform::elf_architecture;
 use crate::image::whiteout;
 use crate::oci::error::LayerError;
 use crate::oci::path::{MAX_DEPTH, normalise};
@@ -25,6 +26,19 @@ const MAX_METADATA: u64 = 256 << 20;
 const MAX_SYMLINKS: u32 = 40;
 /// ext4's own (ext4(5)).
 const MAX_HARD_LINKS: u32 = 65_000;
+
+/// Programs that a root file system has, one or another.
+const PROGRAMS: [&str; 8] = [
+    "sbin/init",
+    "bin/sh",
+    "bin/busybox",
+    "usr/bin/env",
+    "usr/bin/dash",
+    "usr/bin/bash",
+    "usr/lib/systemd/systemd",
+    "init",
+];
+const NO_DIRECTORY: Why = "lies below something that is no directory";
 
 /// Layers being applied.
 pub struct Flattening<'a> {
@@ -91,9 +105,22 @@ impl<'a> Flattening<'a> {
         Ok(())
     }
 
-    /// The architecture that the programs in it are for, where a well-known one is there.
-    pub fn architecture(&self) -> Option<&'static str> {
-        crate::oci::archive::root_architecture(&self.tree, &self.spool)
+    /// The architecture of the first well-known program that is there; None: there is none of them. A root file system
+    /// says nowhere what machine it is for, but its programs do.
+    pub fn architecture(&mut self) -> Option<&'static str> {
+        PROGRAMS.iter().find_map(|path| {
+            let names: Vec<&[u8]> = path.split('/').map(str::as_bytes).collect();
+            // A path that leads nowhere is a program that is not there.
+            let program = self.walk(&names, false).ok()??;
+            let Kind::File(content) = &self.tree.get(program).kind else {
+                return None;
+            };
+            let mut head = [0; 20];
+            let first = content.pieces.first().filter(|p| p.at == 0 && p.len >= head.len() as u64)?;
+            // A spool that cannot be read is an error when the file is written out.
+            let n = self.spool.read(&mut head, first.offset).ok()?;
+            elf_architecture(&head[..n])
+        })
     }
 
     fn count(&mut self, entry: &Entry) -> Result<(), LayerError> {
@@ -195,14 +222,24 @@ impl<'a> Flattening<'a> {
         Ok(target)
     }
 
-    /// Walks from the root along `names`, through symlinks, and returns the directory there. What is missing is made, if
-    /// `make` says so; else there is none.
+    /// The directory at `names`; what is missing on the way is made, if `make` says so, else there is none.
     fn directory(&mut self, names: &[&[u8]], make: bool) -> Result<Option<InodeId>, Why> {
+        match self.walk(names, make)? {
+            Some(id) if !self.tree.is_directory(id) => Err(NO_DIRECTORY),
+            found => Ok(found),
+        }
+    }
+
+    /// Walks from the root along `names`, through symlinks, the last one too, and returns what is there.
+    fn walk(&mut self, names: &[&[u8]], make: bool) -> Result<Option<InodeId>, Why> {
         let mut stack = vec![InodeId::ROOT];
         let mut todo: Vec<Vec<u8>> = names.iter().rev().map(|n| n.to_vec()).collect();
         let mut symlinks = 0;
         while let Some(name) = todo.pop() {
             let here = stack.last().copied().unwrap_or(InodeId::ROOT);
+            if !self.tree.is_directory(here) {
+                return Err(NO_DIRECTORY);
+            }
             if name == b".." {
                 // The root's parent is the root.
                 stack.truncate(stack.len().saturating_sub(1).max(1));
@@ -210,30 +247,28 @@ impl<'a> Flattening<'a> {
             }
             let next = match self.tree.lookup(here, &name) {
                 None if !make => return Ok(None),
+                None if name.len() > 255 => {
+                    return Err("leads through a symlink to a name longer than 255 bytes");
+                }
                 None => {
                     let meta = Meta { mode: 0o755, ..Meta::default() };
                     let made = Inode { meta, kind: Kind::Directory(BTreeMap::new()) };
-                    if name.len() > 255 {
-                        return Err("leads through a symlink to a name longer than 255 bytes");
-                    }
                     self.tree.insert(here, &name, made, self.layer)
                 }
                 Some(id) => id,
             };
-            match &self.tree.get(next).kind {
-                Kind::Directory(_) => stack.push(next),
-                Kind::Symlink(target) => {
-                    symlinks += 1;
-                    if symlinks > MAX_SYMLINKS {
-                        return Err("leads through too many symlinks");
-                    }
-                    if target.starts_with(b"/") {
-                        stack.truncate(1);
-                    }
-                    let parts = target.split(|b| *b == b'/').filter(|p| !matches!(*p, b"" | b"."));
-                    todo.extend(parts.rev().map(<[u8]>::to_vec));
+            if let Kind::Symlink(target) = &self.tree.get(next).kind {
+                symlinks += 1;
+                if symlinks > MAX_SYMLINKS {
+                    return Err("leads through too many symlinks");
                 }
-                _ => return Err("lies below something that is no directory"),
+                if target.starts_with(b"/") {
+                    stack.truncate(1);
+                }
+                let parts = target.split(|b| *b == b'/').filter(|p| !matches!(*p, b"" | b"."));
+                todo.extend(parts.rev().map(<[u8]>::to_vec));
+            } else {
+                stack.push(next);
             }
             if stack.len() > MAX_DEPTH {
                 return Err("lies deeper than 256 directories");

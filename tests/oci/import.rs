@@ -193,9 +193,9 @@ fn what_is_no_image_is_refused_in_one_sentence() {
     let dir = bench.path("dir");
     fs::create_dir(&dir).expect("makes a directory");
     let good = files(&[("a", &[7; 3000])]);
-    let huge_index = Layout::of(bench.path("huge"), &[good.clone()]);
+    let huge_index = Layout::of(bench.path("huge"), std::slice::from_ref(&good));
     fs::write(huge_index.dir.join("index.json"), vec![b' '; 5 << 20]).expect("writes");
-    let garbage = Layout::of(bench.path("garbage"), &[good.clone()]);
+    let garbage = Layout::of(bench.path("garbage"), std::slice::from_ref(&good));
     fs::write(garbage.dir.join("index.json"), b"{").expect("writes");
     let empty = Layout::new(bench.path("empty-layout"));
     empty.index(&[]);
@@ -228,7 +228,7 @@ fn a_layer_that_is_damaged_is_refused_with_its_digest() {
     let tar = files(&[("data", &data)]);
     let digest = sha256(&gzip(&tar));
     for at in [0, 5, 400, 300_000] {
-        let layout = Layout::of(bench.path(&format!("flip{at}")), &[tar.clone()]);
+        let layout = Layout::of(bench.path(&format!("flip{at}")), std::slice::from_ref(&tar));
         let blob = File::options().read(true).write(true).open(layout.blob_path(&digest)).expect("opens");
         let mut byte = [0];
         blob.read_exact_at(&mut byte, at).expect("reads");
@@ -239,7 +239,7 @@ fn a_layer_that_is_damaged_is_refused_with_its_digest() {
             "{error}"
         );
     }
-    let layout = Layout::of(bench.path("cut"), &[tar.clone()]);
+    let layout = Layout::of(bench.path("cut"), std::slice::from_ref(&tar));
     File::options().write(true).open(layout.blob_path(&digest)).and_then(|f| f.set_len(1000)).expect("cuts");
     let error = bench.import(&layout.dir).expect_err("refused").to_string();
     assert!(error.starts_with(&format!("layer {digest} is damaged: it has 1000 bytes, not ")), "{error}");
@@ -261,13 +261,13 @@ fn a_layer_that_is_not_the_one_the_configuration_means_is_refused() {
     let bench = Bench::new();
     let (tar, other) = (files(&[("a", b"a")]), files(&[("b", b"b")]));
     let layout = Layout::new(bench.path("l"));
-    let manifest = layout.image(ARCH, &[tar.clone()], Some(&[sha256(&other)]));
+    let manifest = layout.image(ARCH, std::slice::from_ref(&tar), Some(&[sha256(&other)]));
     layout.index(&[manifest]);
     let error = bench.import(&layout.dir).expect_err("refused").to_string();
     let (found, want) = (sha256(&tar), sha256(&other));
     assert!(error.contains(&format!("it unpacks to {found}, not to {want}")), "{error}");
     for ids in [vec![], vec![found.clone(), found]] {
-        let manifest = layout.image(ARCH, &[tar.clone()], Some(&ids));
+        let manifest = layout.image(ARCH, std::slice::from_ref(&tar), Some(&ids));
         layout.index(&[manifest]);
         let error = chain(&bench.import(&layout.dir).expect_err("refused"));
         assert!(error.contains("it has 1 layers, but its configuration has"), "{error}");
@@ -384,39 +384,32 @@ fn an_import_that_nobody_waits_for_ends_and_leaves_nothing() {
 }
 
 #[test]
-#[ignore = "needs a mount namespace of its own; run as root: cargo test --test oci -- --ignored full_disk"]
+#[ignore = "needs a mount namespace of its own; as root: cargo test --test oci -- --ignored"]
 fn an_import_on_a_full_disk_leaves_nothing_half_made() {
+    if let Some([scratch, layout]) = child_words() {
+        return on_a_full_disk(Path::new(&scratch), Path::new(&layout));
+    }
     let bench = Bench::new();
     let noise: Vec<u8> =
         (0..6_000_000_u64).map(|n| (n.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56) as u8).collect();
     let layout = Layout::of(bench.path("l"), &[files(&[("noise", &noise)])]);
-    let me = std::env::current_exe().expect("a path");
     // From too little for the spool, over too little for the tree, to too little for the file system.
     for mib in [2, 8, 14] {
-        let script = format!(
-            "mount -t tmpfs -o size={mib}m tmpfs {} && exec {} --ignored --exact import::on_a_full_disk",
-            text(&bench.settings.scratch),
-            text(&me)
-        );
-        let out = Command::new("unshare")
-            .args(["-m", "sh", "-ec", &script])
-            .env("BANGER_TEST_SCRATCH", &bench.settings.scratch)
-            .env("BANGER_TEST_LAYOUT", &layout.dir)
-            .output()
-            .expect("runs");
-        assert!(out.status.success(), "{mib} MiB: {}", String::from_utf8_lossy(&out.stdout));
+        let scratch = text(&bench.settings.scratch);
+        let mount = format!("mount -t tmpfs -o size={mib}m tmpfs {scratch} && exec \"$0\" \"$@\"");
+        let mut unshare = Command::new("unshare");
+        unshare.args(["-m", "sh", "-ec", &mount]);
+        let me = std::env::current_exe().expect("a path");
+        let name = "import::an_import_on_a_full_disk_leaves_nothing_half_made";
+        run_child(unshare.arg(me).arg("--ignored"), name, &[scratch, text(&layout.dir)]);
     }
 }
 
-#[test]
-#[ignore = "run by an_import_on_a_full_disk_leaves_nothing_half_made, in its mount namespace"]
-fn on_a_full_disk() {
+fn on_a_full_disk(scratch: &Path, layout: &Path) {
     let bench = Bench::new();
-    let scratch = std::env::var("BANGER_TEST_SCRATCH").expect("set by the other test");
-    let layout = std::env::var("BANGER_TEST_LAYOUT").expect("set by the other test");
-    let settings = oci::Settings { scratch: scratch.clone().into(), ..bench.settings.clone() };
-    let out = Path::new(&scratch).join("out.ext4");
-    let error = oci::import(Input::Path(layout.into()), &settings, &out, &Silent).expect_err("no room");
+    let settings = oci::Settings { scratch: scratch.to_owned(), ..bench.settings.clone() };
+    let input = Input::Path(layout.to_owned());
+    let error = oci::import(input, &settings, &scratch.join("out.ext4"), &Silent).expect_err("no room");
     assert!(chain(&error).contains("No space left on device"), "{}", chain(&error));
-    assert_eq!(fs::read_dir(&scratch).expect("lists").count(), 0, "after: {}", chain(&error));
+    assert_eq!(fs::read_dir(scratch).expect("lists").count(), 0, "after: {}", chain(&error));
 }

@@ -18,7 +18,7 @@ struct Parts {
 fn parts() -> Parts {
     let bench = Bench::new();
     let tar = files(&[("a", b"a")]);
-    let layout = Layout::of(bench.path("l"), &[tar.clone()]);
+    let layout = Layout::of(bench.path("l"), std::slice::from_ref(&tar));
     let index: serde_json::Value =
         serde_json::from_slice(&std::fs::read(layout.dir.join("index.json")).expect("reads"))
             .expect("parses");

@@ -30,7 +30,7 @@ fn an_image_from_a_registry_is_what_umoci_unpacks_in_every_format() {
         let reference = format!("{}/{name}", registry.address);
         let built = bench.pull(&reference).unwrap_or_else(|e| panic!("{name}: {}", chain(&e)));
         assert_eq!(bench.listing(), want, "{name}");
-        assert_eq!(built.names, [reference.clone()]);
+        assert_eq!(built.names, [reference.as_str()]);
         assert_eq!((built.source, built.arch.as_str()), (reference.clone(), ARCH));
         assert_eq!(built.config.cmd, ["sh"]);
         let digest = built.digest.expect("a digest");
@@ -114,7 +114,7 @@ fn a_blob_that_a_registry_serves_damaged_is_refused_with_its_digest() {
     let registry = Registry::start(&bench);
     let data: Vec<u8> = (0..50_000_u32).flat_map(|n| n.wrapping_mul(2_654_435_761).to_le_bytes()).collect();
     let tar = files(&[("a", &data)]);
-    let layout = Layout::of(bench.path("l"), &[tar.clone()]);
+    let layout = Layout::of(bench.path("l"), std::slice::from_ref(&tar));
     registry.push(&format!("oci:{}", text(&layout.dir)), "app:1", &[]);
     let digest = sha256(&gzip(&tar));
     let hex = digest.trim_start_matches("sha256:");
@@ -166,9 +166,8 @@ fn a_registry_that_wants_a_login_gets_the_one_in_dockers_config() {
     assert!(told.notes.lock().expect("not poisoned")[0].contains("going on anonymously"));
 }
 
-#[test]
-fn a_registry_with_a_private_authority_is_trusted_by_ssl_cert_file_only() {
-    let bench = Bench::new();
+/// A registry that speaks https, with a certificate of an authority of our own: `ca.crt`.
+fn private_registry(bench: &Bench) -> Registry {
     let script = format!(
         "cd {}
          openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=authority -keyout ca.key -out ca.crt \
@@ -179,40 +178,51 @@ fn a_registry_with_a_private_authority_is_trusted_by_ssl_cert_file_only() {
         bench.path("").display()
     );
     run("sh", &["-ec", &script]);
-    let tls = format!(
-        "  tls:\n    certificate: {}\n    key: {}\n",
-        bench.path("tls.crt").display(),
-        bench.path("tls.key").display()
-    );
-    let registry = Registry::configured(&bench, &tls, "");
+    let (cert, key) = (bench.path("tls.crt"), bench.path("tls.key"));
+    let tls = format!("  tls:\n    certificate: {}\n    key: {}\n", cert.display(), key.display());
+    let registry = Registry::configured(bench, &tls, "");
     let layout = Layout::of(bench.path("l"), &[files(&[("a", b"a")])]);
     registry.push(&format!("oci:{}", text(&layout.dir)), "app:1", &[]);
-    let reference = format!("{}/app:1", registry.address);
-    // The variable belongs to a process, so each case has its own.
-    let pull = |cert: Option<&str>, outcome: &str| {
-        let mut command = Command::new(std::env::current_exe().expect("a path"));
-        command.args(["--ignored", "--exact", "pull::over_tls"]);
-        command.env("BANGER_TEST_REFERENCE", &reference).env("BANGER_TEST_OUTCOME", outcome);
-        if let Some(name) = cert {
-            command.env("SSL_CERT_FILE", bench.path(name));
-        }
-        let out = command.output().expect("runs");
-        assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stdout));
-    };
-    pull(Some("ca.crt"), "pulled");
-    pull(None, "cannot trust 127.0.0.1");
+    registry
 }
 
 #[test]
-#[ignore = "run by a_registry_with_a_private_authority_is_trusted_by_ssl_cert_file_only, in its environment"]
-fn over_tls() {
-    let reference = std::env::var("BANGER_TEST_REFERENCE").expect("set by the other test");
-    let outcome = std::env::var("BANGER_TEST_OUTCOME").expect("set by the other test");
-    let bench = Bench::new();
-    match bench.pull(&reference) {
-        Ok(_) => assert_eq!(outcome, "pulled"),
-        Err(e) => assert!(chain(&e).contains(&outcome), "{}", chain(&e)),
+fn a_registry_with_a_private_authority_is_trusted_by_ssl_cert_file_only() {
+    if let Some([reference, outcome]) = child_words() {
+        let result = Bench::new().pull(&reference);
+        let got = result.map_or_else(|e| chain(&e), |_| "pulled".to_owned());
+        return assert!(got.contains(&outcome), "{got}");
     }
+    let bench = Bench::new();
+    let registry = private_registry(&bench);
+    let reference = format!("{}/app:1", registry.address);
+    let name = "pull::a_registry_with_a_private_authority_is_trusted_by_ssl_cert_file_only";
+    let me = std::env::current_exe().expect("a path");
+    run_child(Command::new(&me).env("SSL_CERT_FILE", bench.path("ca.crt")), name, &[&reference, "pulled"]);
+    run_child(&mut Command::new(&me), name, &[&reference, "cannot trust 127.0.0.1"]);
+}
+
+#[test]
+fn names_and_https_work_in_an_empty_root_directory() {
+    if let Some([reference]) = child_words() {
+        let bench = Bench::new();
+        let parsed = reference.parse().expect("a reference");
+        oci::resolve(&parsed, &bench.settings, &Silent).expect("resolves");
+        // All that is missing there is the program that makes the file.
+        let error = chain(&bench.pull(&reference).expect_err("there is no mke2fs"));
+        return assert!(error.contains("mke2fs is missing; install the package e2fsprogs"), "{error}");
+    }
+    let bench = Bench::new();
+    let registry = private_registry(&bench);
+    let port = registry.address.rsplit_once(':').expect("a port").1;
+    let root = bench.path("root");
+    fs::create_dir_all(root.join("tmp")).expect("makes directories");
+    fs::copy(std::env::current_exe().expect("a path"), root.join("test")).expect("copies");
+    fs::copy(bench.path("ca.crt"), root.join("ca.crt")).expect("copies");
+    let mut chroot = Command::new("chroot");
+    chroot.arg(&root).arg("/test").env("SSL_CERT_FILE", "/ca.crt");
+    let reference = format!("localhost:{port}/app:1");
+    run_child(&mut chroot, "pull::names_and_https_work_in_an_empty_root_directory", &[&reference]);
 }
 
 #[test]

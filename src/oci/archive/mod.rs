@@ -3,7 +3,6 @@
 
 mod docker;
 mod layout;
-mod root;
 mod shelf;
 
 use std::fs::File;
@@ -98,8 +97,6 @@ pub fn open(input: Input, settings: &Settings, progress: &dyn Progress) -> Resul
         None => Ok(Opened::Root(plain)),
     }
 }
-
-pub use root::architecture as root_architecture;
 
 /// The input as a file that can be read from anywhere; a pipe is written to one without a name.
 fn seekable(mut file: File, settings: &Settings, progress: &dyn Progress) -> io::Result<Region> {

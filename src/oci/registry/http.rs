@@ -319,6 +319,23 @@ mod tests {
     }
 
     #[test]
+    fn what_a_client_ran_into_is_told_apart() {
+        let shown = |e: ureq::Error| classify("host", e).to_string();
+        let io = |kind: io::ErrorKind| ureq::Error::Io(kind.into());
+        assert!(
+            shown(ureq::Error::Timeout(Timeout::Connect)).contains("does not answer (connecting timed out)")
+        );
+        assert!(
+            shown(ureq::Error::Timeout(Timeout::PerRead))
+                .contains("does not answer (the transfer timed out)")
+        );
+        assert!(shown(io(io::ErrorKind::InvalidData)).contains("SSL_CERT_FILE"));
+        assert!(shown(ureq::Error::Tls("no")).starts_with("cannot trust host"));
+        assert_eq!(shown(io(io::ErrorKind::ConnectionReset)), "cannot reach host");
+        assert_eq!(shown(ureq::Error::HostNotFound), "cannot reach host");
+    }
+
+    #[test]
     fn credentials_belong_to_an_origin() {
         let same = |a: &str, b: &str| same_origin(&a.parse().expect("a URL"), &b.parse().expect("a URL"));
         assert!(same("https://a/x", "https://a:443/y"));

@@ -53,12 +53,21 @@ impl<'a> Registry<'a> {
     /// The digest that the reference stands for now. One request, where the registry follows the specification.
     pub fn resolve(&mut self) -> Result<Digest, OciError> {
         let path = self.path("manifests", &self.reference.target());
-        if let Ok(response) = self.http.request(&Method::HEAD, &path, &MANIFESTS)
-            && let Some(digest) = content_digest(&response)
-        {
-            return Ok(digest);
+        match self.http.request(&Method::HEAD, &path, &MANIFESTS) {
+            Ok(response) => {
+                if let Some(digest) = content_digest(&response) {
+                    return Ok(digest);
+                }
+            }
+            // A registry without HEAD; or an error, which has its words only in the answer to GET.
+            Err(
+                OciError::NotFound { .. }
+                | OciError::Denied { .. }
+                | OciError::Throttled { .. }
+                | OciError::Refused { .. },
+            ) => {}
+            Err(e) => return Err(e),
         }
-        // A registry without HEAD; or an error, which has its words only in the answer to GET.
         self.top().map(|(digest, _)| digest)
     }
 
