@@ -41,7 +41,8 @@ struct Up {
 fn bring_up(told: &mut Option<Boot>) -> Result<Up, Failed> {
     mounts::early()?;
     let words = fs::read_to_string("/proc/cmdline").map_err(failed("read the kernel command line"))?;
-    let boot = Boot::parse(&words).map_err(|e| failed("understand the host")(io::Error::other(e.to_string())))?;
+    let boot =
+        Boot::parse(&words).map_err(|e| failed("understand the host")(io::Error::other(e.to_string())))?;
     *told = Some(boot.clone());
     load_modules(&boot);
     let device = disk::assemble(&boot.root)?;
@@ -65,11 +66,8 @@ fn bring_up(told: &mut Option<Boot>) -> Result<Up, Failed> {
 /// Starts the agent, and becomes the image's init or stays.
 fn stay(up: Up) -> ! {
     let Up { boot, own_init } = up;
-    let mut duty = Duty {
-        ready_port: Some(boot.ready_port),
-        halt: boot.halt,
-        own_init: own_init.map(str::to_owned),
-    };
+    let mut duty =
+        Duty { ready_port: Some(boot.ready_port), halt: boot.halt, own_init: own_init.map(str::to_owned) };
     let mut agent = match duty.start() {
         Ok(pid) => Some(pid),
         Err(e) => {

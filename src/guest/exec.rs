@@ -76,7 +76,8 @@ fn decide(wanted: Exec, user: User, is_shell: impl Fn(&str) -> bool) -> Result<C
 
 /// The user's shell, or one that images have. A shell that only says that there is none for this user is no shell to ask for.
 fn login_shell(user: &User, is_shell: impl Fn(&str) -> bool) -> Option<String> {
-    let own = user.shell.as_deref().filter(|shell| !shell.ends_with("/nologin") && !shell.ends_with("/false"));
+    let own =
+        user.shell.as_deref().filter(|shell| !shell.ends_with("/nologin") && !shell.ends_with("/false"));
     own.into_iter().chain(["/bin/bash", "/bin/sh"]).find(|shell| is_shell(shell)).map(str::to_owned)
 }
 
@@ -107,7 +108,9 @@ fn refused(command: &Command, step: Step, error: &io::Error) -> Refusal {
         (Step::Directory, _) => {
             refusal(Code::NoDirectory, format!("cannot use the directory {cwd} as this user: {error}"))
         }
-        (Step::Program, io::ErrorKind::NotFound) if program.contains('/') && Path::new(&*cwd).join(program).exists() => {
+        (Step::Program, io::ErrorKind::NotFound)
+            if program.contains('/') && Path::new(&*cwd).join(program).exists() =>
+        {
             let what = "what it needs to run (its loader or interpreter) does not";
             refusal(Code::NoProgram, format!("{program} exists in the guest, but {what}"))
         }
@@ -180,7 +183,11 @@ mod tests {
         for (shell, there, want) in table {
             match (decide(exec("", "", true), user(shell), |path| there.contains(&path)), want) {
                 (Ok(command), Some(want)) => {
-                    assert_eq!((command.program.as_str(), command.argv0.as_str()), want, "{shell:?} {there:?}");
+                    assert_eq!(
+                        (command.program.as_str(), command.argv0.as_str()),
+                        want,
+                        "{shell:?} {there:?}"
+                    );
                 }
                 (Err(refused), None) => assert_eq!(refused.code, Code::NoShell, "{shell:?} {there:?}"),
                 (got, _) => panic!("{shell:?} {there:?}: {got:?}"),

@@ -42,7 +42,8 @@ pub fn own_init() -> Option<&'static str> {
 /// Becomes the image's init. Returns only if that fails, having said so.
 pub fn become_init(path: &str) {
     // Command gives the signal mask and SIGPIPE back to their defaults; Rust's own start changed the latter.
-    let error = Command::new(path).env_clear().envs([("HOME", "/"), ("TERM", "linux"), ("PATH", PATH)]).exec();
+    let error =
+        Command::new(path).env_clear().envs([("HOME", "/"), ("TERM", "linux"), ("PATH", PATH)]).exec();
     console::say(format_args!("cannot start the image's init {path}: {error}"));
 }
 
@@ -55,9 +56,8 @@ fn observe(path: &Path) -> Option<Facts> {
     let meta = fs::metadata(&resolved).ok()?;
     let name = resolved.file_name().unwrap_or_default().to_string_lossy();
     // The official busybox image has hard links instead of symlinks.
-    let linked = |other: &str| {
-        fs::metadata(other).is_ok_and(|o| o.dev() == meta.dev() && o.ino() == meta.ino())
-    };
+    let linked =
+        |other: &str| fs::metadata(other).is_ok_and(|o| o.dev() == meta.dev() && o.ino() == meta.ino());
     let multi_call = ["busybox", "toybox", "bbsuid"].iter().any(|known| name.starts_with(known))
         || linked("/bin/busybox")
         || linked("/bin/toybox");
@@ -113,7 +113,10 @@ mod tests {
         let alpine = "# /etc/inittab\n::sysinit:/sbin/openrc sysinit\n::sysinit:/sbin/openrc boot\n::wait:/sbin/openrc default\n\
                       tty1::respawn:/sbin/getty 38400 tty1\n::shutdown:/sbin/openrc shutdown\n";
         assert_eq!(boot_programs(alpine), ["/sbin/openrc", "/sbin/openrc"]);
-        assert_eq!(boot_programs("::sysinit:mount -a\n::sysinit:-/bin/sh -c x\n#::sysinit:/x\nnonsense\n"), ["/bin/sh"]);
+        assert_eq!(
+            boot_programs("::sysinit:mount -a\n::sysinit:-/bin/sh -c x\n#::sysinit:/x\nnonsense\n"),
+            ["/bin/sh"]
+        );
         assert_eq!(boot_programs(""), [""; 0]);
     }
 }

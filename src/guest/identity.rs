@@ -42,7 +42,9 @@ fn network(net: Option<&Net>) -> Result<(), Failed> {
     let Some(net) = net else { return Ok(()) };
     let link = interface().map_err(failed("find the network interface"))?;
     netlink.set_up(&link).map_err(failed(format!("set {link} up")))?;
-    netlink.add_address(&link, net.address, net.prefix).map_err(failed(format!("give {link} its address")))?;
+    netlink
+        .add_address(&link, net.address, net.prefix)
+        .map_err(failed(format!("give {link} its address")))?;
     netlink.add_default_route(&link, net.gateway).map_err(failed("set the default route"))
 }
 
@@ -145,8 +147,10 @@ mod tests {
 
     #[test]
     fn lines_that_are_not_ours_are_kept_where_they_are() {
-        let old = format!("127.0.0.1\tlocalhost\n{HOSTS_BEGIN}\n10.0.0.9 old\n{HOSTS_END}\n1.2.3.4 db # mine\n");
-        let want = format!("127.0.0.1\tlocalhost\n{HOSTS_BEGIN}\n10.0.2.15 dev\n{HOSTS_END}\n1.2.3.4 db # mine\n");
+        let old =
+            format!("127.0.0.1\tlocalhost\n{HOSTS_BEGIN}\n10.0.0.9 old\n{HOSTS_END}\n1.2.3.4 db # mine\n");
+        let want =
+            format!("127.0.0.1\tlocalhost\n{HOSTS_BEGIN}\n10.0.2.15 dev\n{HOSTS_END}\n1.2.3.4 db # mine\n");
         assert_eq!(written(&old, "dev"), want);
         assert_eq!(written("1.2.3.4 x", "dev").lines().next(), Some("1.2.3.4 x"));
     }

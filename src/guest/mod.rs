@@ -50,7 +50,9 @@ pub fn main(args: Vec<OsString>) -> ExitCode {
     match agent::Duty::parse(&args) {
         Some(duty) => agent::run(duty),
         None => {
-            eprintln!("banger-vsock: this is the agent inside a banger VM, started by its first process; run `banger` instead");
+            eprintln!(
+                "banger-vsock: this is the agent inside a banger VM, started by its first process; run `banger` instead"
+            );
             ExitCode::FAILURE
         }
     }

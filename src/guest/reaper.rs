@@ -18,7 +18,8 @@ const SHORT_LIFE: Duration = Duration::from_secs(1);
 pub fn reap_until_halt(mut agent: Option<Pid>, duty: &Duty) -> ! {
     // SIGUSR1, SIGUSR2 and SIGTERM are halt, poweroff and reboot of busybox; the kernel sends SIGINT for Ctrl-Alt-Del and
     // SIGPWR is the power button's. A VM that is to start again is started by its host, so they all mean the same here.
-    let mut signals = match Signals::new([SIGCHLD, SIGTERM, SIGINT, SIGUSR1, SIGUSR2, Signal::POWER.as_raw()]) {
+    let mut signals = match Signals::new([SIGCHLD, SIGTERM, SIGINT, SIGUSR1, SIGUSR2, Signal::POWER.as_raw()])
+    {
         Ok(signals) => signals,
         Err(e) => {
             console::say(format_args!("cannot wait for signals: {e}"));
@@ -54,10 +55,12 @@ pub fn reap_until_halt(mut agent: Option<Pid>, duty: &Duty) -> ! {
 
 /// Ends a child for good.
 pub fn end(pid: Pid) {
-    let ended = kill_process(pid, Signal::KILL).and_then(|()| loop {
-        match waitpid(Some(pid), WaitOptions::empty()) {
-            Err(Errno::INTR) => {}
-            other => break other,
+    let ended = kill_process(pid, Signal::KILL).and_then(|()| {
+        loop {
+            match waitpid(Some(pid), WaitOptions::empty()) {
+                Err(Errno::INTR) => {}
+                other => break other,
+            }
         }
     });
     if let Err(e) = ended {

@@ -139,7 +139,9 @@ impl Session {
             add(Source::Stdin, fd(stdin), PollFlags::OUT);
         }
         if may_read {
-            for (source, stream) in [(Source::Stdout, &self.command.stdout), (Source::Stderr, &self.command.stderr)] {
+            for (source, stream) in
+                [(Source::Stdout, &self.command.stdout), (Source::Stderr, &self.command.stderr)]
+            {
                 if let Some(stream) = stream {
                     add(source, fd(stream), PollFlags::IN);
                 }
@@ -151,7 +153,8 @@ impl Session {
         let silence = self.exit.filter(|_| may_read).map(|_| self.heard + SILENCE);
         let deadline = [silence, self.kill_at].into_iter().flatten().min();
         // A millisecond more, or a deadline that is all but reached would be polled for again and again.
-        let timeout = deadline.map(|at| timespec(at.saturating_duration_since(now) + Duration::from_millis(1)));
+        let timeout =
+            deadline.map(|at| timespec(at.saturating_duration_since(now) + Duration::from_millis(1)));
         let mut fds: Vec<PollFd<'_>> = polled.iter().map(|(_, fd)| fd.clone()).collect();
         match poll(&mut fds, timeout.as_ref()) {
             Ok(_) => {}
@@ -182,7 +185,8 @@ impl Session {
     fn obey(&mut self, frame: Frame) -> Result<(), BadFrame> {
         match frame.kind {
             Kind::Stdin => {
-                if self.no_more_input || self.input.len() + self.consumed + frame.payload.len() > STDIN_WINDOW {
+                if self.no_more_input || self.input.len() + self.consumed + frame.payload.len() > STDIN_WINDOW
+                {
                     return Err(BadFrame::Unexpected(Kind::Stdin));
                 }
                 self.input.extend(frame.payload);

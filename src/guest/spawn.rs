@@ -51,7 +51,9 @@ pub fn spawn(command: &Command, tty: Option<Tty>, stdin: bool) -> Result<Running
     builder.arg0(&command.argv0).args(&command.args).env_clear().envs(&command.env);
     let mut ours = Streams::default();
     match tty {
-        Some(size) => terminal(&mut builder, &mut ours, size, command.user.uid).map_err(at(Step::Terminal))?,
+        Some(size) => {
+            terminal(&mut builder, &mut ours, size, command.user.uid).map_err(at(Step::Terminal))?
+        }
         None => pipes(&mut builder, &mut ours, stdin).map_err(at(Step::Process))?,
     }
     let prepare = between_fork_and_exec(command, tty.is_some());
@@ -62,7 +64,8 @@ pub fn spawn(command: &Command, tty: Option<Tty>, stdin: bool) -> Result<Running
     // The builder holds the child's ends; with them open here, their streams would never end.
     drop(builder);
     // The child has not been waited for, so its number is still its own.
-    let ended = pidfd_open(Pid::from_child(&child), PidfdFlags::empty()).map_err(|e| at(Step::Process)(e.into()))?;
+    let ended =
+        pidfd_open(Pid::from_child(&child), PidfdFlags::empty()).map_err(|e| at(Step::Process)(e.into()))?;
     Ok(Running {
         child,
         ended,
@@ -130,7 +133,8 @@ fn between_fork_and_exec(
     move || {
         rustix::process::setsid().map_err(|e| tagged(Step::Process, e))?;
         if tty {
-            rustix::process::ioctl_tiocsctty(rustix::stdio::stdin()).map_err(|e| tagged(Step::Terminal, e))?;
+            rustix::process::ioctl_tiocsctty(rustix::stdio::stdin())
+                .map_err(|e| tagged(Step::Terminal, e))?;
         }
         if !same {
             set_thread_groups(&groups)

@@ -48,7 +48,9 @@ pub fn find(spec: &str, passwd: &str, group: &str) -> Result<User, NoUser> {
     let user = if user.is_empty() { "0" } else { user };
     let number = user.parse::<u32>().ok();
     let entries = || passwd.lines().filter_map(entry);
-    let entry = entries().find(|e| e.name.as_deref() == Some(user)).or_else(|| entries().find(|e| Some(e.uid) == number));
+    let entry = entries()
+        .find(|e| e.name.as_deref() == Some(user))
+        .or_else(|| entries().find(|e| Some(e.uid) == number));
     let mut found = match (entry, number) {
         (Some(entry), _) => entry,
         (None, Some(uid)) => nameless(uid),
@@ -64,7 +66,8 @@ pub fn find(spec: &str, passwd: &str, group: &str) -> Result<User, NoUser> {
         }
         None => {
             if let Some(name) = &found.name {
-                found.groups = groups(group).filter(|g| g.2.split(',').any(|m| m == name)).map(|g| g.1).collect();
+                found.groups =
+                    groups(group).filter(|g| g.2.split(',').any(|m| m == name)).map(|g| g.1).collect();
             }
         }
     }
@@ -139,7 +142,10 @@ mod tests {
     fn a_user_or_group_that_is_not_there_is_named() {
         let error = found("bob").expect_err("no bob");
         assert_eq!(error, "the guest has no user \"bob\"; see its /etc/passwd");
-        assert_eq!(found("app:bobs").expect_err("no bobs"), "the guest has no group \"bobs\"; see its /etc/group");
+        assert_eq!(
+            found("app:bobs").expect_err("no bobs"),
+            "the guest has no group \"bobs\"; see its /etc/group"
+        );
         assert!(found("-1").is_err());
         assert!(found("4294967296").is_err());
         assert!(found("# comment").is_err());

@@ -82,7 +82,9 @@ impl Netlink {
             Some(0) => Ok(()),
             Some(errno) if errno == Errno::EXIST.raw_os_error() => Ok(()),
             Some(errno) => Err(io::Error::from_raw_os_error(errno)),
-            None => Err(io::Error::new(io::ErrorKind::InvalidData, "the kernel answered with something else")),
+            None => {
+                Err(io::Error::new(io::ErrorKind::InvalidData, "the kernel answered with something else"))
+            }
         }
     }
 }

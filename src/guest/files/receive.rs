@@ -70,7 +70,8 @@ impl Place {
             return Err((Code::BadRequest, format!("{:?} is not an absolute path", wanted.path)));
         }
         let is_directory = |path: &Path| fs::metadata(path).map(|meta| meta.is_dir());
-        let none = |path: &Path| (Code::NoDirectory, format!("the guest has no directory {}", path.display()));
+        let none =
+            |path: &Path| (Code::NoDirectory, format!("the guest has no directory {}", path.display()));
         match (is_directory(&path), wanted.target) {
             (Ok(true), _) => Ok(Self::Below(path)),
             (Ok(false), Target::Into) => {
@@ -83,9 +84,7 @@ impl Place {
                 None => Err(none(&path)),
             },
             (Err(e), Target::Into) if e.kind() == io::ErrorKind::NotFound => Err(none(&path)),
-            (Err(e), _) => {
-                Err((Code::Failed, format!("cannot write to {} in the guest: {e}", wanted.path)))
-            }
+            (Err(e), _) => Err((Code::Failed, format!("cannot write to {} in the guest: {e}", wanted.path))),
         }
     }
 
@@ -96,13 +95,13 @@ impl Place {
             match component {
                 Component::Normal(part) => inside.push(part),
                 Component::CurDir => {}
-                Component::RootDir | Component::ParentDir | Component::Prefix(_) => return Err(Misplaced::Escapes),
+                Component::RootDir | Component::ParentDir | Component::Prefix(_) => {
+                    return Err(Misplaced::Escapes);
+                }
             }
         }
         match self {
-            Self::Below(directory) => {
-                Ok((!inside.as_os_str().is_empty()).then(|| directory.join(inside)))
-            }
+            Self::Below(directory) => Ok((!inside.as_os_str().is_empty()).then(|| directory.join(inside))),
             Self::As { path, top } => {
                 let first = inside.iter().next().map(PathBuf::from);
                 let top = top.get_or_insert_with(|| first.map_or(Top::Nameless, Top::Named));

@@ -76,10 +76,13 @@ impl<W: Write> Sender<'_, W> {
         let mut waiting = vec![(path.to_owned(), name.to_owned(), meta)];
         while let Some((path, name, meta)) = waiting.pop() {
             let stays = meta.is_dir() && meta.dev() == self.device;
-            self.entry(&path, &name, &meta).map_err(failed(format!("read {} in the guest", path.display())))?;
+            self.entry(&path, &name, &meta)
+                .map_err(failed(format!("read {} in the guest", path.display())))?;
             if stays {
                 let below = list(&path).map_err(failed(format!("list {} in the guest", path.display())))?;
-                waiting.extend(below.into_iter().map(|(child, meta)| (path.join(&child), name.join(&child), meta)));
+                waiting.extend(
+                    below.into_iter().map(|(child, meta)| (path.join(&child), name.join(&child), meta)),
+                );
             }
         }
         Ok(())
@@ -96,7 +99,9 @@ impl<W: Write> Sender<'_, W> {
         let kind = meta.file_type();
         let device = |header: &mut Header, kind| {
             header.set_entry_type(kind);
-            header.set_device_major(major(meta.rdev())).and_then(|()| header.set_device_minor(minor(meta.rdev())))
+            header
+                .set_device_major(major(meta.rdev()))
+                .and_then(|()| header.set_device_minor(minor(meta.rdev())))
         };
         if kind.is_socket() {
             return Ok(());
