@@ -1,6 +1,7 @@
 //! What is printed, in which order, to which stream, with which status.
 
 use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
 use std::process::Stdio;
 
 use banger::proto::api::{Code, Event, Request, Unit};
@@ -293,4 +294,18 @@ fn a_socket_of_somebody_else_is_not_talked_to() {
     assert!(ran.err.contains("bangerd.sock belongs to uid 12345, not to you"), "{ran:?}");
     std::os::unix::fs::chown(&run, Some(12_345), None).expect("gives away");
     assert!(fake.run(&["vm", "list"]).err.contains("run belongs to uid 12345, not to you"));
+}
+
+#[test]
+fn a_daemon_that_cannot_start_is_explained() {
+    let fake = Fake::absent();
+    std::fs::create_dir(fake.root().join("config")).expect("creates");
+    std::fs::write(fake.root().join("config/config.toml"), "[[[ no TOML").expect("writes");
+    let ran = fake.run(&["vm", "list"]);
+    assert_eq!((ran.code, ran.err.lines().count()), (Some(1), 1), "{ran:?}");
+    assert!(ran.err.starts_with("banger: bangerd ended as soon as it was started"), "{ran:?}");
+    let log = fake.root().join("state/bangerd.log");
+    assert!(ran.err.contains(log.to_str().expect("UTF-8")), "{ran:?}");
+    let mode = |path: &std::path::Path| std::fs::metadata(path).expect("stats").permissions().mode() & 0o777;
+    assert_eq!((mode(&log), mode(&fake.root().join("state"))), (0o600, 0o700));
 }

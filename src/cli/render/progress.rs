@@ -110,7 +110,7 @@ fn spinner() -> ProgressBar {
 }
 
 fn plain_style() -> ProgressStyle {
-    ProgressStyle::with_template("{spinner} {wide_msg} {elapsed}")
+    ProgressStyle::with_template("{spinner} {msg} {elapsed}")
         .unwrap_or_else(|_| ProgressStyle::default_spinner())
 }
 

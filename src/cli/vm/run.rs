@@ -72,9 +72,8 @@ pub struct Run {
     #[argh(switch, short = 't')]
     tty: bool,
     /// taken as docker writes it; stdin always reaches the command
-    #[argh(switch, short = 'i', hidden_help)]
-    #[allow(dead_code)]
-    interactive: bool,
+    #[argh(switch, short = 'i', long = "interactive", hidden_help)]
+    _interactive: bool,
     /// what runs it: auto, firecracker or qemu
     #[argh(option, arg_name = "vmm", from_str_fn(asked::vmm), default = "VmmChoice::Auto")]
     vmm: VmmChoice,
