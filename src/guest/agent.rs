@@ -13,7 +13,7 @@ use rustix::process::Pid;
 use vsock::{VMADDR_CID_ANY, VMADDR_CID_HOST, VsockListener, VsockStream};
 
 use super::serve::{After, Guest, serve};
-use super::{console, power};
+use super::{console, power, syscalls};
 use crate::proto::agent::{PORT, Ready};
 use crate::vm::boot::Halt;
 
@@ -61,7 +61,20 @@ impl Duty {
         ["agent".to_owned(), halt.to_owned()].into_iter().chain(ready).chain(init).collect()
     }
 
-    /// Starts an agent with this duty. It runs the file that this process runs, which no path leads to any more.
+    /// Starts the first agent, as a fork of this process, which has one thread: under emulation a second exec of our own
+    /// executable costs 50 ms, most of it to translate again what has just run.
+    pub fn fork(&self) -> io::Result<Pid> {
+        match syscalls::fork()? {
+            Some(child) => Ok(child),
+            None => {
+                run(self.clone());
+                // The way back leads to what process 1 does next.
+                std::process::exit(1)
+            }
+        }
+    }
+
+    /// Starts another agent, once process 1 catches signals, which a fork of it would inherit. It runs the file that this process runs, which no path leads to any more.
     pub fn start(&self) -> io::Result<Pid> {
         let child = Command::new("/proc/self/exe")
             .arg0("banger-vsock")
@@ -75,6 +88,9 @@ impl Duty {
 
 /// Serves until the machine is turned off.
 pub fn run(duty: Duty) -> ExitCode {
+    if let Err(e) = rustix::thread::set_name(c"banger-vsock") {
+        console::say(format_args!("cannot name the agent: {e}"));
+    }
     // A session of its own: what is done to the terminal or the group of process 1 does not concern it.
     if let Err(e) = rustix::process::setsid() {
         console::say(format_args!("the agent cannot have a session of its own: {e}"));
@@ -93,11 +109,11 @@ pub fn run(duty: Duty) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    if let Some(port) = duty.ready_port
-        && let Err(e) = tell(port, &Ready::Up(guest.hello()))
-    {
-        console::say(format_args!("cannot tell the host that the guest is ready: {e}"));
-    }
+    // The connection stays open until the host closes it: closed at once, it could take the line away before it was read.
+    let _told = duty.ready_port.map(|port| {
+        let told = tell(port, &Ready::Up(guest.hello()));
+        told.inspect_err(|e| console::say(format_args!("cannot tell the host that the guest is ready: {e}")))
+    });
     loop {
         match listener.accept() {
             Ok((stream, peer)) if peer.cid() == VMADDR_CID_HOST => accept(stream.into(), &guest, duty.halt),
@@ -116,7 +132,10 @@ fn accept(socket: OwnedFd, guest: &Arc<Guest>, halt: Halt) {
     let guest = Arc::clone(guest);
     let spawned = thread::Builder::new().stack_size(STACK).spawn(move || {
         if serve(socket, &guest) == After::PowerOff {
-            guest.close();
+            if guest.own_init().is_some() {
+                // systemd gives those that ignore SIGTERM a minute and a half; our own process 1 does not.
+                guest.close(power::GRACE + power::GRACE);
+            }
             power::ask(guest.own_init(), halt);
         }
     });
@@ -125,9 +144,10 @@ fn accept(socket: OwnedFd, guest: &Arc<Guest>, halt: Halt) {
     }
 }
 
-fn tell(port: u32, ready: &Ready) -> io::Result<()> {
+fn tell(port: u32, ready: &Ready) -> io::Result<VsockStream> {
     let mut host = VsockStream::connect_with_cid_port(VMADDR_CID_HOST, port)?;
-    host.write_all(ready_line(ready)?.as_bytes())
+    host.write_all(ready_line(ready)?.as_bytes())?;
+    Ok(host)
 }
 
 /// What crosses the ready port.

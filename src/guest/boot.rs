@@ -47,7 +47,8 @@ fn bring_up(told: &mut Option<Boot>) -> Result<Up, Failed> {
     load_modules(&boot);
     let device = disk::assemble(&boot.root)?;
     mounts::root(&device)?;
-    if let Err(e) = disk::grow(Path::new(mounts::NEW_ROOT), &device) {
+    let grown = disk::grow(Path::new(mounts::NEW_ROOT), &device);
+    if let Err(e) = grown.and_then(|()| mounts::leave_inode_tables_alone()) {
         console::say(e.sentence());
     }
     mounts::switch_root()?;
@@ -68,7 +69,7 @@ fn stay(up: Up) -> ! {
     let Up { boot, own_init } = up;
     let mut duty =
         Duty { ready_port: Some(boot.ready_port), halt: boot.halt, own_init: own_init.map(str::to_owned) };
-    let mut agent = match duty.start() {
+    let mut agent = match duty.fork() {
         Ok(pid) => Some(pid),
         Err(e) => {
             let why = failed("start the agent")(e).sentence();
@@ -84,6 +85,7 @@ fn stay(up: Up) -> ! {
         console::say(e.sentence());
     }
     if let Some(path) = own_init {
+        handover::spare_kmod();
         handover::become_init(path);
         // It could not be executed: the guest is one without an init, and its agent must know.
         if let Some(pid) = agent.take() {

@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::{major, minor};
 
-use super::ioctl::{self, Target};
+use super::syscalls::{self, Target};
 use super::{Failed, failed};
 use crate::vm::boot::Root;
 use crate::vm::cow;
@@ -38,7 +38,7 @@ pub fn assemble(root: &Root) -> Result<PathBuf, Failed> {
             let table = table(&base, &cow, *sectors).map_err(failed("lay out the disk"))?;
             let control = File::options().read(true).write(true).open("/dev/mapper/control");
             let minor = control
-                .and_then(|control| ioctl::create_mapped(&control, "root", &table))
+                .and_then(|control| syscalls::create_mapped(&control, "root", &table))
                 .map_err(failed("make the disk's snapshot device"))?;
             Ok(PathBuf::from(format!("/dev/dm-{minor}")))
         }
@@ -50,7 +50,7 @@ pub fn grow(directory: &Path, device: &Path) -> Result<(), Failed> {
     let grown = || {
         let bytes = File::open(device)?.seek(SeekFrom::End(0))?;
         let block = rustix::fs::statvfs(directory)?.f_frsize;
-        ioctl::resize_ext4(&File::open(directory)?, bytes / block.max(1))
+        syscalls::resize_ext4(&File::open(directory)?, bytes / block.max(1))
     };
     grown().map_err(failed("grow the file system to the size of its disk"))
 }
@@ -141,6 +141,6 @@ mod tests {
     #[test]
     fn a_cow_file_without_room_for_the_disk_is_refused() {
         let error = shown(4096, 4096, 4096).expect_err("too small");
-        assert_eq!(error, "the VM's own file has 2097152 bytes, its disk needs 2117632");
+        assert_eq!(error, "the VM's own file has 2097152 bytes, its disk needs 2113536");
     }
 }

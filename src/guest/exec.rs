@@ -172,6 +172,7 @@ mod tests {
 
     #[test]
     fn no_command_is_the_users_shell_or_one_that_is_there() {
+        #[allow(clippy::type_complexity)] // a table, read once
         let table: [(Option<&str>, &[&str], Option<(&str, &str)>); 6] = [
             (Some("/bin/zsh"), &["/bin/zsh", "/bin/sh"], Some(("/bin/zsh", "-zsh"))),
             (Some("/bin/zsh"), &["/bin/bash", "/bin/sh"], Some(("/bin/bash", "-bash"))),

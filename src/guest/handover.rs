@@ -39,6 +39,20 @@ pub fn own_init() -> Option<&'static str> {
     CANDIDATES.into_iter().find(|path| observe(Path::new(path)).is_some_and(is_init))
 }
 
+/// Keeps systemd from what cannot work in this image: with the kernel's modules there, it runs kmod, which images for
+/// containers lack. In /run, so that it lasts for this boot only.
+pub fn spare_kmod() {
+    const UNIT: &str = "kmod-static-nodes.service";
+    if ["/bin/kmod", "/usr/bin/kmod", "/sbin/kmod"].iter().any(|kmod| Path::new(kmod).exists()) {
+        return;
+    }
+    let masked = fs::create_dir_all("/run/systemd/system")
+        .and_then(|()| std::os::unix::fs::symlink("/dev/null", format!("/run/systemd/system/{UNIT}")));
+    if let Err(e) = masked {
+        console::say(format_args!("cannot mask {UNIT}: {e}"));
+    }
+}
+
 /// Becomes the image's init. Returns only if that fails, having said so.
 pub fn become_init(path: &str) {
     // Command gives the signal mask and SIGPIPE back to their defaults; Rust's own start changed the latter.

@@ -24,7 +24,6 @@ mod exec;
 mod files;
 mod handover;
 mod identity;
-mod ioctl;
 mod modules;
 mod mounts;
 mod power;
@@ -32,6 +31,7 @@ mod reaper;
 mod serve;
 mod session;
 mod spawn;
+mod syscalls;
 mod users;
 mod wire;
 

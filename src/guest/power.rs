@@ -14,11 +14,14 @@ use rustix::mount::{MountFlags, mount_remount};
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, wait};
 use rustix::system::{RebootCommand, reboot};
 
-use super::{console, ioctl};
+use super::{console, syscalls};
 use crate::vm::boot::Halt;
 
 /// How long processes have to end by themselves, and again after they were killed.
-const GRACE: Duration = Duration::from_millis(500);
+pub const GRACE: Duration = Duration::from_millis(500);
+
+/// How long an init may take from its exec until it catches signals.
+const EARS: Duration = Duration::from_secs(5);
 
 /// The signal by which the agent, and `poweroff` of busybox, ask process 1.
 pub const ASKS: Signal = Signal::USR2;
@@ -96,8 +99,9 @@ enum Ask {
     Nobody,
 }
 
-/// As the agent: asks process 1, which is the image's own init (`Some`, its path), or ours.
+/// As the agent: what has been written goes to the disk, then process 1 is asked, which is the image's own init (`Some`, its path), or ours.
 pub fn ask(own_init: Option<&str>, how: Halt) {
+    rustix::fs::sync();
     let question = match own_init {
         None => Ask::Signal(ASKS),
         Some(path) => {
@@ -107,7 +111,10 @@ pub fn ask(own_init: Option<&str>, how: Halt) {
         }
     };
     let asked = match question {
-        Ask::Signal(signal) => kill_process(Pid::INIT, signal).map_err(io::Error::from),
+        Ask::Signal(signal) => {
+            wait_for_ears(signal);
+            kill_process(Pid::INIT, signal).map_err(io::Error::from)
+        }
         Ask::Program(program) => run(program),
         Ask::Nobody => Err(io::Error::other("its kind is not known")),
     };
@@ -115,6 +122,27 @@ pub fn ask(own_init: Option<&str>, how: Halt) {
         console::say(format_args!("cannot ask the image's init to shut down: {e}"));
         halt(how)
     }
+}
+
+/// Waits until process 1 is ready to hear `signal`: to an init that has just been started, one that it does not catch yet is
+/// lost (kernel: kernel/signal.c, SIGNAL_UNKILLABLE).
+fn wait_for_ears(signal: Signal) {
+    let deadline = Instant::now() + EARS;
+    while Instant::now() < deadline {
+        match fs::read_to_string("/proc/1/status") {
+            Ok(status) if !hears(&status, signal) => std::thread::sleep(Duration::from_millis(5)),
+            _ => return,
+        }
+    }
+}
+
+/// Whether a process with this /proc/pid/status catches `signal`, or has blocked it to fetch it later.
+fn hears(status: &str, signal: Signal) -> bool {
+    let bit = 1u64 << (signal.as_raw() - 1);
+    let masks = status.lines().filter_map(|line| line.split_once(':'));
+    masks
+        .filter(|(name, _)| matches!(*name, "SigBlk" | "SigCgt"))
+        .any(|(_, mask)| u64::from_str_radix(mask.trim(), 16).is_ok_and(|mask| mask & bit != 0))
 }
 
 fn run(program: &str) -> io::Result<()> {
@@ -126,7 +154,7 @@ fn question(init: &str, how: Halt, exists: impl Fn(&str) -> bool) -> Ask {
     let name = init.rsplit('/').next().unwrap_or(init);
     if name == "systemd" {
         // systemd(1), SIGNALS: SIGRTMIN+4 starts poweroff.target, SIGRTMIN+5 reboot.target.
-        return Ask::Signal(ioctl::realtime(if how == Halt::PowerOff { 4 } else { 5 }));
+        return Ask::Signal(syscalls::realtime(if how == Halt::PowerOff { 4 } else { 5 }));
     }
     if name.starts_with("busybox") || name == "bbsuid" {
         // busybox: init/halt.c.
@@ -144,11 +172,25 @@ mod tests {
     use super::*;
 
     #[test]
+    fn an_init_hears_what_it_catches_or_blocks() {
+        let status = |blocked: &str, caught: &str| {
+            format!(
+                "Name:\tinit\nSigPnd:\tffffffffffffffff\nSigBlk:\t{blocked}\nSigIgn:\tffffffffffffffff\nSigCgt:\t{caught}\n"
+            )
+        };
+        let none = "0000000000000000";
+        assert!(!hears(&status(none, none), Signal::USR2));
+        assert!(hears(&status(none, "0000000000000800"), Signal::USR2));
+        assert!(hears(&status("7fe3c0fe28014a03", none), syscalls::realtime(4)));
+        assert!(!hears("", Signal::USR2));
+    }
+
+    #[test]
     fn every_init_is_asked_in_its_own_language() {
         use Halt::{PowerOff, Reboot};
         let table = [
-            ("/usr/lib/systemd/systemd", PowerOff, Ask::Signal(ioctl::realtime(4))),
-            ("/usr/lib/systemd/systemd", Reboot, Ask::Signal(ioctl::realtime(5))),
+            ("/usr/lib/systemd/systemd", PowerOff, Ask::Signal(syscalls::realtime(4))),
+            ("/usr/lib/systemd/systemd", Reboot, Ask::Signal(syscalls::realtime(5))),
             ("/bin/busybox", PowerOff, Ask::Signal(Signal::USR2)),
             ("/bin/busybox.static", Reboot, Ask::Signal(Signal::TERM)),
             ("/sbin/init", PowerOff, Ask::Program("/sbin/poweroff")),

@@ -1,11 +1,9 @@
 //! One connection: a request line, an answer, and what follows from it.
 
 use std::io;
-use std::os::fd::{BorrowedFd, OwnedFd};
-use std::sync::{Mutex, PoisonError};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-
-use std::os::fd::AsFd;
 
 use rustix::pipe::{PipeFlags, pipe_with};
 
@@ -23,7 +21,13 @@ pub struct Guest {
     /// Nothing is ever written: the read end hangs up for every session at once when the guest closes.
     closing: OwnedFd,
     open: Mutex<Option<OwnedFd>>,
+    /// How many commands run.
+    sessions: Mutex<usize>,
+    fewer: Condvar,
 }
+
+/// A command that runs, as far as the guest's closing is concerned.
+pub struct Counted<'a>(&'a Guest);
 
 /// What is to be done when a connection has been served.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,7 +40,13 @@ pub enum After {
 impl Guest {
     pub fn new(own_init: Option<String>) -> io::Result<Self> {
         let (closing, open) = pipe_with(PipeFlags::CLOEXEC)?;
-        Ok(Self { own_init, closing, open: Mutex::new(Some(open)) })
+        Ok(Self {
+            own_init,
+            closing,
+            open: Mutex::new(Some(open)),
+            sessions: Mutex::new(0),
+            fewer: Condvar::new(),
+        })
     }
 
     pub fn hello(&self) -> Hello {
@@ -51,15 +61,35 @@ impl Guest {
         self.own_init.as_deref()
     }
 
-    /// Ends every session as if its host had hung up.
-    pub fn close(&self) {
-        drop(self.open.lock().unwrap_or_else(PoisonError::into_inner).take());
+    /// Ends every command as if its host had hung up, and waits for them, but no longer than `patience`.
+    pub fn close(&self, patience: Duration) {
+        drop(lock(&self.open).take());
+        let running = lock(&self.sessions);
+        // Whether they are all gone or not: the machine is turned off now.
+        drop(self.fewer.wait_timeout_while(running, patience, |running| *running > 0));
+    }
+
+    pub fn count(&self) -> Counted<'_> {
+        *lock(&self.sessions) += 1;
+        Counted(self)
     }
 
     /// Hangs up when the guest closes.
     pub fn closing(&self) -> BorrowedFd<'_> {
         self.closing.as_fd()
     }
+}
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        *lock(&self.0.sessions) -= 1;
+        self.0.fewer.notify_all();
+    }
+}
+
+/// What is behind the locks here is whole at any time, so a thread that panicked takes nobody with it.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Serves one connection to its end. A host that does not keep to the protocol, or hangs up, ends it early; it is the only

@@ -13,10 +13,10 @@ use rustix::io::Errno;
 use rustix::process::{Pid, Signal, kill_process_group};
 use rustix::termios::{LocalModes, SpecialCodeIndex, tcgetattr, tcgetpgrp};
 
-use super::ioctl;
 use super::serve::Guest;
 use super::spawn::{self, Running};
-use super::wire::{Filled, Wire, timespec};
+use super::wire::{BEAT, Filled, Wire, timespec};
+use super::{power, syscalls};
 use crate::proto::agent::Answer;
 use crate::proto::frame::{BadFrame, Frame, Kind, MAX_PAYLOAD, STDIN_WINDOW};
 
@@ -31,6 +31,7 @@ const AFTER_HANGUP: Duration = Duration::from_secs(2);
 
 /// Says that the command runs, and serves it until it has ended and all that it wrote is with the host.
 pub fn run(mut wire: Wire, command: Running, guest: &Guest) -> io::Result<()> {
+    let _counted = guest.count();
     let said = wire.answer(&Answer::Started { pid: command.child.id() });
     let mut session = Session {
         wire,
@@ -40,12 +41,13 @@ pub fn run(mut wire: Wire, command: Running, guest: &Guest) -> io::Result<()> {
         no_more_input: false,
         exit: None,
         host: said.is_ok(),
+        closed: false,
         kill_at: None,
         heard: Instant::now(),
         buffer: vec![0; MAX_PAYLOAD],
     };
     if !session.host {
-        session.hang_up();
+        session.hang_up(AFTER_HANGUP);
     }
     let exit = session.serve(guest)?;
     if !session.host {
@@ -66,6 +68,8 @@ struct Session {
     exit: Option<u8>,
     /// Whether the host is still there.
     host: bool,
+    /// Whether the guest is being turned off.
+    closed: bool,
     kill_at: Option<Instant>,
     /// When output was last read, or could not be.
     heard: Instant,
@@ -93,7 +97,10 @@ impl Session {
             for (source, events) in self.wait(guest)? {
                 match source {
                     Source::Host => self.host_moves(events),
-                    Source::Closing => self.hang_up(),
+                    Source::Closing => {
+                        self.closed = true;
+                        self.hang_up(power::GRACE);
+                    }
                     Source::Ended => {
                         let status = self.command.child.wait()?;
                         let code = status.code().or_else(|| status.signal().map(|signal| 128 + signal));
@@ -111,7 +118,7 @@ impl Session {
                 self.signal_group(Signal::KILL);
             }
             if self.host && self.wire.flush().is_err() {
-                self.hang_up();
+                self.hang_up(AFTER_HANGUP);
             }
         }
     }
@@ -127,10 +134,12 @@ impl Session {
         let may_read = !self.host || self.wire.queued() < PATIENCE;
         let mut polled = vec![];
         let mut add = |source, fd, events| polled.push((source, PollFd::from_borrowed_fd(fd, events)));
+        if !self.closed {
+            add(Source::Closing, guest.closing(), PollFlags::IN);
+        }
         if self.host {
             let out = if self.wire.queued() > 0 { PollFlags::OUT } else { PollFlags::empty() };
             add(Source::Host, self.wire.socket(), PollFlags::IN | PollFlags::RDHUP | out);
-            add(Source::Closing, guest.closing(), PollFlags::IN);
         }
         if self.exit.is_none() {
             add(Source::Ended, fd(&self.command.ended), PollFlags::IN);
@@ -151,12 +160,17 @@ impl Session {
         }
         let now = Instant::now();
         let silence = self.exit.filter(|_| may_read).map(|_| self.heard + SILENCE);
-        let deadline = [silence, self.kill_at].into_iter().flatten().min();
+        let beat = self.host.then(|| now + BEAT);
+        let deadline = [silence, self.kill_at, beat].into_iter().flatten().min();
         // A millisecond more, or a deadline that is all but reached would be polled for again and again.
         let timeout =
             deadline.map(|at| timespec(at.saturating_duration_since(now) + Duration::from_millis(1)));
         let mut fds: Vec<PollFd<'_>> = polled.iter().map(|(_, fd)| fd.clone()).collect();
         match poll(&mut fds, timeout.as_ref()) {
+            Ok(0) if self.host => {
+                self.wire.look_after_host();
+                return Ok(vec![]);
+            }
             Ok(_) => {}
             Err(Errno::INTR) => return Ok(vec![]),
             Err(e) => return Err(e.into()),
@@ -178,7 +192,7 @@ impl Session {
         };
         // A host that breaks the protocol is as good as gone: nothing that it says can be trusted any more.
         if !matches!(hear(), Ok(true)) {
-            self.hang_up();
+            self.hang_up(AFTER_HANGUP);
         }
     }
 
@@ -258,15 +272,12 @@ impl Session {
     }
 
     /// The host is gone: what hangs up a terminal hangs up the command, and soon the last word is SIGKILL's.
-    fn hang_up(&mut self) {
-        if !self.host && self.kill_at.is_some() {
-            return;
-        }
+    fn hang_up(&mut self, patience: Duration) {
         self.host = false;
         self.input.clear();
         self.command.stdin = None;
         if self.exit.is_none() {
-            self.kill_at = Some(Instant::now() + AFTER_HANGUP);
+            self.kill_at = Some(Instant::now() + patience);
             self.signal_group(Signal::HUP);
             // A stopped command would never learn of it.
             self.signal_group(Signal::CONT);
@@ -309,7 +320,7 @@ fn end_of_file(terminal: &OwnedFd) -> Vec<u8> {
 
 fn signal(number: u8) -> Option<Signal> {
     match number {
-        34..=64 => Some(ioctl::realtime(number - 34)),
+        34..=64 => Some(syscalls::realtime(number - 34)),
         _ => Signal::from_named_raw(number.into()),
     }
 }

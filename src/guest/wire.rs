@@ -11,6 +11,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use rustix::io::Errno;
 
+use super::syscalls;
 use crate::proto::agent::{Answer, Code, MAX_REQUEST, Refusal};
 use crate::proto::frame::{BadFrame, Frame, HEADER, Header, Kind, MAX_PAYLOAD};
 
@@ -18,8 +19,15 @@ const READ: usize = 16 * 1024;
 /// How long a host may take to read what was said last, or to hang up after it.
 const FAREWELL: Duration = Duration::from_secs(10);
 
+/// How long the host may be silent before it is looked after.
+pub const BEAT: Duration = Duration::from_secs(5);
+/// The kernel's default for what a vsock buffers.
+const BUFFER: u64 = 256 * 1024;
+
 pub struct Wire {
     socket: OwnedFd,
+    /// How often the host has been looked after.
+    beats: u64,
     input: Vec<u8>,
     /// How much of `input` has been taken already.
     taken: usize,
@@ -41,7 +49,7 @@ pub enum Filled {
 impl Wire {
     pub fn new(socket: OwnedFd) -> io::Result<Self> {
         set_nonblocking(&socket)?;
-        Ok(Self { socket, input: vec![], taken: 0, output: vec![], written: 0 })
+        Ok(Self { socket, beats: 0, input: vec![], taken: 0, output: vec![], written: 0 })
     }
 
     pub fn socket(&self) -> BorrowedFd<'_> {
@@ -198,12 +206,27 @@ impl Wire {
         }
     }
 
-    fn wait(&self, events: PollFlags, deadline: Option<Instant>) -> io::Result<()> {
-        let timeout = deadline.map(|at| timespec(at.saturating_duration_since(Instant::now())));
-        match poll(&mut [PollFd::new(&self.socket, events)], timeout.as_ref()) {
-            Ok(0) => Err(io::ErrorKind::TimedOut.into()),
-            Ok(_) | Err(Errno::INTR) => Ok(()),
-            Err(e) => Err(e.into()),
+    fn wait(&mut self, events: PollFlags, deadline: Option<Instant>) -> io::Result<()> {
+        loop {
+            let left = deadline.map_or(BEAT, |at| at.saturating_duration_since(Instant::now()));
+            match poll(&mut [PollFd::new(&self.socket, events)], Some(&timespec(left.min(BEAT)))) {
+                Ok(0) if left <= BEAT && deadline.is_some() => return Err(io::ErrorKind::TimedOut.into()),
+                Ok(0) => self.look_after_host(),
+                Ok(_) | Err(Errno::INTR) => return Ok(()),
+                Err(e) => return Err(e.into()),
+            }
+        }
+    }
+
+    /// Makes a host that died notice it; to be called when nothing has moved for [`BEAT`].
+    ///
+    /// vhost-device-vsock 0.3 loses sight of a host program that was killed with something unread: its read fails, not ends
+    /// (src/vsock_conn.rs, `recv_pkt`), and it does not look again until the guest announces buffer space. So it is announced,
+    /// one byte more each time: less could be less than what is on its way.
+    pub fn look_after_host(&mut self) {
+        self.beats += 1;
+        if let Err(e) = syscalls::set_vsock_buffer(self.socket.as_fd(), BUFFER + self.beats) {
+            log::debug!("cannot announce buffer space: {e}");
         }
     }
 }

@@ -2,7 +2,6 @@
 //!
 //! One request, one answer, over a blocking socket. What exists already as it was asked for is no error.
 
-use std::fs;
 use std::io;
 use std::net::Ipv4Addr;
 use std::os::fd::OwnedFd;
@@ -46,7 +45,7 @@ impl Netlink {
         let mut message = Message::new(RTM_NEWLINK, false);
         // ifinfomsg: family, padding, type, index, flags, which of them to change.
         message.bytes(&[0; 4]);
-        message.u32(index(link)?);
+        message.u32(index(self, link)?);
         message.u32(IFF_UP);
         message.u32(IFF_UP);
         self.ask(message)
@@ -56,7 +55,7 @@ impl Netlink {
         let mut message = Message::new(RTM_NEWADDR, true);
         // ifaddrmsg: family, prefix length, flags, scope, index.
         message.bytes(&[AF_INET, prefix, 0, 0]);
-        message.u32(index(link)?);
+        message.u32(index(self, link)?);
         message.attribute(IFA_LOCAL, &address.octets());
         message.attribute(IFA_ADDRESS, &address.octets());
         self.ask(message)
@@ -68,7 +67,7 @@ impl Netlink {
         message.bytes(&[AF_INET, 0, 0, 0, RT_TABLE_MAIN, RTPROT_BOOT, 0, RTN_UNICAST]);
         message.u32(0);
         message.attribute(RTA_GATEWAY, &gateway.octets());
-        message.attribute(RTA_OIF, &index(link)?.to_ne_bytes());
+        message.attribute(RTA_OIF, &index(self, link)?.to_ne_bytes());
         self.ask(message)
     }
 
@@ -89,9 +88,8 @@ impl Netlink {
     }
 }
 
-fn index(link: &str) -> io::Result<u32> {
-    let text = fs::read_to_string(format!("/sys/class/net/{link}/ifindex"))?;
-    text.trim().parse().map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))
+fn index(netlink: &Netlink, link: &str) -> io::Result<u32> {
+    Ok(rustix::net::netdevice::name_to_index(&netlink.socket, link)?)
 }
 
 #[cfg(test)]

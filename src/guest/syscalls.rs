@@ -1,13 +1,14 @@
 //! The calls that have no safe wrapper: the device mapper's (kernel: include/uapi/linux/dm-ioctl.h), ext4's resize
-//! (Documentation/filesystems/ext4/about.rst), and a real-time signal.
+//! (fs/ext4/ioctl.c), fork, a vsock's buffer, and a real-time signal.
 #![allow(unsafe_code)]
 
 use std::ffi::c_void;
 use std::fs::File;
 use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd};
 
 use rustix::ioctl::{Ioctl, IoctlOutput, Opcode, Setter, ioctl, opcode};
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal};
 
 /// A range of a mapped device, in sectors of 512 bytes, and what it maps to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -108,6 +109,37 @@ pub fn resize_ext4(directory: &File, blocks: u64) -> io::Result<()> {
     const EXT4_IOC_RESIZE_FS: Opcode = opcode::write::<u64>(b'f', 16);
     // SAFETY: the kernel reads a u64 through the pointer, which `Setter` makes point to one; other file systems refuse.
     Ok(unsafe { ioctl(directory, Setter::<EXT4_IOC_RESIZE_FS, u64>::new(blocks)) }?)
+}
+
+/// fork(2). Returns the child's pid in the parent, None in the child. For a process of one thread.
+pub fn fork() -> io::Result<Option<Pid>> {
+    // Not rustix's: libc's own keeps what it knows of the process (its thread's id, its locks) true in the child.
+    unsafe extern "C" {
+        fn fork() -> i32;
+    }
+    // SAFETY: with one thread nothing can be half done in another, so the child may do whatever its parent may.
+    match unsafe { fork() } {
+        -1 => Err(io::Error::last_os_error()),
+        pid => Ok(Pid::from_raw(pid)),
+    }
+}
+
+/// Sets how much a vsock buffers for its reader, which the kernel tells the host at once. Another kind of socket refuses.
+pub fn set_vsock_buffer(socket: BorrowedFd<'_>, bytes: u64) -> io::Result<()> {
+    const AF_VSOCK: i32 = 40;
+    const SO_VM_SOCKETS_BUFFER_SIZE: i32 = 0;
+    const SO_VM_SOCKETS_BUFFER_MAX_SIZE: i32 = 2;
+    unsafe extern "C" {
+        fn setsockopt(fd: i32, level: i32, name: i32, value: *const c_void, length: u32) -> i32;
+    }
+    for name in [SO_VM_SOCKETS_BUFFER_MAX_SIZE, SO_VM_SOCKETS_BUFFER_SIZE] {
+        // SAFETY: the kernel reads a u64 (net/vmw_vsock/af_vsock.c), and is given the address and the length of one.
+        let done = unsafe { setsockopt(socket.as_raw_fd(), AF_VSOCK, name, (&raw const bytes).cast(), 8) };
+        if done != 0 {
+            return Err(io::Error::last_os_error());
+        }
+    }
+    Ok(())
 }
 
 /// `SIGRTMIN + n` as the kernel and systemd number it, n at most 30.
