@@ -20,7 +20,7 @@ pub struct Firecracker {
 /// What Firecracker's guests get on their kernel command line, before the machine's own words: no PCI, no keyboard to look
 /// for, and a reset through the keyboard controller, at the guest's end and after a panic, which ends Firecracker
 /// (Firecracker: vmm_config/boot_source.rs, docs/getting-started.md).
-const WORDS: &str = "console=ttyS0 quiet reboot=k panic=1 pci=off i8042.noaux i8042.nomux i8042.nopnp i8042.dumbkbd \
+const WORDS: &str = "console=ttyS0 quiet loglevel=3 reboot=k panic=1 pci=off i8042.noaux i8042.nomux i8042.nopnp i8042.dumbkbd \
                      cryptomgr.notests";
 
 impl Vmm for Firecracker {

@@ -48,7 +48,7 @@ fn a_machine_is_this_command_line_and_this_file() {
         "boot-source": {
             "kernel_image_path": "/k/vmlinux",
             "initrd_path": "/k/initrd",
-            "boot_args": "console=ttyS0 quiet reboot=k panic=1 pci=off i8042.noaux i8042.nomux i8042.nopnp i8042.dumbkbd \
+            "boot_args": "console=ttyS0 quiet loglevel=3 reboot=k panic=1 pci=off i8042.noaux i8042.nomux i8042.nopnp i8042.dumbkbd \
                           cryptomgr.notests banger.id=7",
         },
         "drives": [

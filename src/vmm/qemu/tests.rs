@@ -48,13 +48,13 @@ fn an_emulated_machine_is_this_command_line() {
 -name banger-0000002a
 -M microvm,acpi=on,pic=off,rtc=on,pit=off,memory-backend=memory
 -accel tcg,tb-size=1024
--cpu max,la57=off
+-cpu max,la57=off,erms=off,fsrm=off
 -smp 1
 -m 512M
 -object memory-backend-memfd,id=memory,size=512M,share=on
 -kernel /k/vmlinux
 -initrd /k/initrd
--append console=ttyS0 quiet panic=-1 reboot=t cryptomgr.notests mitigations=off initcall_blacklist=load_system_certificate_list,init_kprobe_trace noreplace-smp tsc_early_khz=2596000 tsc=reliable banger.id=7
+-append console=ttyS0 quiet loglevel=3 panic=-1 reboot=t cryptomgr.notests mitigations=off initcall_blacklist=load_system_certificate_list,init_kprobe_trace noreplace-smp tsc_early_khz=2596000 tsc=reliable banger.id=7
 -chardev file,id=console,path=/v/7/console,,1.log,append=on
 -serial chardev:console
 -chardev socket,id=qmp,path=/run/banger/vms/0000002a/qmp.sock,server=on,wait=off

@@ -2,9 +2,10 @@
 
 use crate::vmm::Accel;
 
-/// For every guest: the serial console, silent but for trouble; a panic resets at once, which ends QEMU (-no-reboot);
+/// For every guest: the serial console, silent but for what is critical (that a microvm has no PCI is an error to the kernel,
+/// level 3); a panic, which is always shown, resets at once, which ends QEMU (-no-reboot);
 /// the kernel's algorithms are not tested anew at every boot.
-const COMMON: &str = "console=ttyS0 quiet panic=-1 reboot=t cryptomgr.notests";
+const COMMON: &str = "console=ttyS0 quiet loglevel=3 panic=-1 reboot=t cryptomgr.notests";
 
 /// Where every instruction of the guest is translated: what costs most at boot and guards against nothing here. There is no
 /// processor to mitigate, and the signatures that the certificates are for are not demanded (CONFIG_MODULE_SIG_FORCE).
