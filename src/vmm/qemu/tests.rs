@@ -95,6 +95,14 @@ fn under_kvm_with_the_kernels_vsock_there_is_one_process_and_no_shared_memory() 
 }
 
 #[test]
+fn several_emulated_processors_are_intels_and_keep_their_locks() {
+    let plan = qemu(Accel::Tcg, process()).plan(&Machine { vcpu: 4, ..machine() }).expect("planned");
+    let lines = lines(&plan.vmm.argv);
+    assert!(lines.contains("\n-cpu max,la57=off,erms=off,fsrm=off,vendor=GenuineIntel\n-smp 4\n"), "{lines}");
+    assert!(!lines.contains("noreplace-smp"), "{lines}");
+}
+
+#[test]
 fn what_qemu_cannot_be_told_is_refused_with_a_sentence() {
     let text = |change: fn(&mut Machine)| {
         let mut machine = machine();
