@@ -38,8 +38,8 @@ fn every_wrong_word_is_named() {
         ("vm create --no-start --image Not//A:ref", "Not//A:ref"),
         ("image show nothing", "nothing"),
         ("kernel show nothing", "nothing"),
-        ("vm lst", "did you mean list"),
-        ("vn list", "did you mean vm"),
+        ("vm lst", "did you mean `banger vm list`"),
+        ("vn list", "did you mean `banger vm`"),
         ("vm list --jsno", "--json"),
         ("vm run -d --rm --image busybox", "--rm"),
         ("vm run -d --image busybox -- true", "-d"),
@@ -180,7 +180,7 @@ fn listing(rig: &Rig) -> Vec<String> {
     let text = String::from_utf8_lossy(&out.expect("runs find").stdout).into_owned();
     // The database's length may change by pages; its content is checked through the commands.
     let mut lines: Vec<String> =
-        text.lines().filter(|l| !l.contains("banger.redb")).map(str::to_owned).collect();
+        text.lines().filter(|l| !l.contains("banger.redb") && !l.contains("bangerd.lock")).map(str::to_owned).collect();
     lines.sort();
     lines
 }

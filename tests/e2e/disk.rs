@@ -7,7 +7,7 @@ use crate::rig::Rig;
 fn synced_data_survives_kill_and_all_data_survives_stop() {
     let rig = Rig::new();
     rig.ok("vm run -d --name dev --image busybox");
-    rig.sh("dev", "echo synced >/a && fsync /a /");
+    rig.sh("dev", "echo synced >/a && sync -d /a && sync");
     rig.ok("vm kill dev");
     rig.ok("vm start dev");
     assert_eq!(rig.sh("dev", "cat /a"), "synced\n");

@@ -47,7 +47,7 @@ fn a_scratch_image_runs_its_one_program_and_says_that_it_has_no_shell() {
     assert_eq!((end.status, end.stdout.as_str()), (42, "hello from scratch, uid 0\n"), "{end:#?}");
     assert_eq!(rig.ok("vm exec -u 1000 dev -- /hello"), "hello from scratch, uid 1000\n");
     let end = rig.banger("vm exec dev");
-    assert_eq!(end.status, 1, "{end:#?}");
+    assert_eq!(end.status, 126, "{end:#?}");
     assert!(end.stderr.contains("no shell"), "{end:#?}");
     let dir = tempfile::tempdir().expect("a directory");
     let file = dir.path().join("f");

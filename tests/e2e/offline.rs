@@ -88,5 +88,5 @@ setup() {
     mount -t proc proc root/proc
 }
 setup "$@" >log 2>&1
-exec env -i BANGER_ROOT=/data SSL_CERT_FILE=/ca.pem chroot root /banger image pull registry.test:5443/busybox:1
+exec env -i BANGER_ROOT=/data SSL_CERT_FILE=/ca.pem "$(command -v chroot)" root /banger image pull registry.test:5443/busybox:1
 "#;

@@ -227,4 +227,13 @@ pub fn signal(pid: u32, name: &str) {
     let status =
         Command::new("kill").args([format!("-{name}"), pid.to_string()]).status().expect("runs kill");
     assert!(status.success(), "kill -{name} {pid}");
+    if name == "KILL" {
+        // kill(1) returns before the process has gone.
+        let begun = Instant::now();
+        let gone = || banger::host::process::observe(pid).expect("reads /proc").is_none();
+        while !gone() {
+            assert!(begun.elapsed() < PATIENCE, "{pid} does not die");
+            sleep(Duration::from_millis(1));
+        }
+    }
 }
