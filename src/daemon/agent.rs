@@ -152,8 +152,9 @@ impl AgentError {
                 Refused::NotExecutable => Code::NotExecutable,
                 Refused::NotFound => Code::NotFound,
                 Refused::BadRequest => Code::BadRequest,
-                // As a shell or docker answers when the command cannot be started as asked.
-                Refused::NoShell | Refused::NoUser | Refused::NoDirectory => Code::NotExecutable,
+                // There is nothing to execute: to a script it is as if the shell could not be.
+                Refused::NoShell => Code::NotExecutable,
+                Refused::NoUser | Refused::NoDirectory => Code::BadRequest,
                 Refused::Failed => Code::Failed,
             },
             Self::TooLong(_) => Code::BadRequest,

@@ -17,6 +17,7 @@ use crate::daemon::op::Op;
 use crate::daemon::orders::What;
 use crate::daemon::socket::{Asked, Client, NoRequest, Peer};
 use crate::daemon::{Daemon, Shared, guest, images, kernels, vms};
+use crate::host::files::remove_if_present;
 use crate::proto::api::*;
 use crate::store::record::Run;
 
@@ -155,7 +156,7 @@ fn answer_with<C: Call<Answer = ()>>(fd: OwnedFd) -> Result<Answer, Fault> {
 async fn dispatch(d: &Shared, op: &Op, request: Request, fd: Option<OwnedFd>) -> Result<Answer, Fault> {
     match request {
         Request::DaemonStatus(_) => answer::<DaemonStatus>(status(d)?),
-        Request::DaemonStop(_) => answer::<DaemonStop>(()),
+        Request::DaemonStop(_) => answer::<DaemonStop>(close(d)?),
         Request::VmCreate(r) => answer::<VmCreate>(vms::create(d, op, r).await?),
         Request::VmStart(r) => answer::<VmStart>(change(d, op, &r.vm, What::Start).await?),
         Request::VmStop(r) => answer::<VmStop>(change(d, op, &r.vm, What::Stop { force: r.force }).await?),
@@ -183,6 +184,11 @@ async fn dispatch(d: &Shared, op: &Op, request: Request, fd: Option<OwnedFd>) ->
 async fn change(d: &Shared, op: &Op, typed: &str, what: What) -> Result<VmView, Fault> {
     let id = vms::order(d, op, typed, what).await?;
     vms::show(d, &id.to_string())
+}
+
+/// Takes the socket away, so that whoever comes after the answer to `daemon.stop` starts the next daemon.
+fn close(d: &Daemon) -> Result<(), Fault> {
+    remove_if_present(&d.dirs.socket()).map_err(|e| Fault::failed("cannot remove the socket", &e))
 }
 
 fn status(d: &Daemon) -> Result<DaemonView, Fault> {

@@ -49,7 +49,6 @@ use crate::daemon::images::Images;
 use crate::daemon::vms::Vms;
 use crate::host::descriptors;
 use crate::host::dirs::Dirs;
-use crate::host::files;
 use crate::proto::api::Code;
 use crate::store::{Changes, Store, StoreError};
 
@@ -205,7 +204,7 @@ fn run(dirs: Dirs) -> Result<(), Fault> {
     }));
     log::info!("bangerd ends; its VMs run on");
     drop(serve);
-    files::remove_if_present(&d.dirs.socket()).map_err(|e| Fault::failed("cannot remove the socket", &e))
+    Ok(())
 }
 
 fn open_fault(dirs: &Dirs, e: &StoreError) -> Fault {

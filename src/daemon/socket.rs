@@ -11,7 +11,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{
@@ -30,6 +30,8 @@ pub const REQUEST_DEADLINE: Duration = Duration::from_secs(5);
 /// How long a client may take to read one line.
 const REPLY_DEADLINE: Duration = Duration::from_secs(20);
 
+/// How long a daemon that was told to stop may take to end.
+const ENDING: Duration = Duration::from_secs(3);
 /// How long a client that was refused may go on talking.
 const LINGER: Duration = Duration::from_secs(1);
 
@@ -69,9 +71,7 @@ pub fn listen(dirs: &Dirs) -> Result<Endpoint, SocketError> {
     let socket = dirs.socket();
     own_directory(&dirs.runtime)?;
     let lock_path = dirs.runtime.join("bangerd.lock");
-    let lock = files::try_lock(&lock_path)
-        .map_err(|source| SocketError::Io { what: "lock", path: lock_path, source })?
-        .ok_or_else(|| SocketError::Running { socket: socket.clone() })?;
+    let lock = lock(&lock_path, &socket)?;
     remove_stale(&socket)?;
     let io = |what| {
         let path = socket.clone();
@@ -81,6 +81,22 @@ pub fn listen(dirs: &Dirs) -> Result<Endpoint, SocketError> {
     std::fs::set_permissions(&socket, Permissions::from_mode(0o600)).map_err(io("set the mode of"))?;
     let listener = Async::new(listener).map_err(io("listen on"))?;
     Ok(Endpoint { listener, _lock: lock })
+}
+
+/// Takes the lock. A daemon that was told to stop has no socket any more, and holds the lock a little longer.
+fn lock(path: &Path, socket: &Path) -> Result<File, SocketError> {
+    let until = Instant::now() + ENDING;
+    loop {
+        let taken = files::try_lock(path)
+            .map_err(|source| SocketError::Io { what: "lock", path: path.to_owned(), source })?;
+        if let Some(lock) = taken {
+            return Ok(lock);
+        }
+        if socket.exists() || Instant::now() > until {
+            return Err(SocketError::Running { socket: socket.to_owned() });
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
 }
 
 /// Makes `dir`, or checks that it is a directory of ours that nobody else may enter.

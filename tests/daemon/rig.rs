@@ -150,6 +150,14 @@ impl Rig {
         self.command().args(args).output().expect("runs bangerd")
     }
 
+    /// Starts another one without waiting for the end of the first, which was told to stop.
+    pub fn restart(&mut self) {
+        let first = self.daemon.take();
+        self.start();
+        let ended = first.expect("a daemon").wait().expect("reaps it");
+        assert!(ended.success());
+    }
+
     /// What it does when its power is cut.
     pub fn kill(&mut self) {
         let mut daemon = self.daemon.take().expect("a daemon");

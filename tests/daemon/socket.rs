@@ -140,7 +140,18 @@ fn a_stale_socket_is_replaced_and_a_file_in_its_place_is_not() {
 fn stop_is_answered_and_leaves_no_socket() {
     let rig = Rig::started();
     rig.call(DaemonStop {}).expect("answers");
-    rig.until("the socket is gone", |rig| !rig.dirs().socket().exists());
+    assert!(!rig.dirs().socket().exists());
+}
+
+#[test]
+fn a_daemon_that_is_started_while_another_one_ends_waits_for_it() {
+    let mut rig = Rig::started();
+    for _ in 0..10 {
+        rig.call(DaemonStop {}).expect("answers");
+        let first = rig.daemon_pid();
+        rig.restart();
+        assert_ne!(rig.daemon_pid(), first);
+    }
 }
 
 #[test]
