@@ -87,8 +87,11 @@ pub fn listen(dirs: &Dirs) -> Result<Endpoint, SocketError> {
 fn lock(path: &Path, socket: &Path) -> Result<File, SocketError> {
     let until = Instant::now() + ENDING;
     loop {
-        let taken = files::try_lock(path)
-            .map_err(|source| SocketError::Io { what: "lock", path: path.to_owned(), source })?;
+        let taken = files::try_lock(path).map_err(|source| SocketError::Io {
+            what: "lock",
+            path: path.to_owned(),
+            source,
+        })?;
         if let Some(lock) = taken {
             return Ok(lock);
         }
