@@ -20,7 +20,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("vmm/", &["vmm", "host", "vm"]),
     ("store/", &["store", "host", "vm", "image", "kernel::record"]),
     // Personalities.
-    ("guest/", &["guest", "netlink", "proto", "vm", "build"]),
+    ("guest/", &["guest", "netlink", "host", "proto", "vm", "image", "build"]),
     ("cli/", &["cli", "proto", "host", "vm", "image", "build"]),
     (
         "daemon/",

@@ -5,7 +5,7 @@ use argh::{ArgsInfo, FromArgs};
 use crate::cli::client::{Client, ClientError};
 use crate::cli::error::Error;
 use crate::cli::render;
-use crate::proto::api::{DaemonStatus, DaemonStop};
+use crate::proto::api::DaemonStatus;
 
 #[derive(FromArgs, ArgsInfo, Debug)]
 /// Look at bangerd, or stop it. It starts by itself when it is needed.
@@ -52,7 +52,7 @@ impl Daemon {
         let client = Client::from_env()?;
         match &self.verb {
             Verb::Status(status) => status.run(&client),
-            Verb::Stop(_) => match client.ask_running(DaemonStop {}) {
+            Verb::Stop(_) => match client.stop_running() {
                 // What does not run is stopped.
                 Ok(()) | Err(ClientError::NotRunning) => Ok(()),
                 Err(e) => Err(e.into()),

@@ -17,6 +17,7 @@ use crate::store::record::{Reach, Run};
 use crate::vm::boot::{Boot, Net, Root, systemd_words};
 use crate::vm::record::VmRecord;
 use crate::vm::size::Mib;
+use crate::vm::spec::VmmChoice;
 use crate::vmm::channel::Listener;
 use crate::vmm::choose::{self, Chosen};
 use crate::vmm::{Accel, Channel, Drive, Machine, Nic, Plan};
@@ -108,9 +109,12 @@ pub fn prepare(d: &Daemon, record: &VmRecord, op: &Op) -> Result<Ready, Fault> {
 }
 
 fn choose(d: &Daemon, record: &VmRecord) -> Result<Chosen, Fault> {
-    let env = |name: &str| std::env::var(name).ok();
-    choose::overridden(record.spec.vmm, record.spec.accel, env)
-        .and_then(|(vmm, accel)| choose::find(vmm, accel, d.config.firecracker.as_deref()))
+    // User-mode networking, the only one there is without the root helper, is QEMU's.
+    let vmm = match record.spec.vmm {
+        VmmChoice::Auto if record.spec.nat => VmmChoice::Qemu,
+        asked => asked,
+    };
+    choose::find(vmm, record.spec.accel, d.config.firecracker.as_deref())
         .map_err(|e| Fault::new(Code::Failed, crate::daemon::fault::chain(&e)))
 }
 

@@ -1,6 +1,7 @@
 //! What a VM is made of, and what a host can bear.
 
 use std::fmt;
+use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
@@ -39,6 +40,48 @@ pub enum AccelChoice {
     Kvm,
     Tcg,
 }
+
+/// The text is no such choice.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum BadChoice {
+    Vmm(String),
+    Accel(String),
+}
+
+impl FromStr for VmmChoice {
+    type Err = BadChoice;
+    fn from_str(s: &str) -> Result<Self, BadChoice> {
+        match s {
+            "auto" => Ok(Self::Auto),
+            "firecracker" => Ok(Self::Firecracker),
+            "qemu" => Ok(Self::Qemu),
+            _ => Err(BadChoice::Vmm(s.to_owned())),
+        }
+    }
+}
+
+impl FromStr for AccelChoice {
+    type Err = BadChoice;
+    fn from_str(s: &str) -> Result<Self, BadChoice> {
+        match s {
+            "auto" => Ok(Self::Auto),
+            "kvm" => Ok(Self::Kvm),
+            "tcg" => Ok(Self::Tcg),
+            _ => Err(BadChoice::Accel(s.to_owned())),
+        }
+    }
+}
+
+impl fmt::Display for BadChoice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Vmm(typed) => write!(f, "{typed:?} is no VMM; choose auto, firecracker or qemu"),
+            Self::Accel(typed) => write!(f, "{typed:?} is no accelerator; choose auto, kvm or tcg"),
+        }
+    }
+}
+
+impl std::error::Error for BadChoice {}
 
 /// What the host has; the upper bounds of every VM.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -55,7 +55,6 @@ pub enum VmmError {
     FirecrackerTooOld { program: PathBuf, version: Version },
     FirecrackerVersion { program: PathBuf, source: CmdError },
     FirecrackerUnknown { program: PathBuf, said: String },
-    Override { name: &'static str, value: String, words: &'static str },
 }
 
 /// Observes the host, chooses, and completes the choice: Firecracker's version is checked, the time stamp counter of an
@@ -117,44 +116,6 @@ fn qemu(accel: AccelChoice, host: &HostFacts) -> Result<Chosen, VmmError> {
         (None, false) => return Err(VmmError::NoVsock),
     };
     Ok(Chosen::Qemu(Qemu { program, accel, vsock, tsc_khz: None }))
-}
-
-/// What was asked for, once the environment has had its say: a flag wins over `BANGER_VMM` and `BANGER_ACCEL`, which win
-/// over automatic.
-///
-/// # Errors
-/// [`VmmError::Override`] for a variable that holds no such word.
-pub fn overridden(
-    vmm: VmmChoice,
-    accel: AccelChoice,
-    env: impl Fn(&str) -> Option<String>,
-) -> Result<(VmmChoice, AccelChoice), VmmError> {
-    let read = |name: &'static str| env(name).filter(|value| !value.is_empty());
-    let vmm = match (vmm, read("BANGER_VMM")) {
-        (VmmChoice::Auto, Some(value)) => match value.as_str() {
-            "auto" => VmmChoice::Auto,
-            "firecracker" => VmmChoice::Firecracker,
-            "qemu" => VmmChoice::Qemu,
-            _ => {
-                return Err(VmmError::Override {
-                    name: "BANGER_VMM",
-                    value,
-                    words: "auto, firecracker or qemu",
-                });
-            }
-        },
-        (asked, _) => asked,
-    };
-    let accel = match (accel, read("BANGER_ACCEL")) {
-        (AccelChoice::Auto, Some(value)) => match value.as_str() {
-            "auto" => AccelChoice::Auto,
-            "kvm" => AccelChoice::Kvm,
-            "tcg" => AccelChoice::Tcg,
-            _ => return Err(VmmError::Override { name: "BANGER_ACCEL", value, words: "auto, kvm or tcg" }),
-        },
-        (asked, _) => asked,
-    };
-    Ok((vmm, accel))
 }
 
 impl Chosen {
@@ -236,9 +197,6 @@ impl fmt::Display for VmmError {
             Self::FirecrackerUnknown { program, said } => {
                 write!(f, "`{} --version` says {said:?}, which names no version of Firecracker", program.display())
             }
-            Self::Override { name, value, words } => {
-                write!(f, "{name} is {value:?}; set it to {words}, or unset it")
-            }
         }
     }
 }
@@ -313,24 +271,6 @@ mod tests {
         for (vmm, accel, parts, want) in table {
             assert_eq!(outcome(vmm, accel, parts), want, "{vmm:?} {accel:?} on {parts:?}");
         }
-    }
-
-    #[test]
-    fn a_flag_wins_over_the_environment_which_wins_over_automatic() {
-        let read = |vmm, accel, env: [&'static str; 2]| {
-            overridden(vmm, accel, |name| Some(env[usize::from(name == "BANGER_ACCEL")].to_owned()))
-        };
-        assert_eq!(read(V::Auto, A::Auto, ["qemu", "tcg"]).expect("words"), (V::Qemu, A::Tcg));
-        assert_eq!(read(V::Auto, A::Auto, ["firecracker", "kvm"]).expect("words"), (V::Firecracker, A::Kvm));
-        assert_eq!(read(V::Auto, A::Auto, ["auto", "auto"]).expect("words"), (V::Auto, A::Auto));
-        assert_eq!(read(V::Auto, A::Auto, ["", ""]).expect("words"), (V::Auto, A::Auto));
-        assert_eq!(read(V::Qemu, A::Kvm, ["firecracker", "tcg"]).expect("words"), (V::Qemu, A::Kvm));
-        let error = |env| read(V::Auto, A::Auto, env).expect_err("no word").to_string();
-        assert_eq!(
-            error(["xen", ""]),
-            "BANGER_VMM is \"xen\"; set it to auto, firecracker or qemu, or unset it"
-        );
-        assert_eq!(error(["", "hvf"]), "BANGER_ACCEL is \"hvf\"; set it to auto, kvm or tcg, or unset it");
     }
 
     #[test]

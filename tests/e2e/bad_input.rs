@@ -179,8 +179,11 @@ fn listing(rig: &Rig) -> Vec<String> {
         .output();
     let text = String::from_utf8_lossy(&out.expect("runs find").stdout).into_owned();
     // The database's length may change by pages; its content is checked through the commands.
-    let mut lines: Vec<String> =
-        text.lines().filter(|l| !l.contains("banger.redb") && !l.contains("bangerd.lock")).map(str::to_owned).collect();
+    let mut lines: Vec<String> = text
+        .lines()
+        .filter(|l| !l.contains("banger.redb") && !l.contains("bangerd.lock"))
+        .map(str::to_owned)
+        .collect();
     lines.sort();
     lines
 }

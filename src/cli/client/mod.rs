@@ -17,7 +17,8 @@ use self::wire::{Lines, send_line};
 use crate::cli::render::Progress;
 use crate::cli::signals::Signals;
 use crate::host::dirs::{Dirs, NoHome};
-use crate::proto::api::{Call, Failure, Reply, Request};
+use crate::host::process;
+use crate::proto::api::{Call, DaemonStatus, DaemonStop, Failure, Reply, Request};
 
 /// Why there is no answer.
 #[derive(Debug)]
@@ -49,6 +50,12 @@ pub enum ClientError {
     /// The daemon hung up without an answer.
     HungUp {
         log: PathBuf,
+    },
+    /// The daemon ended before it had read the request.
+    Unread,
+    /// The daemon was told to stop, and does not end.
+    Lingers {
+        pid: u32,
     },
     /// It does not speak our protocol: another version of banger, most probably.
     BadReply {
@@ -93,7 +100,7 @@ impl Client {
 
     /// Asks and waits for the answer. Starts the daemon if nothing listens.
     pub fn call<C: Call>(&self, request: C, attention: &mut Attention<'_>) -> Result<C::Answer, ClientError> {
-        self.exchange::<C>(reach::reach_or_start(&self.dirs)?, request, None, attention).map(|(a, _)| a)
+        self.converse::<C>(request, None, attention).map(|(a, _)| a)
     }
 
     /// Like [`Client::call`], and lends the daemon a descriptor.
@@ -103,14 +110,12 @@ impl Client {
         lent: BorrowedFd<'_>,
         attention: &mut Attention<'_>,
     ) -> Result<C::Answer, ClientError> {
-        let connection = reach::reach_or_start(&self.dirs)?;
-        self.exchange::<C>(connection, request, Some(lent), attention).map(|(a, _)| a)
+        self.converse::<C>(request, Some(lent), attention).map(|(a, _)| a)
     }
 
     /// Asks for a byte stream: returns the answer's descriptor.
     pub fn open<C: Call>(&self, request: C, attention: &mut Attention<'_>) -> Result<OwnedFd, ClientError> {
-        let connection = reach::reach_or_start(&self.dirs)?;
-        match self.exchange::<C>(connection, request, None, attention)? {
+        match self.converse::<C>(request, None, attention)? {
             (_, Some(fd)) => Ok(fd),
             (_, None) => {
                 Err(ClientError::BadReply { why: "the answer came without its descriptor".to_owned() })
@@ -125,21 +130,55 @@ impl Client {
     pub fn ask_running<C: Call>(&self, request: C) -> Result<C::Answer, ClientError> {
         let connection = reach::reach(&self.dirs)?.ok_or(ClientError::NotRunning)?;
         let mut progress = Progress::silent();
-        self.exchange::<C>(connection, request, None, &mut Attention::to(&mut progress)).map(|(a, _)| a)
+        let line = line_of::<C>(request)?;
+        self.exchange::<C>(connection, &line, None, &mut Attention::to(&mut progress)).map(|(a, _)| a)
+    }
+
+    /// Tells a daemon that runs to stop, and waits until its process has gone.
+    ///
+    /// # Errors
+    /// [`ClientError::NotRunning`], [`ClientError::Lingers`], and those of [`Client::call`].
+    pub fn stop_running(&self) -> Result<(), ClientError> {
+        const PATIENCE: Timespec = Timespec { tv_sec: 10, tv_nsec: 0 };
+        let pid = self.ask_running(DaemonStatus {})?.pid;
+        let waiting = |source| ClientError::Connection { what: "wait for bangerd to end", source };
+        let process =
+            process::observe(pid).and_then(|seen| seen.map_or(Ok(None), process::open)).map_err(waiting)?;
+        self.ask_running(DaemonStop {})?;
+        let Some(process) = process else { return Ok(()) };
+        match poll(&mut [PollFd::new(&process, PollFlags::IN)], Some(&PATIENCE)) {
+            Ok(0) => Err(ClientError::Lingers { pid }),
+            Ok(_) => Ok(()),
+            Err(e) => Err(waiting(e.into())),
+        }
+    }
+
+    /// Asks the daemon, once more where one ended with the request unread: a daemon that has just been killed still
+    /// accepts connections for a moment.
+    fn converse<C: Call>(
+        &self,
+        request: C,
+        lent: Option<BorrowedFd<'_>>,
+        attention: &mut Attention<'_>,
+    ) -> Result<(C::Answer, Option<OwnedFd>), ClientError> {
+        let line = line_of::<C>(request)?;
+        match self.exchange::<C>(reach::reach_or_start(&self.dirs)?, &line, lent, attention) {
+            Err(ClientError::Unread) => {
+                self.exchange::<C>(reach::reach_or_start(&self.dirs)?, &line, lent, attention)
+            }
+            answered => answered,
+        }
     }
 
     fn exchange<C: Call>(
         &self,
         reached: Reached,
-        request: C,
+        line: &[u8],
         lent: Option<BorrowedFd<'_>>,
         attention: &mut Attention<'_>,
     ) -> Result<(C::Answer, Option<OwnedFd>), ClientError> {
         let connection = &reached.stream;
-        let request: Request = request.into();
-        let mut line = serde_json::to_vec(&request).map_err(bad_reply)?;
-        line.push(b'\n');
-        match send_line(connection, &line, lent) {
+        match send_line(connection, line, lent) {
             // The daemon may refuse before it has read all; then its answer says why.
             Ok(()) | Err(Errno::PIPE | Errno::CONNRESET) => {}
             Err(e) => return Err(ClientError::Connection { what: "send the request", source: e.into() }),
@@ -162,6 +201,13 @@ impl Client {
             }
         }
     }
+}
+
+fn line_of<C: Call>(request: C) -> Result<Vec<u8>, ClientError> {
+    let request: Request = request.into();
+    let mut line = serde_json::to_vec(&request).map_err(bad_reply)?;
+    line.push(b'\n');
+    Ok(line)
 }
 
 fn bad_reply(e: serde_json::Error) -> ClientError {
@@ -216,6 +262,10 @@ impl fmt::Display for ClientError {
             Self::HungUp { log } => {
                 write!(f, "bangerd hung up without an answer; {} may say why", log.display())
             }
+            Self::Unread => f.write_str("bangerd ended before it had read the request; try again"),
+            Self::Lingers { pid } => {
+                write!(f, "bangerd (pid {pid}) was told to stop and still runs; VMs run on if you kill it")
+            }
             Self::BadReply { why } => write!(
                 f,
                 "bangerd gave an answer that this banger does not understand; `banger daemon stop` makes room for a new one: {why}"
@@ -236,6 +286,8 @@ impl std::error::Error for ClientError {
             | Self::Ended { .. }
             | Self::Silent { .. }
             | Self::HungUp { .. }
+            | Self::Unread
+            | Self::Lingers { .. }
             | Self::BadReply { .. }
             | Self::Failed(_)
             | Self::Interrupted(_) => None,

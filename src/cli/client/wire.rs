@@ -77,7 +77,8 @@ impl Lines {
             match recvmsg(connection, slices, &mut control, RecvFlags::CMSG_CLOEXEC) {
                 Ok(received) => break received.bytes,
                 Err(Errno::INTR) => {}
-                Err(Errno::CONNRESET) => break 0,
+                // The kernel says so when the daemon ended with our request unread (unix(7), ECONNRESET).
+                Err(Errno::CONNRESET) => return Err(ClientError::Unread),
                 Err(e) => {
                     return Err(ClientError::Connection { what: "read from the daemon", source: e.into() });
                 }

@@ -3,31 +3,31 @@
 use crate::cli::error::Error;
 use crate::image::config::Asked;
 use crate::proto::agent::Tty;
-use crate::vm::spec::{AccelChoice, VmmChoice};
+use crate::vm::spec::{AccelChoice, VmmChoice, Wish};
 
 /// For argh: the number after --vcpu.
 pub fn vcpu(text: &str) -> Result<u8, String> {
     text.parse().map_err(|_| format!("{text:?} is no number of CPUs; write it like 2"))
 }
 
-/// For argh: the word after --vmm.
-pub fn vmm(text: &str) -> Result<VmmChoice, String> {
-    match text {
-        "auto" => Ok(VmmChoice::Auto),
-        "firecracker" => Ok(VmmChoice::Firecracker),
-        "qemu" => Ok(VmmChoice::Qemu),
-        _ => Err(format!("{text:?} is no VMM; choose auto, firecracker or qemu")),
-    }
+/// What is asked of the hardware: `flags`, and where they leave the VMM or the accelerator open, `BANGER_VMM` and
+/// `BANGER_ACCEL`.
+///
+/// # Errors
+/// A variable with a word that is no choice.
+pub fn hardware(flags: Wish) -> Result<Wish, Error> {
+    overridden(flags, |name| std::env::var(name).ok())
 }
 
-/// For argh: the word after --accel.
-pub fn accel(text: &str) -> Result<AccelChoice, String> {
-    match text {
-        "auto" => Ok(AccelChoice::Auto),
-        "kvm" => Ok(AccelChoice::Kvm),
-        "tcg" => Ok(AccelChoice::Tcg),
-        _ => Err(format!("{text:?} is no accelerator; choose auto, kvm or tcg")),
+fn overridden(mut wish: Wish, env: impl Fn(&str) -> Option<String>) -> Result<Wish, Error> {
+    let read = |name: &str| env(name).filter(|value| !value.is_empty());
+    if let (VmmChoice::Auto, Some(word)) = (wish.vmm, read("BANGER_VMM")) {
+        wish.vmm = word.parse().map_err(|e| Error::Refused(format!("BANGER_VMM: {e}")))?;
     }
+    if let (AccelChoice::Auto, Some(word)) = (wish.accel, read("BANGER_ACCEL")) {
+        wish.accel = word.parse().map_err(|e| Error::Refused(format!("BANGER_ACCEL: {e}")))?;
+    }
+    Ok(wish)
 }
 
 /// What is asked of a command: `env` as after -e, where a NAME alone takes this host's value, as docker does.
@@ -77,13 +77,26 @@ mod tests {
 
     #[test]
     fn words_are_read_and_others_refused_with_the_choice() {
-        assert_eq!(vmm("qemu"), Ok(VmmChoice::Qemu));
-        assert_eq!(accel("tcg"), Ok(AccelChoice::Tcg));
         assert_eq!(vcpu("4"), Ok(4));
-        for error in [vmm("QEMU").map(drop), accel("").map(drop), vcpu("-1").map(drop), vcpu("300").map(drop)]
-        {
+        for error in [vcpu("-1"), vcpu("300")] {
             assert!(error.is_err());
         }
+    }
+
+    #[test]
+    fn a_flag_wins_over_the_environment_which_wins_over_automatic() {
+        use {AccelChoice as A, VmmChoice as V};
+        let read = |vmm, accel, env: [&'static str; 2]| {
+            let flags = Wish { vmm, accel, ..Wish::default() };
+            overridden(flags, |name| Some(env[usize::from(name == "BANGER_ACCEL")].to_owned()))
+                .map(|wish| (wish.vmm, wish.accel))
+        };
+        assert_eq!(read(V::Auto, A::Auto, ["qemu", "tcg"]).expect("words"), (V::Qemu, A::Tcg));
+        assert_eq!(read(V::Auto, A::Auto, ["", ""]).expect("words"), (V::Auto, A::Auto));
+        assert_eq!(read(V::Qemu, A::Kvm, ["firecracker", "tcg"]).expect("words"), (V::Qemu, A::Kvm));
+        let error = |env| read(V::Auto, A::Auto, env).expect_err("no word").to_string();
+        assert_eq!(error(["xen", ""]), "BANGER_VMM: \"xen\" is no VMM; choose auto, firecracker or qemu");
+        assert_eq!(error(["", "hvf"]), "BANGER_ACCEL: \"hvf\" is no accelerator; choose auto, kvm or tcg");
     }
 
     #[test]

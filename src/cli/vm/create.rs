@@ -41,10 +41,10 @@ pub struct Create {
     #[argh(switch)]
     nat: bool,
     /// what runs it: auto, firecracker or qemu
-    #[argh(option, arg_name = "vmm", from_str_fn(asked::vmm), default = "VmmChoice::Auto")]
+    #[argh(option, arg_name = "vmm", default = "VmmChoice::Auto")]
     vmm: VmmChoice,
     /// what executes it: auto, kvm or tcg
-    #[argh(option, arg_name = "accel", from_str_fn(asked::accel), default = "AccelChoice::Auto")]
+    #[argh(option, arg_name = "accel", default = "AccelChoice::Auto")]
     accel: AccelChoice,
     /// the kernel's name; the default kernel if not given
     #[argh(option, arg_name = "kernel")]
@@ -63,14 +63,14 @@ impl Create {
             name: self.name.clone(),
             image: self.image.clone(),
             kernel: self.kernel.clone(),
-            wish: Wish {
+            wish: asked::hardware(Wish {
                 vcpu: self.vcpu,
                 memory: self.memory,
                 disk: self.disk_size,
                 vmm: self.vmm,
                 accel: self.accel,
                 nat: self.nat,
-            },
+            })?,
             start: !self.no_start,
             ephemeral: false,
         };

@@ -75,10 +75,10 @@ pub struct Run {
     #[argh(switch, short = 'i', long = "interactive", hidden_help)]
     _interactive: bool,
     /// what runs it: auto, firecracker or qemu
-    #[argh(option, arg_name = "vmm", from_str_fn(asked::vmm), default = "VmmChoice::Auto")]
+    #[argh(option, arg_name = "vmm", default = "VmmChoice::Auto")]
     vmm: VmmChoice,
     /// what executes it: auto, kvm or tcg
-    #[argh(option, arg_name = "accel", from_str_fn(asked::accel), default = "AccelChoice::Auto")]
+    #[argh(option, arg_name = "accel", default = "AccelChoice::Auto")]
     accel: AccelChoice,
     /// the kernel's name; the default kernel if not given
     #[argh(option, arg_name = "kernel")]
@@ -114,7 +114,7 @@ impl Run {
             Signals::catch().map_err(|source| Error::Host { what: "catch signals".to_owned(), source })?;
         let mut at = At { client: Client::from_env()?, progress: Progress::new(self.quiet), signals };
 
-        let vm = at.call(self.request())?;
+        let vm = at.call(self.request()?)?;
         at.progress.say(&format!("spec: {}", vm.record.spec));
         let outcome = self.begin(&mut at, &vm, asked, tty);
         at.progress.clear();
@@ -160,22 +160,22 @@ impl Run {
         }
     }
 
-    fn request(&self) -> VmCreate {
-        VmCreate {
+    fn request(&self) -> Result<VmCreate, Error> {
+        Ok(VmCreate {
             name: self.name.clone(),
             image: self.image.clone(),
             kernel: self.kernel.clone(),
-            wish: Wish {
+            wish: asked::hardware(Wish {
                 vcpu: self.vcpu,
                 memory: self.memory,
                 disk: self.disk_size,
                 vmm: self.vmm,
                 accel: self.accel,
                 nat: self.nat,
-            },
+            })?,
             start: false,
             ephemeral: self.rm,
-        }
+        })
     }
 
     /// Starts the VM and runs the command to its end.
