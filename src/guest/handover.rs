@@ -4,7 +4,8 @@
 //! meant to boot. They count only with an /etc/inittab that could work: Alpine's container image ships the one of its
 //! installed system, whose programs (openrc) it does not have.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::Read;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
@@ -80,7 +81,19 @@ fn observe(path: &Path) -> Option<Facts> {
         Ok(text) if boot_programs(&text).iter().all(|program| Path::new(program).exists()) => Inittab::Usable,
         Ok(_) => Inittab::Broken,
     };
-    Some(Facts { executable: meta.is_file() && meta.mode() & 0o111 != 0, multi_call, inittab })
+    let mut head = vec![];
+    File::open(&resolved).ok()?.take(20).read_to_end(&mut head).ok()?;
+    let executable = meta.is_file() && meta.mode() & 0o111 != 0 && runs_here(&head);
+    Some(Facts { executable, multi_call, inittab })
+}
+
+/// Whether a file that begins with `head` is a program of this machine, or a script. Another one must not even be tried: libc's
+/// exec gives what the kernel refuses to a shell, which as process 1 would take the machine down with it.
+fn runs_here(head: &[u8]) -> bool {
+    // e_machine (elf(5)); an x86-64 kernel runs 32-bit programs too.
+    let ours: &[u16] = if cfg!(target_arch = "x86_64") { &[62, 3] } else { &[183] };
+    let machine = head.get(18..20).map(|b| u16::from_le_bytes([b[0], b[1]]));
+    head.starts_with(b"#!") || head.starts_with(b"\x7fELF") && machine.is_some_and(|m| ours.contains(&m))
 }
 
 /// The programs by which an inittab starts the system: `<tty>:<runlevels>:sysinit:<command>` (busybox: examples/inittab).
@@ -120,6 +133,16 @@ mod tests {
             let facts = Facts { executable, multi_call, inittab };
             assert_eq!(is_init(facts), want, "{facts:?}");
         }
+    }
+
+    #[test]
+    fn a_program_of_another_machine_is_none() {
+        let elf = |machine: u16| [&b"\x7fELF"[..], &[0; 14], &machine.to_le_bytes()].concat();
+        let native = if cfg!(target_arch = "x86_64") { 62 } else { 183 };
+        assert!(runs_here(&elf(native)));
+        assert!(!runs_here(&elf(40)));
+        assert!(runs_here(b"#!/bin/sh\n"));
+        assert!(!runs_here(b"") && !runs_here(b"\x7fELF") && !runs_here(b"init"));
     }
 
     #[test]

@@ -5,7 +5,6 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, symlink};
 use std::path::Path;
 
-use rustix::fs::CWD;
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, UnmountFlags, mount, mount_move, mount_remount, unmount};
 
@@ -126,16 +125,16 @@ fn mount_on(kind: &'static str, path: &str, flags: MountFlags, options: &str) ->
     mounted().map_err(failed(format!("mount {kind} at {path}")))
 }
 
-/// Makes `path` a directory if it is none. A file in its place, as some images have, makes way.
+/// Makes `path` a directory if it is none. What some images have in its place, a file or a symlink to nowhere, makes way.
 fn make_directory(path: &str) -> io::Result<()> {
     match fs::metadata(path) {
         Ok(found) if found.is_dir() => return Ok(()),
-        Ok(_) => rustix::fs::unlinkat(CWD, path, rustix::fs::AtFlags::empty())?,
-        Err(e) if e.kind() == io::ErrorKind::NotFound => {}
-        Err(e) => return Err(e),
+        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+        Ok(_) | Err(_) => {}
     }
-    match fs::DirBuilder::new().mode(0o755).create(path) {
-        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-        other => other,
+    match fs::remove_file(path) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+        Ok(()) | Err(_) => {}
     }
+    fs::DirBuilder::new().mode(0o755).create(path)
 }

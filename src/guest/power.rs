@@ -20,8 +20,10 @@ use crate::vm::boot::Halt;
 /// How long processes have to end by themselves, and again after they were killed.
 pub const GRACE: Duration = Duration::from_millis(500);
 
-/// How long an init may take from its exec until it catches signals.
-const EARS: Duration = Duration::from_secs(5);
+/// How long systemd may take from its exec until it has blocked the signals that it fetches by a signalfd.
+const SYSTEMD_EARS: Duration = Duration::from_secs(5);
+/// The same of busybox, whose wait (sigtimedwait) hides that it is ready.
+const BUSYBOX_EARS: Duration = Duration::from_millis(200);
 
 /// The signal by which the agent, and `poweroff` of busybox, ask process 1.
 pub const ASKS: Signal = Signal::USR2;
@@ -92,7 +94,8 @@ fn signal_everyone(signal: Signal) {
 /// How the image's init is asked to turn the machine off.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Ask {
-    Signal(Signal),
+    /// A signal, once it is heard or this time has passed.
+    Signal(Signal, Duration),
     /// A program to run.
     Program(&'static str),
     /// There is no way that we know: as good as nothing is asked, and the agent does it by itself.
@@ -103,7 +106,7 @@ enum Ask {
 pub fn ask(own_init: Option<&str>, how: Halt) {
     rustix::fs::sync();
     let question = match own_init {
-        None => Ask::Signal(ASKS),
+        None => Ask::Signal(ASKS, Duration::ZERO),
         Some(path) => {
             let kind = fs::canonicalize(path).unwrap_or_else(|_| path.into());
             let exists = |program: &str| Path::new(program).exists();
@@ -111,8 +114,8 @@ pub fn ask(own_init: Option<&str>, how: Halt) {
         }
     };
     let asked = match question {
-        Ask::Signal(signal) => {
-            wait_for_ears(signal);
+        Ask::Signal(signal, patience) => {
+            wait_for_ears(signal, patience);
             kill_process(Pid::INIT, signal).map_err(io::Error::from)
         }
         Ask::Program(program) => run(program),
@@ -126,8 +129,8 @@ pub fn ask(own_init: Option<&str>, how: Halt) {
 
 /// Waits until process 1 is ready to hear `signal`: to an init that has just been started, one that it does not catch yet is
 /// lost (kernel: kernel/signal.c, SIGNAL_UNKILLABLE).
-fn wait_for_ears(signal: Signal) {
-    let deadline = Instant::now() + EARS;
+fn wait_for_ears(signal: Signal, patience: Duration) {
+    let deadline = Instant::now() + patience;
     while Instant::now() < deadline {
         match fs::read_to_string("/proc/1/status") {
             Ok(status) if !hears(&status, signal) => std::thread::sleep(Duration::from_millis(5)),
@@ -154,11 +157,11 @@ fn question(init: &str, how: Halt, exists: impl Fn(&str) -> bool) -> Ask {
     let name = init.rsplit('/').next().unwrap_or(init);
     if name == "systemd" {
         // systemd(1), SIGNALS: SIGRTMIN+4 starts poweroff.target, SIGRTMIN+5 reboot.target.
-        return Ask::Signal(syscalls::realtime(if how == Halt::PowerOff { 4 } else { 5 }));
+        return Ask::Signal(syscalls::realtime(if how == Halt::PowerOff { 4 } else { 5 }), SYSTEMD_EARS);
     }
     if name.starts_with("busybox") || name == "bbsuid" {
         // busybox: init/halt.c.
-        return Ask::Signal(if how == Halt::PowerOff { Signal::USR2 } else { Signal::TERM });
+        return Ask::Signal(if how == Halt::PowerOff { Signal::USR2 } else { Signal::TERM }, BUSYBOX_EARS);
     }
     let programs = match how {
         Halt::PowerOff => ["/sbin/poweroff", "/usr/sbin/poweroff"],
@@ -189,10 +192,10 @@ mod tests {
     fn every_init_is_asked_in_its_own_language() {
         use Halt::{PowerOff, Reboot};
         let table = [
-            ("/usr/lib/systemd/systemd", PowerOff, Ask::Signal(syscalls::realtime(4))),
-            ("/usr/lib/systemd/systemd", Reboot, Ask::Signal(syscalls::realtime(5))),
-            ("/bin/busybox", PowerOff, Ask::Signal(Signal::USR2)),
-            ("/bin/busybox.static", Reboot, Ask::Signal(Signal::TERM)),
+            ("/usr/lib/systemd/systemd", PowerOff, Ask::Signal(syscalls::realtime(4), SYSTEMD_EARS)),
+            ("/usr/lib/systemd/systemd", Reboot, Ask::Signal(syscalls::realtime(5), SYSTEMD_EARS)),
+            ("/bin/busybox", PowerOff, Ask::Signal(Signal::USR2, BUSYBOX_EARS)),
+            ("/bin/busybox.static", Reboot, Ask::Signal(Signal::TERM, BUSYBOX_EARS)),
             ("/sbin/init", PowerOff, Ask::Program("/sbin/poweroff")),
             ("/sbin/init", Reboot, Ask::Program("/sbin/reboot")),
         ];

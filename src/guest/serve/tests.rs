@@ -190,8 +190,11 @@ fn a_terminal_has_a_size_a_name_and_an_end_of_input() {
 #[test]
 fn an_interrupt_reaches_the_terminals_foreground() {
     let tty = Some(Tty { rows: 1, columns: 2 });
-    let mut host =
-        Host::exec(Exec { tty, stdin: true, ..sh("trap 'echo caught; exit 9' INT; echo ready; sleep 1000") });
+    let mut host = Host::exec(Exec {
+        tty,
+        stdin: true,
+        ..sh("trap 'echo caught; exit 9' INT; echo ready; while :; do sleep 0.05; done")
+    });
     let mut seen = vec![];
     while !seen.windows(5).any(|w| w == b"ready") {
         seen.extend(host.frame().expect("output").payload);
