@@ -65,7 +65,9 @@ fn payload(bytes: &[u8]) -> Result<&[u8], BadImage> {
             bytes.get(at..at + 4).and_then(|b| b.try_into().ok()).ok_or(BadImage::Truncated)?;
         Ok(u32::from_le_bytes(bytes) as usize)
     };
-    let protocol = u16::from_le_bytes([bytes[0x206], bytes.get(0x207).copied().ok_or(BadImage::Truncated)?]);
+    let protocol: [u8; 2] =
+        bytes.get(0x206..0x208).and_then(|b| b.try_into().ok()).ok_or(BadImage::Truncated)?;
+    let protocol = u16::from_le_bytes(protocol);
     if protocol < 0x0208 {
         return Err(BadImage::TooOld { protocol });
     }

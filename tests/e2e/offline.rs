@@ -86,7 +86,10 @@ setup() {
         sleep 0.1
     done
     mount -t proc proc root/proc
+    "${alone[@]}" /bangerd &
+    while [ ! -S root/data/run/bangerd.sock ]; do sleep 0.05; done
 }
+alone=(env -i BANGER_ROOT=/data SSL_CERT_FILE=/ca.pem "$(command -v chroot)" root)
 setup "$@" >log 2>&1
-exec env -i BANGER_ROOT=/data SSL_CERT_FILE=/ca.pem "$(command -v chroot)" root /banger image pull registry.test:5443/busybox:1
+exec "${alone[@]}" /banger image pull registry.test:5443/busybox:1
 "#;
