@@ -80,8 +80,11 @@ pub async fn start(driver: &mut Driver, op: &Op) -> Result<(), Fault> {
     };
     let fault = match outcome {
         Ok(Outcome::Up(hello)) => {
-            log::debug!("{op} vm {}: agent {} on {}", driver.record.name, hello.version, hello.kernel);
-            return driver.enter(op, Event::Ready, Some(&run)).await;
+            log::debug!("{op} vm {}: agent {:?} on {:?}", driver.record.name, hello.version, hello.kernel);
+            match driver.enter(op, Event::Ready, Some(&run)).await {
+                Ok(()) => return Ok(()),
+                Err(fault) => fault,
+            }
         }
         Ok(Outcome::Down(down)) => fault(driver, &plan, down),
         Ok(Outcome::GiveWay) => {
