@@ -102,6 +102,7 @@ pub fn prepare(d: &Daemon, record: &VmRecord, op: &Op) -> Result<Ready, Fault> {
         vmm: vmm.kind().name().to_owned(),
         accel: accel_name(accel).to_owned(),
         channel: reach(&plan.channel),
+        control: Some(plan.vmm.socket.clone()),
         kernel: kernel.name,
         address: net.map(|net| net.address.to_string()),
     };

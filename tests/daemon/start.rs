@@ -202,3 +202,41 @@ fn a_log_is_handed_over_for_reading_only() {
     let log = File::from(rig.call_fd(VmLogs { vm: "dev".to_owned(), which: Log::Vmm }).expect("opens"));
     std::io::Write::write_all(&mut &log, b"x").expect_err("it is not for writing");
 }
+
+/// A control socket like QEMU's, which takes one conversation and ends `vmm` when the power button is pressed.
+fn power_button(
+    socket: &std::path::Path,
+    vmm: banger::vm::state::Process,
+) -> std::thread::JoinHandle<Vec<String>> {
+    use std::io::{BufRead, BufReader, Write};
+    let listener = std::os::unix::net::UnixListener::bind(socket).expect("binds");
+    std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().expect("accepts");
+        stream.write_all(b"{\"QMP\": {}}\n").expect("greets");
+        let mut verbs = vec![];
+        for line in BufReader::new(stream.try_clone().expect("clones")).lines() {
+            let command: serde_json::Value = serde_json::from_str(&line.expect("reads")).expect("JSON");
+            verbs.push(command["execute"].as_str().expect("a verb").to_owned());
+            stream.write_all(b"{\"return\": {}}\n").expect("answers");
+            if verbs.last().is_some_and(|verb| verb == "system_powerdown") {
+                banger::host::process::signal(vmm, rustix::process::Signal::TERM).expect("ends it");
+            }
+        }
+        verbs
+    })
+}
+
+#[test]
+fn a_guest_whose_agent_has_died_is_stopped_by_its_power_button() {
+    let rig = Rig::started();
+    attended(&rig, "dev", up(), saying(b"\x1b[2Jno frame, and long enough to be read".to_vec()));
+    start(&rig, "dev").expect("starts");
+    let vm = rig.show("dev").record;
+    let processes = vm.state.processes().expect("it runs");
+    let button = power_button(&rig.dirs().vm_sockets(vm.id).join("qmp.sock"), processes.vmm);
+    let stopped = rig.call(VmStop { vm: "dev".to_owned(), force: false }).expect("stops");
+    assert_eq!(stopped.record.state, State::Stopped);
+    assert_eq!(button.join().expect("was asked"), ["qmp_capabilities", "system_powerdown"]);
+    assert!(rig.log().contains("its power button was pressed") && !rig.log().contains("\x1b[2J"));
+    assert!(!alive(processes.vsock.expect("a vsock device")));
+}
