@@ -1,6 +1,8 @@
 //! A VM's driver: the one task that changes this VM, its record and its processes. Orders are carried out one after the other;
 //! in between it waits for the VMM's end and, for a VM that belongs to a process (`vm run --rm`), for that process's end.
 
+use std::time::Duration;
+
 use smol::future;
 
 use crate::daemon::exit::Exit;
@@ -22,8 +24,13 @@ pub struct Driver {
     pub inbox: Inbox,
     /// The VMM's process, while there is one.
     pub vmm: Option<Exit>,
+    /// The vsock device's, where it has one.
+    pub device: Option<Exit>,
     owner: Owner,
 }
+
+/// How far apart a VMM and its vsock device may end and still have ended together.
+const TOGETHER: Duration = Duration::from_secs(1);
 
 /// The process for whose lifetime the VM exists.
 enum Owner {
@@ -35,6 +42,7 @@ enum Owner {
 enum Next {
     Order(Order),
     VmmEnded,
+    DeviceEnded,
     OwnerEnded,
     /// The daemon ends.
     Nothing,
@@ -50,12 +58,14 @@ impl Driver {
                 None
             }
         };
-        let vmm = record.state.processes().and_then(|p| watch(p.vmm, "VMM"));
+        let processes = record.state.processes();
+        let vmm = processes.and_then(|p| watch(p.vmm, "VMM"));
+        let device = processes.and_then(|p| watch(p.vsock?, "vsock device"));
         let owner = match record.owner {
             None => Owner::None,
             Some(process) => watch(process, "owner").map_or(Owner::Gone, Owner::Alive),
         };
-        Self { d, record, inbox, vmm, owner }
+        Self { d, record, inbox, vmm, device, owner }
     }
 
     pub async fn drive(mut self) {
@@ -63,6 +73,7 @@ impl Driver {
             match self.next().await {
                 Next::Nothing => return,
                 Next::VmmEnded => stop::ended_by_itself(&mut self).await,
+                Next::DeviceEnded => self.device_ended().await,
                 Next::OwnerEnded => {
                     let op = Op::own();
                     log::info!("{op} vm {}: its owner has ended", self.record.name);
@@ -97,7 +108,7 @@ impl Driver {
     }
 
     async fn next(&mut self) -> Next {
-        let Self { inbox, vmm, owner, .. } = self;
+        let Self { inbox, vmm, device, owner, .. } = self;
         let order = async { inbox.next().await.map_or(Next::Nothing, Next::Order) };
         let vmm = async {
             match vmm {
@@ -105,6 +116,13 @@ impl Driver {
                 None => future::pending().await,
             }
             Next::VmmEnded
+        };
+        let device = async {
+            match device {
+                Some(exit) => exit.ended().await,
+                None => future::pending().await,
+            }
+            Next::DeviceEnded
         };
         let owner = async {
             match owner {
@@ -115,7 +133,21 @@ impl Driver {
             Next::OwnerEnded
         };
         // A VM that has ended is recorded as such before anybody is told to act on it.
-        future::or(vmm, future::or(owner, order)).await
+        future::or(vmm, future::or(device, future::or(owner, order))).await
+    }
+
+    /// The guest runs on: what it has not written yet would be lost with it. Whoever wants to reach it is told
+    /// ([`crate::daemon::vms::problem`]).
+    async fn device_ended(&mut self) {
+        self.device = None;
+        // A device ends with its VMM, and may be the first to be seen.
+        let ends_too = match &self.vmm {
+            Some(vmm) => vmm.ended_within(TOGETHER).await,
+            None => true,
+        };
+        if !ends_too {
+            log::error!("vm {}: its vsock device has ended; nothing can reach the guest", self.record.name);
+        }
     }
 
     /// Returns when an order waits, or the owner has ended, so that the present one must give way.

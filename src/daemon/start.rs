@@ -110,6 +110,10 @@ async fn launch(driver: &mut Driver, op: &Op, plan: &Plan, run: &Run) -> Result<
     };
     let processes = Processes { vmm: vmm.process(), vsock: vsock.as_ref().map(Shim::process) };
     driver.vmm = Exit::of(processes.vmm).map_err(cannot("watch the VMM"))?;
+    driver.device = match processes.vsock {
+        Some(device) => Exit::of(device).map_err(cannot("watch the vsock device"))?,
+        None => None,
+    };
     // Stored before they become anything. If this fails, the shims are dropped here, and end.
     driver.enter(op, Event::Spawned(processes), Some(run)).await?;
     if let (Some(shim), Some(launch)) = (vsock, &plan.vsock) {

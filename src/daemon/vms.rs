@@ -28,7 +28,7 @@ use crate::vm::lookup::{self, Candidate};
 use crate::vm::name::VmName;
 use crate::vm::record::VmRecord;
 use crate::vm::size::Mib;
-use crate::vm::state::State;
+use crate::vm::state::{Processes, State};
 
 /// The drivers, and the names that are promised to VMs in the making.
 #[derive(Default)]
@@ -117,7 +117,29 @@ fn view(d: &Daemon, record: VmRecord, run: Option<&Run>) -> VmView {
         directory: d.dirs.vm(record.id).display().to_string(),
         address: run.and_then(|run| run.address.clone()),
         running_on: run.map(|run| RunningOn { vmm: run.vmm.clone(), accel: run.accel.clone() }),
+        problem: problem(&record),
         record,
+    }
+}
+
+/// Why nothing can reach the guest of a VM that runs: the program that is its vsock device has ended, and no VMM takes another
+/// one for a guest that knows the first.
+pub fn problem(record: &VmRecord) -> Option<String> {
+    let State::Running { processes: Processes { vsock: Some(device), .. } } = record.state else {
+        return None;
+    };
+    match process::is_alive(device) {
+        Ok(true) => None,
+        Ok(false) => Some(format!(
+            "its vsock device (process {}) has ended, and nothing can reach the guest; `banger vm stop {name}`, then \
+             `banger vm start {name}`, give it another",
+            device.pid,
+            name = record.name
+        )),
+        Err(e) => {
+            log::warn!("cannot look at process {}: {e}", device.pid);
+            None
+        }
     }
 }
 

@@ -188,6 +188,35 @@ fn a_vm_whose_vmm_ends_is_stopped_and_its_device_ended() {
 }
 
 #[test]
+fn a_vsock_device_that_ends_leaves_the_guest_running_and_is_named_to_whoever_asks() {
+    let mut rig = Rig::started();
+    attended(&rig, "dev", up(), good());
+    start(&rig, "dev").expect("starts");
+    let processes = rig.show("dev").record.state.processes().expect("it runs");
+    let device = processes.vsock.expect("a vsock device");
+    assert_eq!(rig.show("dev").problem, None);
+    banger::host::process::signal(device, rustix::process::Signal::KILL).expect("kills it");
+    rig.until("it is noticed", |rig| rig.log().contains("vm dev: its vsock device has ended"));
+    let told = |rig: &Rig| {
+        let view = rig.show("dev");
+        assert_eq!(view.record.state.label(), "running");
+        let problem = view.problem.expect("a problem");
+        assert!(
+            problem.starts_with(&format!("its vsock device (process {}) has ended", device.pid)),
+            "{problem}"
+        );
+        let failure = rig.call_fd(exec("dev")).expect_err("it cannot be reached");
+        assert_eq!(failure.message, format!("vm dev runs, but {problem}"));
+    };
+    told(&rig);
+    rig.kill();
+    rig.start();
+    told(&rig);
+    rig.call(VmStop { vm: "dev".to_owned(), force: true }).expect("stops");
+    assert!(!alive(processes.vmm));
+}
+
+#[test]
 fn a_log_is_handed_over_for_reading_only() {
     let rig = Rig::started();
     rig.create("dev");
