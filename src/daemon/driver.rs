@@ -3,13 +3,13 @@
 
 use std::time::Duration;
 
-use smol::future;
+use smol::{Task, future};
 
 use crate::daemon::exit::Exit;
 use crate::daemon::fault::Fault;
 use crate::daemon::op::Op;
 use crate::daemon::orders::{Inbox, Order, What};
-use crate::daemon::{Shared, apply, start, stop};
+use crate::daemon::{Shared, apply, logs, machine, start, stop};
 use crate::host::progress::Progress;
 use crate::proto::api::Code;
 use crate::store::Changes;
@@ -26,6 +26,8 @@ pub struct Driver {
     pub vmm: Option<Exit>,
     /// The vsock device's, where it has one.
     pub device: Option<Exit>,
+    /// Keeps the logs short, while there are processes that write them.
+    pub logs: Option<Task<()>>,
     owner: Owner,
 }
 
@@ -65,7 +67,8 @@ impl Driver {
             None => Owner::None,
             Some(process) => watch(process, "owner").map_or(Owner::Gone, Owner::Alive),
         };
-        Self { d, record, inbox, vmm, device, owner }
+        let logs = processes.and_then(|_| keep_logs_short(&d, &record));
+        Self { d, record, inbox, vmm, device, logs, owner }
     }
 
     pub async fn drive(mut self) {
@@ -222,6 +225,17 @@ impl Driver {
         self.d.vms.forget(id);
         Ok(())
     }
+}
+
+/// Keeps the VM's logs short until the task is dropped.
+pub fn keep_logs_short(d: &Shared, record: &VmRecord) -> Option<Task<()>> {
+    let (directory, name) = (d.dirs.vm(record.id), record.name.clone());
+    d.spawn(async move {
+        let files = [machine::CONSOLE, machine::VMM_LOG].map(|file| directory.join(file));
+        if let Err(e) = logs::keep_short(files.into()).await {
+            log::warn!("vm {name}: cannot keep its logs short: {e}");
+        }
+    })
 }
 
 /// Removes a VM's directories; what is not there is no error.

@@ -20,6 +20,7 @@ mod images;
 mod initramfs;
 mod kernels;
 mod launch;
+mod logs;
 mod machine;
 mod modules_image;
 mod op;

@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use smol::{Async, Timer, future};
 
 use crate::daemon::agent::{self, AgentError};
-use crate::daemon::driver::Driver;
+use crate::daemon::driver::{Driver, keep_logs_short};
 use crate::daemon::exit::Exit;
 use crate::daemon::fault::{Fault, chain};
 use crate::daemon::guest_text::last_lines;
@@ -114,6 +114,7 @@ async fn launch(driver: &mut Driver, op: &Op, plan: &Plan, run: &Run) -> Result<
         Some(device) => Exit::of(device).map_err(cannot("watch the vsock device"))?,
         None => None,
     };
+    driver.logs = keep_logs_short(&driver.d, &driver.record);
     // Stored before they become anything. If this fails, the shims are dropped here, and end.
     driver.enter(op, Event::Spawned(processes), Some(run)).await?;
     if let (Some(shim), Some(launch)) = (vsock, &plan.vsock) {

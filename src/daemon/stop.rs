@@ -91,7 +91,7 @@ pub async fn end_processes(driver: &mut Driver) {
     if let Some(vmm) = driver.vmm.take() {
         vmm.kill().await;
     }
-    driver.device = None;
+    (driver.device, driver.logs) = (None, None);
     if let Some(processes) = driver.record.state.processes() {
         exit::end(processes.vmm).await;
         if let Some(vsock) = processes.vsock {

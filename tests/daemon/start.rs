@@ -217,6 +217,32 @@ fn a_vsock_device_that_ends_leaves_the_guest_running_and_is_named_to_whoever_ask
 }
 
 #[test]
+fn a_guest_that_floods_its_console_does_not_fill_the_disk() {
+    use std::io::Write;
+    use std::os::unix::fs::MetadataExt;
+    let mut rig = Rig::started();
+    attended(&rig, "dev", up(), good());
+    start(&rig, "dev").expect("starts");
+    let log = std::path::Path::new(&rig.show("dev").directory).join("console.log");
+    // Before and after a restart of the daemon.
+    for round in 0..2 {
+        let mut console = std::fs::OpenOptions::new().append(true).open(&log).expect("opens");
+        for _ in 0..20 {
+            console.write_all(&[b'x'; 1 << 20]).expect("writes");
+        }
+        console.write_all(b"the end\n").expect("writes");
+        let blocks = || std::fs::metadata(&log).expect("stats").blocks();
+        rig.until("it was cut", |_| blocks() * 512 < 1 << 20);
+        rig.until("its end is there", |_| std::fs::read(&log).expect("reads").ends_with(b"the end\n"));
+        assert!(std::fs::read(&log).expect("reads").starts_with(b"[bangerd has cut this log"));
+        if round == 0 {
+            rig.kill();
+            rig.start();
+        }
+    }
+}
+
+#[test]
 fn a_log_is_handed_over_for_reading_only() {
     let rig = Rig::started();
     rig.create("dev");
