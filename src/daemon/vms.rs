@@ -158,7 +158,13 @@ pub async fn order(d: &Shared, op: &Op, typed: &str, what: What) -> Result<VmId,
     let record = find(d, typed)?;
     let (order, done) = Order::new(what, op);
     let gone = || Fault::new(Code::NotFound, format!("vm {} is gone", record.name));
-    d.vms.order(record.id, order).map_err(|_| gone())?;
+    d.vms.order(record.id, order).map_err(|_| match d.store.get::<VmRecord>(record.id) {
+        // Its record comes before its disk, and its disk before its driver.
+        Ok(Some(_)) => {
+            Fault::new(Code::Conflict, format!("vm {} is still being made; try again", record.name))
+        }
+        Ok(None) | Err(_) => gone(),
+    })?;
     // Its driver ends without an answer when an order before this one has deleted the VM.
     done.recv().await.map_err(|_| gone())??;
     Ok(record.id)

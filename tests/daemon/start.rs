@@ -243,6 +243,16 @@ fn a_guest_that_floods_its_console_does_not_fill_the_disk() {
 }
 
 #[test]
+fn a_vm_without_its_disk_is_not_started() {
+    let rig = Rig::started();
+    let vm = rig.create("dev");
+    std::fs::remove_file(std::path::Path::new(&vm.directory).join("cow")).expect("removes it");
+    let failure = start(&rig, "dev").expect_err("fails");
+    assert!(failure.message.starts_with("cannot start vm dev: its disk is not in /"), "{failure:?}");
+    rig.call(VmDelete { vm: "dev".to_owned() }).expect("deletes");
+}
+
+#[test]
 fn a_log_is_handed_over_for_reading_only() {
     let rig = Rig::started();
     rig.create("dev");
