@@ -83,7 +83,7 @@ pub async fn start(driver: &mut Driver, op: &Op) -> Result<(), Fault> {
             log::debug!("{op} vm {}: agent {} on {}", driver.record.name, hello.version, hello.kernel);
             return driver.enter(op, Event::Ready, Some(&run)).await;
         }
-        Ok(Outcome::Down(down)) => fault(driver, &plan, down),
+        Ok(Outcome::Down(down)) => fault(driver, down),
         Ok(Outcome::GiveWay) => {
             driver.note(op, Event::Stop).await;
             stop::end_processes(driver).await;
@@ -245,9 +245,10 @@ async fn wait(
     Ok(outcome)
 }
 
-fn fault(driver: &Driver, plan: &Plan, down: Down) -> Fault {
+fn fault(driver: &Driver, down: Down) -> Fault {
     let name = &driver.record.name;
     let advice = format!("`banger vm logs {name}` shows its console");
+    let ended = matches!(down, Down::Ended);
     let why = match down {
         Down::Broken(AgentError::Refused(refusal)) => {
             format!("the guest cannot come up: {}; {advice}", refusal.message)
@@ -260,9 +261,11 @@ fn fault(driver: &Driver, plan: &Plan, down: Down) -> Fault {
         ),
     };
     let mut fault = Fault::new(Code::NotReady, why);
-    fault.details = tail(&driver.d.dirs.vm(driver.record.id).join(machine::CONSOLE));
-    if fault.details.is_empty() {
-        fault.details = tail(&plan.vmm.log);
+    let directory = driver.d.dirs.vm(driver.record.id);
+    fault.details = tail(&directory.join(machine::CONSOLE));
+    // A VMM that gave up says why, whatever its guest had said before.
+    if ended || fault.details.is_empty() {
+        fault.details.extend(tail(&directory.join(machine::VMM_LOG)));
     }
     fault
 }

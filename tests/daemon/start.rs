@@ -147,6 +147,19 @@ fn a_vmm_that_ends_at_once_is_noticed_at_once() {
 }
 
 #[test]
+fn a_vmm_that_gives_up_is_quoted_after_the_console() {
+    let rig = Rig::started();
+    let console = r#"all="$*"; console=${all#*path=}; console=${console%%,*}"#;
+    rig.program(
+        "qemu-system-x86_64",
+        &format!("{console}; echo booting >>\"$console\"; echo KVM failed >&2; exit 1"),
+    );
+    attended(&rig, "dev", vec![], good());
+    let failure = start(&rig, "dev").expect_err("fails");
+    assert_eq!(failure.details, ["booting", "KVM failed"]);
+}
+
+#[test]
 fn a_vsock_device_that_ends_at_once_is_named() {
     let rig = Rig::started();
     rig.program("vhost-device-vsock", "echo no such option >&2; exit 2");
