@@ -1,13 +1,15 @@
 //! A VM's driver: the one task that changes this VM, its record and its processes. Orders are carried out one after the other;
 //! in between it waits for the VMM's end and, for a VM that belongs to a process (`vm run --rm`), for that process's end.
 
-use smol::future;
+use std::time::Duration;
+
+use smol::{Task, future};
 
 use crate::daemon::exit::Exit;
 use crate::daemon::fault::Fault;
 use crate::daemon::op::Op;
 use crate::daemon::orders::{Inbox, Order, What};
-use crate::daemon::{Shared, apply, start, stop};
+use crate::daemon::{Shared, apply, logs, machine, start, stop};
 use crate::host::progress::Progress;
 use crate::proto::api::Code;
 use crate::store::Changes;
@@ -22,8 +24,15 @@ pub struct Driver {
     pub inbox: Inbox,
     /// The VMM's process, while there is one.
     pub vmm: Option<Exit>,
+    /// The vsock device's, where it has one.
+    pub device: Option<Exit>,
+    /// Keeps the logs short, while there are processes that write them.
+    pub logs: Option<Task<()>>,
     owner: Owner,
 }
+
+/// How far apart a VMM and its vsock device may end and still have ended together.
+const TOGETHER: Duration = Duration::from_secs(1);
 
 /// The process for whose lifetime the VM exists.
 enum Owner {
@@ -35,6 +44,7 @@ enum Owner {
 enum Next {
     Order(Order),
     VmmEnded,
+    DeviceEnded,
     OwnerEnded,
     /// The daemon ends.
     Nothing,
@@ -50,12 +60,15 @@ impl Driver {
                 None
             }
         };
-        let vmm = record.state.processes().and_then(|p| watch(p.vmm, "VMM"));
+        let processes = record.state.processes();
+        let vmm = processes.and_then(|p| watch(p.vmm, "VMM"));
+        let device = processes.and_then(|p| watch(p.vsock?, "vsock device"));
         let owner = match record.owner {
             None => Owner::None,
             Some(process) => watch(process, "owner").map_or(Owner::Gone, Owner::Alive),
         };
-        Self { d, record, inbox, vmm, owner }
+        let logs = processes.and_then(|_| keep_logs_short(&d, &record));
+        Self { d, record, inbox, vmm, device, logs, owner }
     }
 
     pub async fn drive(mut self) {
@@ -63,6 +76,7 @@ impl Driver {
             match self.next().await {
                 Next::Nothing => return,
                 Next::VmmEnded => stop::ended_by_itself(&mut self).await,
+                Next::DeviceEnded => self.device_ended().await,
                 Next::OwnerEnded => {
                     let op = Op::own();
                     log::info!("{op} vm {}: its owner has ended", self.record.name);
@@ -97,7 +111,7 @@ impl Driver {
     }
 
     async fn next(&mut self) -> Next {
-        let Self { inbox, vmm, owner, .. } = self;
+        let Self { inbox, vmm, device, owner, .. } = self;
         let order = async { inbox.next().await.map_or(Next::Nothing, Next::Order) };
         let vmm = async {
             match vmm {
@@ -105,6 +119,13 @@ impl Driver {
                 None => future::pending().await,
             }
             Next::VmmEnded
+        };
+        let device = async {
+            match device {
+                Some(exit) => exit.ended().await,
+                None => future::pending().await,
+            }
+            Next::DeviceEnded
         };
         let owner = async {
             match owner {
@@ -115,7 +136,21 @@ impl Driver {
             Next::OwnerEnded
         };
         // A VM that has ended is recorded as such before anybody is told to act on it.
-        future::or(vmm, future::or(owner, order)).await
+        future::or(vmm, future::or(device, future::or(owner, order))).await
+    }
+
+    /// The guest runs on: what it has not written yet would be lost with it. Whoever wants to reach it is told
+    /// ([`crate::daemon::vms::problem`]).
+    async fn device_ended(&mut self) {
+        self.device = None;
+        // A device ends with its VMM, and may be the first to be seen.
+        let ends_too = match &self.vmm {
+            Some(vmm) => vmm.ended_within(TOGETHER).await,
+            None => true,
+        };
+        if !ends_too {
+            log::error!("vm {}: its vsock device has ended; nothing can reach the guest", self.record.name);
+        }
     }
 
     /// Returns when an order waits, or the owner has ended, so that the present one must give way.
@@ -190,6 +225,17 @@ impl Driver {
         self.d.vms.forget(id);
         Ok(())
     }
+}
+
+/// Keeps the VM's logs short until the task is dropped.
+pub fn keep_logs_short(d: &Shared, record: &VmRecord) -> Option<Task<()>> {
+    let (directory, name) = (d.dirs.vm(record.id), record.name.clone());
+    d.spawn(async move {
+        let files = [machine::CONSOLE, machine::VMM_LOG].map(|file| directory.join(file));
+        if let Err(e) = logs::keep_short(files.into()).await {
+            log::warn!("vm {name}: cannot keep its logs short: {e}");
+        }
+    })
 }
 
 /// Removes a VM's directories; what is not there is no error.

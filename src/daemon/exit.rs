@@ -19,7 +19,7 @@ pub struct Exit {
 }
 
 impl Exit {
-    /// None: it has ended.
+    /// None: it has ended, and was reaped.
     pub fn of(process: Process) -> io::Result<Option<Self>> {
         let Some(fd) = process::open(process)? else { return Ok(None) };
         Ok(Some(Self { process, fd: Async::new_nonblocking(fd)? }))
@@ -97,5 +97,20 @@ mod tests {
         });
         assert!(!std::path::Path::new(&format!("/proc/{}", child.id())).exists(), "it was reaped");
         assert!(Exit::of(process).expect("opens").is_none());
+    }
+
+    #[test]
+    // That it is reaped by another way is what is tested.
+    #[allow(clippy::zombie_processes)]
+    fn a_child_that_ended_while_nobody_watched_is_reaped_all_the_same() {
+        let mut child =
+            std::process::Command::new("cat").stdin(std::process::Stdio::piped()).spawn().expect("spawns");
+        let process = process::observe(child.id()).expect("reads /proc").expect("lives");
+        let watch = process::open(process).expect("opens").expect("lives");
+        drop(child.stdin.take());
+        let mut ended = [rustix::event::PollFd::new(&watch, rustix::event::PollFlags::IN)];
+        rustix::event::poll(&mut ended, None).expect("polls");
+        smol::block_on(end(process));
+        assert!(!std::path::Path::new(&format!("/proc/{}", child.id())).exists(), "it was reaped");
     }
 }

@@ -94,6 +94,9 @@ fn running(d: &Daemon, typed: &str) -> Result<(VmRecord, Channel), Fault> {
             return Err(not_running(format!("vm {name} is {}", record.state.label())));
         }
     }
+    if let Some(problem) = vms::problem(&record) {
+        return Err(Fault::new(Code::Failed, format!("vm {name} runs, but {problem}")));
+    }
     let run = d.store.get::<Run>(record.id)?;
     let run =
         run.ok_or_else(|| not_running(format!("nothing is stored of how vm {name} runs; restart it")))?;

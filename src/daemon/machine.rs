@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::daemon::fault::Fault;
 use crate::daemon::op::Op;
 use crate::daemon::{Daemon, initramfs, kernels, sparse};
-use crate::host::files::{create_private_dir, remove_tree_if_present};
+use crate::host::files::{create_private_dir, remove_tree_if_present, staged_name};
 use crate::host::undo::Undo;
 use crate::kernel::record::KernelRecord;
 use crate::proto::agent::READY_PORT;
@@ -102,6 +102,7 @@ pub fn prepare(d: &Daemon, record: &VmRecord, op: &Op) -> Result<Ready, Fault> {
         vmm: vmm.kind().name().to_owned(),
         accel: accel_name(accel).to_owned(),
         channel: reach(&plan.channel),
+        control: Some(plan.vmm.socket.clone()),
         kernel: kernel.name,
         address: net.map(|net| net.address.to_string()),
     };
@@ -130,6 +131,17 @@ fn drives(
     let read_only = |path| Drive { path, read_only: true, disposable: false };
     let writable = |path| Drive { path, read_only: false, disposable };
     let (copy, cow) = (directory.join(COPY), directory.join(COW));
+    if !copy.exists() && !cow.exists() {
+        return Err(Fault::new(
+            Code::Failed,
+            format!(
+                "its disk is not in {}; bangerd ended while it made this VM, or somebody removed it; `banger vm delete {}` removes \
+                 the rest",
+                directory.display(),
+                record.name
+            ),
+        ));
+    }
     let (root, mut drives) = if copy.exists() {
         (Root::Plain { device: device(0) }, vec![writable(copy)])
     } else if kernel.snapshot {
@@ -209,9 +221,13 @@ pub fn make_disk(directory: &Path, image: &Path, size: Mib, snapshot: bool) -> s
     if snapshot {
         return fresh(&directory.join(COW))?.set_len(crate::vm::cow::file_bytes(size.bytes()));
     }
-    let (from, to) = (File::open(image)?, fresh(&directory.join(COPY))?);
+    let copy = directory.join(COPY);
+    // A crash must not leave half a disk that could be booted.
+    let staged = staged_name(&copy);
+    let (from, to) = (File::open(image)?, fresh(&staged)?);
     sparse::copy(&from, &to)?;
-    to.set_len(size.bytes())
+    to.set_len(size.bytes())?;
+    std::fs::rename(&staged, &copy)
 }
 
 #[cfg(test)]
@@ -237,5 +253,6 @@ mod tests {
         let copy = std::fs::read(dir.path().join(COPY)).expect("reads");
         assert_eq!(copy.len(), 4 << 20);
         assert!(copy.starts_with(b"the image\0\0"));
+        assert_eq!(std::fs::read_dir(dir.path()).expect("lists").count(), 2, "the image and the disk");
     }
 }

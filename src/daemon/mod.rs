@@ -20,6 +20,7 @@ mod images;
 mod initramfs;
 mod kernels;
 mod launch;
+mod logs;
 mod machine;
 mod modules_image;
 mod op;
@@ -125,6 +126,10 @@ pub fn main(args: Vec<OsString>) -> ExitCode {
         }
         Err(exit) => return fail(&exit.output.trim().replace('\n', " ")),
     };
+    // Who started it ran /proc/self/exe, and the kernel calls a process by what was run: `ps`, `pgrep` and `top` would say exe.
+    if let Err(e) = rustix::thread::set_name(c"bangerd") {
+        return fail(&format!("cannot take the name bangerd: {e}"));
+    }
     if let Err(e) = descriptors::keep_from_children() {
         return fail(&format!("cannot keep descriptors from children: {e}"));
     }

@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use smol::{Async, Timer, future};
 
 use crate::daemon::agent::{self, AgentError};
-use crate::daemon::driver::Driver;
+use crate::daemon::driver::{Driver, keep_logs_short};
 use crate::daemon::exit::Exit;
 use crate::daemon::fault::{Fault, chain};
 use crate::daemon::guest_text::last_lines;
@@ -80,10 +80,13 @@ pub async fn start(driver: &mut Driver, op: &Op) -> Result<(), Fault> {
     };
     let fault = match outcome {
         Ok(Outcome::Up(hello)) => {
-            log::debug!("{op} vm {}: agent {} on {}", driver.record.name, hello.version, hello.kernel);
-            return driver.enter(op, Event::Ready, Some(&run)).await;
+            log::debug!("{op} vm {}: agent {:?} on {:?}", driver.record.name, hello.version, hello.kernel);
+            match driver.enter(op, Event::Ready, Some(&run)).await {
+                Ok(()) => return Ok(()),
+                Err(fault) => fault,
+            }
         }
-        Ok(Outcome::Down(down)) => fault(driver, &plan, down),
+        Ok(Outcome::Down(down)) => fault(driver, down),
         Ok(Outcome::GiveWay) => {
             driver.note(op, Event::Stop).await;
             stop::end_processes(driver).await;
@@ -107,6 +110,11 @@ async fn launch(driver: &mut Driver, op: &Op, plan: &Plan, run: &Run) -> Result<
     };
     let processes = Processes { vmm: vmm.process(), vsock: vsock.as_ref().map(Shim::process) };
     driver.vmm = Exit::of(processes.vmm).map_err(cannot("watch the VMM"))?;
+    driver.device = match processes.vsock {
+        Some(device) => Exit::of(device).map_err(cannot("watch the vsock device"))?,
+        None => None,
+    };
+    driver.logs = keep_logs_short(&driver.d, &driver.record);
     // Stored before they become anything. If this fails, the shims are dropped here, and end.
     driver.enter(op, Event::Spawned(processes), Some(run)).await?;
     if let (Some(shim), Some(launch)) = (vsock, &plan.vsock) {
@@ -245,9 +253,10 @@ async fn wait(
     Ok(outcome)
 }
 
-fn fault(driver: &Driver, plan: &Plan, down: Down) -> Fault {
+fn fault(driver: &Driver, down: Down) -> Fault {
     let name = &driver.record.name;
     let advice = format!("`banger vm logs {name}` shows its console");
+    let ended = matches!(down, Down::Ended);
     let why = match down {
         Down::Broken(AgentError::Refused(refusal)) => {
             format!("the guest cannot come up: {}; {advice}", refusal.message)
@@ -260,9 +269,11 @@ fn fault(driver: &Driver, plan: &Plan, down: Down) -> Fault {
         ),
     };
     let mut fault = Fault::new(Code::NotReady, why);
-    fault.details = tail(&driver.d.dirs.vm(driver.record.id).join(machine::CONSOLE));
-    if fault.details.is_empty() {
-        fault.details = tail(&plan.vmm.log);
+    let directory = driver.d.dirs.vm(driver.record.id);
+    fault.details = tail(&directory.join(machine::CONSOLE));
+    // A VMM that gave up says why, whatever its guest had said before.
+    if ended || fault.details.is_empty() {
+        fault.details.extend(tail(&directory.join(machine::VMM_LOG)));
     }
     fault
 }

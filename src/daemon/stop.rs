@@ -6,7 +6,8 @@ use smol::future;
 
 use crate::daemon::agent;
 use crate::daemon::driver::Driver;
-use crate::daemon::fault::Fault;
+use crate::daemon::fault::{Fault, chain};
+use crate::daemon::guest_text::harmless;
 use crate::daemon::machine::channel;
 use crate::daemon::op::Op;
 use crate::daemon::orders::What;
@@ -17,6 +18,7 @@ use crate::proto::agent::Request;
 use crate::proto::api::Code;
 use crate::store::record::Run;
 use crate::vm::state::{Event, State};
+use crate::vmm::Kind;
 
 /// How long a guest may take to end once it was asked.
 const GRACE: Duration = Duration::from_secs(10);
@@ -40,18 +42,30 @@ pub async fn stop(driver: &mut Driver, op: &Op, force: bool) -> Result<(), Fault
     Ok(())
 }
 
-/// Asks the guest to turn itself off; whether it has.
+/// Asks the guest to turn itself off, by its agent, else by its power button; whether it has.
 async fn ask(driver: &mut Driver, op: &Op) -> bool {
-    let id = driver.record.id;
-    let asked = blocking(&driver.d, move |d| -> Result<(), Fault> {
+    let (id, name) = (driver.record.id, driver.record.name.clone());
+    let said = |fault: &Fault| harmless(&fault.message, 500);
+    let asked = blocking(&driver.d, move |d| -> Result<Option<Fault>, Fault> {
         let run = d.store.get::<Run>(id)?;
         let run = run.ok_or_else(|| Fault::new(Code::Failed, "nothing is stored of how it runs"))?;
-        agent::ask(&channel(&run), &Request::PowerOff, ASKING)?;
-        Ok(())
+        let Err(e) = agent::ask(&channel(&run), &Request::PowerOff, ASKING) else { return Ok(None) };
+        // Its init may live, and have things to write to the disk.
+        match press_power(&run) {
+            Ok(()) => Ok(Some(e.into())),
+            Err(fault) => Err(fault.within(chain(&e))),
+        }
     });
-    if let Err(fault) = asked.await {
-        log::warn!("{op} vm {}: {}; it is ended", driver.record.name, fault.message);
-        return false;
+    match asked.await {
+        Ok(None) => {}
+        Ok(Some(fault)) => {
+            log::warn!("{op} vm {name}: {}; its power button was pressed", said(&fault));
+            op.note(&format!("the agent of {name} does not answer; its power button was pressed"));
+        }
+        Err(fault) => {
+            log::warn!("{op} vm {name}: {}; it is ended", said(&fault));
+            return false;
+        }
     }
     let Some(vmm) = driver.vmm.take() else { return true };
     let ended = vmm.ended_within(GRACE);
@@ -65,11 +79,19 @@ async fn ask(driver: &mut Driver, op: &Op) -> bool {
     ended
 }
 
+fn press_power(run: &Run) -> Result<(), Fault> {
+    let (Some(kind), Some(control)) = (Kind::named(&run.vmm), &run.control) else {
+        return Err(Fault::new(Code::Failed, "nothing is stored of its VMM's control socket"));
+    };
+    kind.press_power(control, ASKING).map_err(|e| Fault::failed("cannot press its power button", &e))
+}
+
 /// Kills whatever of the VM's processes is left, the VMM first, and removes its sockets.
 pub async fn end_processes(driver: &mut Driver) {
     if let Some(vmm) = driver.vmm.take() {
         vmm.kill().await;
     }
+    (driver.device, driver.logs) = (None, None);
     if let Some(processes) = driver.record.state.processes() {
         exit::end(processes.vmm).await;
         if let Some(vsock) = processes.vsock {

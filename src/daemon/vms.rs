@@ -28,7 +28,7 @@ use crate::vm::lookup::{self, Candidate};
 use crate::vm::name::VmName;
 use crate::vm::record::VmRecord;
 use crate::vm::size::Mib;
-use crate::vm::state::State;
+use crate::vm::state::{Processes, State};
 
 /// The drivers, and the names that are promised to VMs in the making.
 #[derive(Default)]
@@ -117,7 +117,29 @@ fn view(d: &Daemon, record: VmRecord, run: Option<&Run>) -> VmView {
         directory: d.dirs.vm(record.id).display().to_string(),
         address: run.and_then(|run| run.address.clone()),
         running_on: run.map(|run| RunningOn { vmm: run.vmm.clone(), accel: run.accel.clone() }),
+        problem: problem(&record),
         record,
+    }
+}
+
+/// Why nothing can reach the guest of a VM that runs: the program that is its vsock device has ended, and no VMM takes another
+/// one for a guest that knows the first.
+pub fn problem(record: &VmRecord) -> Option<String> {
+    let State::Running { processes: Processes { vsock: Some(device), .. } } = record.state else {
+        return None;
+    };
+    match process::is_alive(device) {
+        Ok(true) => None,
+        Ok(false) => Some(format!(
+            "its vsock device (process {}) has ended, and nothing can reach the guest; `banger vm stop {name}`, then \
+             `banger vm start {name}`, give it another",
+            device.pid,
+            name = record.name
+        )),
+        Err(e) => {
+            log::warn!("cannot look at process {}: {e}", device.pid);
+            None
+        }
     }
 }
 
@@ -136,7 +158,13 @@ pub async fn order(d: &Shared, op: &Op, typed: &str, what: What) -> Result<VmId,
     let record = find(d, typed)?;
     let (order, done) = Order::new(what, op);
     let gone = || Fault::new(Code::NotFound, format!("vm {} is gone", record.name));
-    d.vms.order(record.id, order).map_err(|_| gone())?;
+    d.vms.order(record.id, order).map_err(|_| match d.store.get::<VmRecord>(record.id) {
+        // Its record comes before its disk, and its disk before its driver.
+        Ok(Some(_)) => {
+            Fault::new(Code::Conflict, format!("vm {} is still being made; try again", record.name))
+        }
+        Ok(None) | Err(_) => gone(),
+    })?;
     // Its driver ends without an answer when an order before this one has deleted the VM.
     done.recv().await.map_err(|_| gone())??;
     Ok(record.id)

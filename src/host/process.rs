@@ -10,8 +10,13 @@ use crate::vm::state::Process;
 
 /// Returns the process with this pid as it is now; None if there is none, or only a zombie.
 pub fn observe(pid: u32) -> io::Result<Option<Process>> {
+    let stat = read_stat(pid)?.filter(|stat| !stat.zombie);
+    Ok(stat.map(|stat| Process { pid, started: stat.started }))
+}
+
+fn read_stat(pid: u32) -> io::Result<Option<Stat>> {
     match std::fs::read(format!("/proc/{pid}/stat")) {
-        Ok(stat) => Ok(parse_stat(&stat).map(|started| Process { pid, started })),
+        Ok(stat) => Ok(parse_stat(&stat)),
         Err(e)
             if e.kind() == io::ErrorKind::NotFound
                 || e.raw_os_error() == Some(Errno::SRCH.raw_os_error()) =>
@@ -32,8 +37,8 @@ pub fn is_alive(process: Process) -> io::Result<bool> {
     Ok(observe(process.pid)? == Some(process))
 }
 
-/// Opens a descriptor that stands for exactly this process, and becomes readable when it ends (pidfd_open(2)).
-/// None if it has ended.
+/// Opens a descriptor that stands for exactly this process, and becomes readable when it ends (pidfd_open(2)). None if it has
+/// ended; a zombie has one, since whoever is its parent must still be able to wait for it.
 pub fn open(process: Process) -> io::Result<Option<OwnedFd>> {
     let Some(pid) = i32::try_from(process.pid).ok().and_then(Pid::from_raw) else { return Ok(None) };
     let fd = match pidfd_open(pid, PidfdFlags::NONBLOCK) {
@@ -42,7 +47,8 @@ pub fn open(process: Process) -> io::Result<Option<OwnedFd>> {
         Err(e) => return Err(e.into()),
     };
     // The number may have changed hands before it was opened; from here on it cannot.
-    Ok(is_alive(process)?.then_some(fd))
+    let is_it = read_stat(process.pid)?.is_some_and(|stat| stat.started == process.started);
+    Ok(is_it.then_some(fd))
 }
 
 /// Sends `signal` to exactly this process; nothing if it has ended.
@@ -54,15 +60,21 @@ pub fn signal(process: Process, signal: Signal) -> io::Result<()> {
     }
 }
 
-/// The start time in clock ticks since boot; None for a zombie (proc(5), /proc/pid/stat fields 3 and 22).
-fn parse_stat(stat: &[u8]) -> Option<u64> {
+/// What /proc/pid/stat says (proc(5), fields 3 and 22).
+#[derive(Debug, PartialEq, Eq)]
+struct Stat {
+    zombie: bool,
+    /// In clock ticks since boot.
+    started: u64,
+}
+
+fn parse_stat(stat: &[u8]) -> Option<Stat> {
     // Field 2 is the program's name in parentheses, which may itself hold spaces and parentheses.
     let after_name = stat.iter().rposition(|b| *b == b')')? + 1;
     let text = std::str::from_utf8(&stat[after_name..]).ok()?;
     let mut fields = text.split_ascii_whitespace();
-    let state = fields.next()?;
-    let started = fields.nth(18)?.parse().ok()?;
-    (!matches!(state, "Z" | "X" | "x")).then_some(started)
+    let zombie = matches!(fields.next()?, "Z" | "X" | "x");
+    Some(Stat { zombie, started: fields.nth(18)?.parse().ok()? })
 }
 
 #[cfg(test)]
@@ -90,8 +102,9 @@ mod tests {
     #[test]
     fn a_name_with_parentheses_and_spaces_does_not_shift_the_fields() {
         let stat = b"42 (a) b (c) S 1 1 1 0 -1 4 0 0 0 0 0 0 0 0 20 0 1 0 777 0 0";
-        assert_eq!(parse_stat(stat), Some(777));
-        assert_eq!(parse_stat(b"42 (x) Z 1 1 1 0 -1 4 0 0 0 0 0 0 0 0 20 0 1 0 777 0 0"), None);
+        assert_eq!(parse_stat(stat), Some(Stat { zombie: false, started: 777 }));
+        let zombie = b"42 (x) Z 1 1 1 0 -1 4 0 0 0 0 0 0 0 0 20 0 1 0 777 0 0";
+        assert_eq!(parse_stat(zombie), Some(Stat { zombie: true, started: 777 }));
         assert_eq!(parse_stat(b"42 (x"), None);
     }
 }

@@ -302,6 +302,9 @@ pub struct VmView {
     pub address: Option<String>,
     /// What runs it now: `qemu` or `firecracker`, and `kvm` or `tcg`.
     pub running_on: Option<RunningOn>,
+    /// Why nothing can reach the guest although it runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub problem: Option<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -51,6 +51,9 @@ pub struct Run {
     /// `kvm` or `tcg`.
     pub accel: String,
     pub channel: Reach,
+    /// The VMM's control socket.
+    #[serde(default)]
+    pub control: Option<std::path::PathBuf>,
     /// The kernel that it runs, by name: its files must stay.
     pub kernel: String,
     /// The guest's IPv4 address.

@@ -183,6 +183,11 @@ impl Kind {
         }
     }
 
+    /// The one that [`Kind::name`] calls so.
+    pub fn named(name: &str) -> Option<Self> {
+        [Self::Firecracker, Self::Qemu].into_iter().find(|kind| kind.name() == name)
+    }
+
     pub fn halt(self) -> Halt {
         match self {
             // Firecracker knows no power button; it ends when the guest resets through the keyboard controller.

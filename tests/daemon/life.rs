@@ -268,6 +268,13 @@ fn an_idle_daemon_does_not_wake() {
 }
 
 #[test]
+fn the_daemon_is_found_by_its_name() {
+    let rig = Rig::started();
+    let name = std::fs::read_to_string(format!("/proc/{}/comm", rig.daemon_pid())).expect("reads");
+    assert_eq!(name, "bangerd\n");
+}
+
+#[test]
 fn stopping_what_is_stopped_and_asking_twice_is_no_error() {
     let rig = Rig::started();
     rig.create("dev");

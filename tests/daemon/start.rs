@@ -147,6 +147,19 @@ fn a_vmm_that_ends_at_once_is_noticed_at_once() {
 }
 
 #[test]
+fn a_vmm_that_gives_up_is_quoted_after_the_console() {
+    let rig = Rig::started();
+    let console = r#"all="$*"; console=${all#*path=}; console=${console%%,*}"#;
+    rig.program(
+        "qemu-system-x86_64",
+        &format!("{console}; echo booting >>\"$console\"; echo KVM failed >&2; exit 1"),
+    );
+    attended(&rig, "dev", vec![], good());
+    let failure = start(&rig, "dev").expect_err("fails");
+    assert_eq!(failure.details, ["booting", "KVM failed"]);
+}
+
+#[test]
 fn a_vsock_device_that_ends_at_once_is_named() {
     let rig = Rig::started();
     rig.program("vhost-device-vsock", "echo no such option >&2; exit 2");
@@ -188,6 +201,71 @@ fn a_vm_whose_vmm_ends_is_stopped_and_its_device_ended() {
 }
 
 #[test]
+fn a_vsock_device_that_ends_leaves_the_guest_running_and_is_named_to_whoever_asks() {
+    let mut rig = Rig::started();
+    attended(&rig, "dev", up(), good());
+    start(&rig, "dev").expect("starts");
+    let processes = rig.show("dev").record.state.processes().expect("it runs");
+    let device = processes.vsock.expect("a vsock device");
+    assert_eq!(rig.show("dev").problem, None);
+    banger::host::process::signal(device, rustix::process::Signal::KILL).expect("kills it");
+    rig.until("it is noticed", |rig| rig.log().contains("vm dev: its vsock device has ended"));
+    let told = |rig: &Rig| {
+        let view = rig.show("dev");
+        assert_eq!(view.record.state.label(), "running");
+        let problem = view.problem.expect("a problem");
+        assert!(
+            problem.starts_with(&format!("its vsock device (process {}) has ended", device.pid)),
+            "{problem}"
+        );
+        let failure = rig.call_fd(exec("dev")).expect_err("it cannot be reached");
+        assert_eq!(failure.message, format!("vm dev runs, but {problem}"));
+    };
+    told(&rig);
+    rig.kill();
+    rig.start();
+    told(&rig);
+    rig.call(VmStop { vm: "dev".to_owned(), force: true }).expect("stops");
+    assert!(!alive(processes.vmm));
+}
+
+#[test]
+fn a_guest_that_floods_its_console_does_not_fill_the_disk() {
+    use std::io::Write;
+    use std::os::unix::fs::MetadataExt;
+    let mut rig = Rig::started();
+    attended(&rig, "dev", up(), good());
+    start(&rig, "dev").expect("starts");
+    let log = std::path::Path::new(&rig.show("dev").directory).join("console.log");
+    // Before and after a restart of the daemon.
+    for round in 0..2 {
+        let mut console = std::fs::OpenOptions::new().append(true).open(&log).expect("opens");
+        for _ in 0..20 {
+            console.write_all(&[b'x'; 1 << 20]).expect("writes");
+        }
+        console.write_all(b"the end\n").expect("writes");
+        let blocks = || std::fs::metadata(&log).expect("stats").blocks();
+        rig.until("it was cut", |_| blocks() * 512 < 1 << 20);
+        rig.until("its end is there", |_| std::fs::read(&log).expect("reads").ends_with(b"the end\n"));
+        assert!(std::fs::read(&log).expect("reads").starts_with(b"[bangerd has cut this log"));
+        if round == 0 {
+            rig.kill();
+            rig.start();
+        }
+    }
+}
+
+#[test]
+fn a_vm_without_its_disk_is_not_started() {
+    let rig = Rig::started();
+    let vm = rig.create("dev");
+    std::fs::remove_file(std::path::Path::new(&vm.directory).join("cow")).expect("removes it");
+    let failure = start(&rig, "dev").expect_err("fails");
+    assert!(failure.message.starts_with("cannot start vm dev: its disk is not in /"), "{failure:?}");
+    rig.call(VmDelete { vm: "dev".to_owned() }).expect("deletes");
+}
+
+#[test]
 fn a_log_is_handed_over_for_reading_only() {
     let rig = Rig::started();
     rig.create("dev");
@@ -201,4 +279,42 @@ fn a_log_is_handed_over_for_reading_only() {
     start(&rig, "dev").expect_err("fails");
     let log = File::from(rig.call_fd(VmLogs { vm: "dev".to_owned(), which: Log::Vmm }).expect("opens"));
     std::io::Write::write_all(&mut &log, b"x").expect_err("it is not for writing");
+}
+
+/// A control socket like QEMU's, which takes one conversation and ends `vmm` when the power button is pressed.
+fn power_button(
+    socket: &std::path::Path,
+    vmm: banger::vm::state::Process,
+) -> std::thread::JoinHandle<Vec<String>> {
+    use std::io::{BufRead, BufReader, Write};
+    let listener = std::os::unix::net::UnixListener::bind(socket).expect("binds");
+    std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().expect("accepts");
+        stream.write_all(b"{\"QMP\": {}}\n").expect("greets");
+        let mut verbs = vec![];
+        for line in BufReader::new(stream.try_clone().expect("clones")).lines() {
+            let command: serde_json::Value = serde_json::from_str(&line.expect("reads")).expect("JSON");
+            verbs.push(command["execute"].as_str().expect("a verb").to_owned());
+            stream.write_all(b"{\"return\": {}}\n").expect("answers");
+            if verbs.last().is_some_and(|verb| verb == "system_powerdown") {
+                banger::host::process::signal(vmm, rustix::process::Signal::TERM).expect("ends it");
+            }
+        }
+        verbs
+    })
+}
+
+#[test]
+fn a_guest_whose_agent_has_died_is_stopped_by_its_power_button() {
+    let rig = Rig::started();
+    attended(&rig, "dev", up(), saying(b"\x1b[2Jno frame, and long enough to be read".to_vec()));
+    start(&rig, "dev").expect("starts");
+    let vm = rig.show("dev").record;
+    let processes = vm.state.processes().expect("it runs");
+    let button = power_button(&rig.dirs().vm_sockets(vm.id).join("qmp.sock"), processes.vmm);
+    let stopped = rig.call(VmStop { vm: "dev".to_owned(), force: false }).expect("stops");
+    assert_eq!(stopped.record.state, State::Stopped);
+    assert_eq!(button.join().expect("was asked"), ["qmp_capabilities", "system_powerdown"]);
+    assert!(rig.log().contains("its power button was pressed") && !rig.log().contains("\x1b[2J"));
+    assert!(!alive(processes.vsock.expect("a vsock device")));
 }

@@ -17,7 +17,7 @@ use crate::vm::state::State;
     example = "banger vm list\n\
                banger vm list --json | jq -r '.[].name'\n\
                banger vm delete $(banger vm list -q)   # all of them",
-    note = "Fields of --json: id, name, image, image_name, kernel, spec (vcpu, memory_mib, disk_mib, vmm, accel, nat), state (stopped, starting, running, stopping, failed, deleting), reason (why it failed), processes, created_at, started_at (seconds since 1970), owner, directory, address, running_on (vmm, accel)."
+    note = "Fields of --json: id, name, image, image_name, kernel, spec (vcpu, memory_mib, disk_mib, vmm, accel, nat), state (stopped, starting, running, stopping, failed, deleting), reason (why it failed), problem (why a running VM cannot be reached), processes, created_at, started_at (seconds since 1970), owner, directory, address, running_on (vmm, accel)."
 )]
 pub struct List {
     /// print JSON
@@ -113,7 +113,7 @@ impl Show {
             return render::json(&vm);
         }
         let now = render::now();
-        let VmView { record, directory, address, running_on } = vm;
+        let VmView { record, directory, address, running_on, problem } = vm;
         let reason = match &record.state {
             State::Failed { reason } => reason.clone(),
             _ => String::new(),
@@ -123,6 +123,7 @@ impl Show {
             ("name", record.name.to_string()),
             ("state", record.state.label().to_owned()),
             ("reason", reason),
+            ("problem", problem.unwrap_or_default()),
             ("image", format!("{} ({})", record.image_name, record.image.get(..12).unwrap_or(&record.image))),
             ("kernel", record.kernel.unwrap_or_else(|| "the default".to_owned())),
             ("spec", record.spec.to_string()),

@@ -27,12 +27,6 @@ pub fn config(machine: &Machine, words: &str, vsock: &Path) -> Result<Value, Pla
             "guest_cid": machine.cid,
             "uds_path": text(vsock)?,
         },
-        "logger": {
-            "log_path": text(&machine.vmm_log)?,
-            "level": "Warning",
-            "show_level": true,
-            "show_log_origin": false,
-        },
     }))
 }
 

@@ -46,9 +46,11 @@ impl Vmm for Firecracker {
         let vsock = socket(&machine.sockets, "vsock.sock", PORT_SUFFIX)?;
         let file = machine.sockets.join("firecracker.json");
         let name = machine.name();
-        let argv =
-            [text(&self.program)?, "--id", &name, "--api-sock", text(&api)?, "--config-file", text(&file)?];
-        let argv = argv.map(str::to_owned).to_vec();
+        let mut argv = vec![text(&self.program)?, "--id", &name];
+        argv.extend(["--api-sock", text(&api)?, "--config-file", text(&file)?]);
+        // Not in the file: until that is read, the log goes to stdout, which is the guest's console.
+        argv.extend(["--log-path", text(&machine.vmm_log)?, "--level", "Warning", "--show-level"]);
+        let argv = argv.into_iter().map(str::to_owned).collect();
         let config = config::config(machine, &command_line(WORDS, machine)?, &vsock)?;
         Ok(Plan {
             stale: vec![api.clone(), vsock.clone()],

@@ -33,7 +33,7 @@ fn a_machine_is_this_command_line_and_this_file() {
     assert_eq!(
         plan.vmm.argv.join(" "),
         "/usr/bin/firecracker --id banger-0000002a --api-sock /run/banger/vms/0000002a/api.sock \
-         --config-file /run/banger/vms/0000002a/firecracker.json"
+         --config-file /run/banger/vms/0000002a/firecracker.json --log-path /v/7/vmm.log --level Warning --show-level"
     );
     assert_eq!(plan.vmm.log, Path::new("/v/7/console.log"));
     assert_eq!(plan.channel, Channel::Hybrid { socket: "/run/banger/vms/0000002a/vsock.sock".into() });
@@ -58,7 +58,6 @@ fn a_machine_is_this_command_line_and_this_file() {
         ],
         "machine-config": {"vcpu_count": 2, "mem_size_mib": 512, "smt": false, "track_dirty_pages": false},
         "vsock": {"guest_cid": 5, "uds_path": "/run/banger/vms/0000002a/vsock.sock"},
-        "logger": {"log_path": "/v/7/vmm.log", "level": "Warning", "show_level": true, "show_log_origin": false},
     });
     assert_eq!(serde_json::from_slice::<Value>(&plan.files[0].1).expect("JSON"), golden);
 }
