@@ -236,7 +236,7 @@ impl Show {
             ("source", record.source),
             ("digest", record.digest.unwrap_or_default()),
             ("arch", record.arch),
-            ("size", format!("{} of {}", render::bytes(disk_bytes), render::bytes(record.bytes))),
+            ("size", format!("{}, {} on disk", render::bytes(record.bytes), render::bytes(disk_bytes))),
             ("user", config.user),
             ("directory", config.working_dir),
             ("entrypoint", config.entrypoint.join(" ")),

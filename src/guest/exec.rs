@@ -40,15 +40,16 @@ fn decide(wanted: Exec, user: User, is_shell: impl Fn(&str) -> bool) -> Result<C
     if wanted.argv.iter().chain(&wanted.env).any(|word| word.contains('\0')) {
         return Err(bad("a word of the command or its environment holds a NUL"));
     }
-    let shell = login_shell(&user, is_shell);
+    let shell = shell_of(&user, is_shell);
     let mut words = wanted.argv.into_iter();
     let (program, argv0) = match (words.next(), &shell) {
         (Some(program), _) if program.is_empty() => return Err(bad("the command's name is empty")),
         (Some(program), _) => (program.clone(), program),
-        // A dash says that it is a login shell (bash(1), INVOCATION).
-        (None, Some(shell)) => (shell.clone(), format!("-{}", shell.rsplit('/').next().unwrap_or(shell))),
+        // No dash, which would make it a login shell: /etc/profile replaces the PATH that the image gives, and what the
+        // image put there is not found any more. Docker's shells are no login shells either.
+        (None, Some(shell)) => (shell.clone(), shell.rsplit('/').next().unwrap_or(shell).to_owned()),
         (None, None) => {
-            let text = "the image has no shell; `banger vm exec VM -- PROGRAM` runs a program directly";
+            let text = "the image has no shell; name a program of it after --, such as -- /bin/PROGRAM";
             return Err(refusal(Code::NoShell, text));
         }
     };
@@ -75,7 +76,7 @@ fn decide(wanted: Exec, user: User, is_shell: impl Fn(&str) -> bool) -> Result<C
 }
 
 /// The user's shell, or one that images have. A shell that only says that there is none for this user is no shell to ask for.
-fn login_shell(user: &User, is_shell: impl Fn(&str) -> bool) -> Option<String> {
+fn shell_of(user: &User, is_shell: impl Fn(&str) -> bool) -> Option<String> {
     let own =
         user.shell.as_deref().filter(|shell| !shell.ends_with("/nologin") && !shell.ends_with("/false"));
     own.into_iter().chain(["/bin/bash", "/bin/sh"]).find(|shell| is_shell(shell)).map(str::to_owned)
@@ -174,11 +175,11 @@ mod tests {
     fn no_command_is_the_users_shell_or_one_that_is_there() {
         #[allow(clippy::type_complexity)] // a table, read once
         let table: [(Option<&str>, &[&str], Option<(&str, &str)>); 6] = [
-            (Some("/bin/zsh"), &["/bin/zsh", "/bin/sh"], Some(("/bin/zsh", "-zsh"))),
-            (Some("/bin/zsh"), &["/bin/bash", "/bin/sh"], Some(("/bin/bash", "-bash"))),
-            (Some("/usr/sbin/nologin"), &["/usr/sbin/nologin", "/bin/sh"], Some(("/bin/sh", "-sh"))),
+            (Some("/bin/zsh"), &["/bin/zsh", "/bin/sh"], Some(("/bin/zsh", "zsh"))),
+            (Some("/bin/zsh"), &["/bin/bash", "/bin/sh"], Some(("/bin/bash", "bash"))),
+            (Some("/usr/sbin/nologin"), &["/usr/sbin/nologin", "/bin/sh"], Some(("/bin/sh", "sh"))),
             (Some("/bin/false"), &["/bin/false"], None),
-            (None, &["/bin/sh"], Some(("/bin/sh", "-sh"))),
+            (None, &["/bin/sh"], Some(("/bin/sh", "sh"))),
             (None, &[], None),
         ];
         for (shell, there, want) in table {

@@ -41,7 +41,7 @@ pub enum Request {
 
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Exec {
-    /// Empty: the user's login shell.
+    /// Empty: the user's shell.
     pub argv: Vec<String>,
     /// `NAME=value`. HOME, USER, LOGNAME, SHELL and, with a terminal, TERM are added where absent.
     pub env: Vec<String>,

@@ -3,3 +3,4 @@
 pub mod agent;
 pub mod api;
 pub mod frame;
+pub mod symlink;

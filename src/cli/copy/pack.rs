@@ -12,6 +12,7 @@ use tar::{Builder, EntryType, Header};
 
 use super::stream::Outgoing;
 use super::{CopyError, Skipped, Source};
+use crate::proto::symlink::append_symlink;
 
 /// Sends `source` as a tar stream; the caller ends it.
 pub fn pack<F: FnMut(u64)>(source: &Source, to: &mut Outgoing<F>) -> Result<Skipped, CopyError> {
@@ -73,7 +74,7 @@ impl<W: Write> Packer<W> {
             self.tar.append_data(&mut header, name, io::empty())
         } else if kind.is_symlink() {
             let target = fs::read_link(path).map_err(CopyError::here("read", path))?;
-            self.symlink(name, header, target.as_os_str().as_bytes())
+            append_symlink(&mut self.tar, header, name, target.as_os_str().as_bytes())
         } else if kind.is_socket() {
             self.skipped.sockets += 1;
             Ok(())
@@ -95,21 +96,6 @@ impl<W: Write> Packer<W> {
                 .and_then(|()| self.tar.append_data(&mut header, name, io::empty()))
         };
         added.map_err(CopyError::here("send", path))
-    }
-
-    /// The tar crate would tidy the target up; a link is kept as it is.
-    fn symlink(&mut self, name: &Path, mut header: Header, target: &[u8]) -> io::Result<()> {
-        header.set_entry_type(EntryType::Symlink);
-        if header.set_link_name_literal(target).is_err() {
-            let mut long = Header::new_gnu();
-            long.set_entry_type(EntryType::GNULongLink);
-            long.set_size(target.len() as u64 + 1);
-            long.set_mode(0o644);
-            long.set_path("@LongLink")?;
-            long.set_cksum();
-            self.tar.append(&long, target.chain(&[0][..]))?;
-        }
-        self.tar.append_data(&mut header, name, io::empty())
     }
 
     /// The name under which the same file is in the stream already.

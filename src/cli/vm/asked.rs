@@ -7,7 +7,8 @@ use crate::vm::spec::{AccelChoice, VmmChoice, Wish};
 
 /// For argh: the number after --vcpu.
 pub fn vcpu(text: &str) -> Result<u8, String> {
-    text.parse().map_err(|_| format!("{text:?} is no number of CPUs; write it like 2"))
+    let count: u32 = text.parse().map_err(|_| format!("{text:?} is no number of CPUs; write it like 2"))?;
+    u8::try_from(count).map_err(|_| format!("{count} CPUs are more than a VM can have; ask for fewer"))
 }
 
 /// What is asked of the hardware: `flags`, and where they leave the VMM or the accelerator open, `BANGER_VMM` and
@@ -78,7 +79,7 @@ mod tests {
     #[test]
     fn words_are_read_and_others_refused_with_the_choice() {
         assert_eq!(vcpu("4"), Ok(4));
-        for error in [vcpu("-1"), vcpu("300")] {
+        for error in [vcpu("-1"), vcpu("two"), vcpu("1000")] {
             assert!(error.is_err());
         }
     }

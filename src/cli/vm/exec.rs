@@ -22,7 +22,8 @@ use crate::proto::api::VmExec;
                banger vm exec -it dev -- top\n\
                banger vm exec -i dev -- sh -c 'cat > /tmp/notes' < notes\n\
                banger vm exec dev                     # a shell",
-    note = "What follows -- is the command. Its exit status is banger's: 128 and the signal's number if a signal ended it, 126 and 127 as in a shell."
+    note = "stdin reaches the command with -i or -t only, so that it can be used in loops that read from it; a shell always has it.\n\
+            What follows -- is the command. Its exit status is banger's: 128 and the signal's number if a signal ended it, 126 and 127 as in a shell."
 )]
 pub struct Exec {
     /// the VM's name, its id, or the beginning of its id
@@ -31,7 +32,7 @@ pub struct Exec {
     /// pass stdin to the command
     #[argh(switch, short = 'i')]
     interactive: bool,
-    /// run the command on a pseudo-terminal
+    /// run the command on a pseudo-terminal, with what is typed
     #[argh(switch, short = 't')]
     tty: bool,
     /// a variable for the command, NAME=value; NAME alone takes this host's value; may be repeated
@@ -70,8 +71,9 @@ impl Exec {
             return Err(Error::Refused(NO_TERMINAL.to_owned()));
         }
         let shell = command.is_empty();
-        // A shell without its input would end at once.
-        let how = How { tty: self.tty || (shell && on_a_terminal()), stdin: self.interactive || shell };
+        let tty = self.tty || (shell && on_a_terminal());
+        // A shell without its input would end at once; and a terminal in raw mode that nobody reads takes no Ctrl-C.
+        let how = How { tty, stdin: self.interactive || shell || tty };
         let asked =
             asked::command(command, &self.env, self.workdir.as_deref(), self.user.as_deref(), how.tty)?;
         exec(&self.vm, asked, how)

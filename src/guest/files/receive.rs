@@ -146,10 +146,11 @@ impl Unpacker {
     /// Unpacks to the archive's end. Returns a directory on the file system that was written to.
     fn all(mut self, stream: &mut impl Read) -> Result<PathBuf, Failed> {
         let mut archive = Archive::new(stream);
-        let entries = archive.entries().map_err(failed("read the tar stream"))?;
+        let unread = |e| failed("read the tar stream")(readable(e));
+        let entries = archive.entries().map_err(unread)?;
         for entry in entries {
-            let mut entry = entry.map_err(failed("read the tar stream"))?;
-            let name = entry.path().map_err(failed("read the tar stream"))?.into_owned();
+            let mut entry = entry.map_err(unread)?;
+            let name = entry.path().map_err(unread)?.into_owned();
             self.entry(&mut entry, &name).map_err(failed(format!("unpack {}", name.display())))?;
         }
         for (path, attributes) in self.directories.iter().rev() {
@@ -211,7 +212,9 @@ impl Unpacker {
             // A symlink to a directory stays (/bin of a merged /usr), and is not what the entry's attributes are for.
             Ok(found) if found.is_symlink() && path.is_dir() => return Ok(()),
             Ok(found) if found.is_dir() => {}
-            _ => {
+            // `cp app dev:/etc/passwd` is a mistake, and a tree is no successor of a file (docker cp refuses it too).
+            Ok(_) => return Err(io::Error::other("what is in its place is no directory")),
+            Err(_) => {
                 self.make_room(&path)?;
                 fs::create_dir(&path)?;
             }
@@ -259,6 +262,14 @@ impl Unpacker {
             last_modification: Timespec { tv_sec: seconds, tv_nsec: 0 },
         };
         Ok(Attributes { owner, mode: header.mode()? & 0o7777, times, xattrs })
+    }
+}
+
+/// The tar crate quotes what it cannot parse, whole blocks of it; that it is no tar is what helps.
+fn readable(error: io::Error) -> io::Error {
+    match error.kind() {
+        io::ErrorKind::Other => io::Error::new(io::ErrorKind::InvalidData, "it is no tar, or it is damaged"),
+        _ => error,
     }
 }
 

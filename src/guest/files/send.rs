@@ -20,6 +20,7 @@ use crate::guest::wire::Wire;
 use crate::guest::{Failed, failed};
 use crate::proto::agent::{Answer, Code, Read as Wanted};
 use crate::proto::frame::Kind;
+use crate::proto::symlink::append_symlink;
 
 /// The longest value of an extended attribute (kernel: XATTR_SIZE_MAX), and of their names together (XATTR_LIST_MAX).
 const XATTR_MAX: usize = 64 * 1024;
@@ -106,8 +107,8 @@ impl<W: Write> Sender<'_, W> {
         if kind.is_socket() {
             return Ok(());
         } else if kind.is_symlink() {
-            header.set_entry_type(EntryType::Symlink);
-            return self.out.append_link(&mut header, name, fs::read_link(path)?);
+            let target = fs::read_link(path)?;
+            return append_symlink(self.out, header, name, target.as_os_str().as_bytes());
         } else if kind.is_file() && meta.nlink() > 1 {
             if let Some(first) = self.links.get(&meta.ino()) {
                 header.set_entry_type(EntryType::Link);

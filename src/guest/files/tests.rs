@@ -124,6 +124,24 @@ fn listing(directory: &Path) -> String {
 }
 
 #[test]
+fn a_tree_does_not_take_the_place_of_a_file() {
+    let dir = tempfile::tempdir().expect("a directory");
+    std::fs::create_dir(dir.path().join("tree")).expect("makes a directory");
+    std::fs::write(dir.path().join("passwd"), "precious").expect("writes");
+    let tar = gnu_tar(&["c", "tree"], dir.path(), &[]);
+    let failed = write(&dir.path().join("passwd"), Target::Place, None, &tar).expect("begins");
+    assert_eq!(failed.as_deref(), Some("cannot unpack tree/: what is in its place is no directory"));
+    assert_eq!(std::fs::read(dir.path().join("passwd")).expect("reads"), b"precious");
+}
+
+#[test]
+fn what_is_no_tar_is_not_quoted() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let failed = write(dir.path(), Target::Into, None, &b"root:x:0:0:\n".repeat(100)).expect("begins");
+    assert_eq!(failed.as_deref(), Some("cannot read the tar stream: it is no tar, or it is damaged"));
+}
+
+#[test]
 fn a_tree_survives_the_way_out_and_in() {
     let (from, to) = (tempfile::tempdir().expect("a directory"), tempfile::tempdir().expect("a directory"));
     tree(from.path());
