@@ -54,6 +54,61 @@ fn an_images_own_configuration_is_honoured_as_docker_does() {
     assert_eq!(rig.ok_args(&changed), "red /\n");
 }
 
+/// A registry on a free port of 127.0.0.1, ended when dropped.
+struct Registry {
+    process: std::process::Child,
+    port: u16,
+}
+
+impl Registry {
+    fn start(dir: &Path) -> Self {
+        let port =
+            std::net::TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a port").port();
+        let config = dir.join("registry.yml");
+        let store = dir.join("store");
+        let text = format!(
+            "version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: {}}}}}\nhttp: {{addr: '127.0.0.1:{port}'}}\n",
+            store.display()
+        );
+        std::fs::write(&config, text).expect("writes");
+        let log = std::fs::File::create(dir.join("registry.log")).expect("creates");
+        let mut command = Command::new("docker-registry");
+        command.arg("serve").arg(&config).stdout(log.try_clone().expect("clones")).stderr(log);
+        let process = command.spawn().expect("runs docker-registry");
+        while std::net::TcpStream::connect(("127.0.0.1", port)).is_err() {
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
+        Self { process, port }
+    }
+}
+
+impl Drop for Registry {
+    fn drop(&mut self) {
+        self.process.kill().and_then(|()| self.process.wait()).expect("it ran until now");
+    }
+}
+
+#[test]
+#[ignore = "boots VMs; run by tests/run.sh"]
+fn an_image_that_is_not_here_is_pulled_by_its_reference() {
+    let rig = Rig::new();
+    let dir = tempfile::tempdir().expect("a directory");
+    layout(dir.path());
+    let registry = Registry::start(dir.path());
+    let reference = format!("127.0.0.1:{}/team/app:1", registry.port);
+    let copy = ["copy", "-q", "--dest-tls-verify=false", "oci:layout:app", &format!("docker://{reference}")];
+    run("skopeo", &copy, dir.path());
+    let end = rig.banger(&format!("vm run --rm --image {reference}"));
+    assert_eq!((end.status, end.stdout.as_str()), (0, "the default\n"), "{end:#?}");
+    let shown = rig.json(&format!("image show --json {reference}"));
+    assert!(shown["digest"].as_str().is_some_and(|d| d.starts_with("sha256:")), "{shown:#}");
+    let said = rig.refused(&format!("image pull 127.0.0.1:{}/team/nothing:1", registry.port));
+    assert!(said.contains("team/nothing"), "{said}");
+    // With the registry gone, what is here still runs.
+    drop(registry);
+    rig.ok(&format!("vm create --no-start --image {reference}"));
+}
+
 #[test]
 #[ignore = "needs the parts made by tests/run.sh"]
 fn an_image_is_recognised_by_content_whatever_it_is_packed_in() {
