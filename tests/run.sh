@@ -104,7 +104,7 @@ checks() {
     cargo clippy --quiet --all-targets -- -D warnings
     shellcheck install.sh tests/run.sh .ci/run tests/bench/*.sh
     say "unit tests"
-    cargo nextest run --no-fail-fast
+    cargo nextest run --config-file tests/nextest.toml --no-fail-fast
 }
 
 # What every test begins with: the kernel and the images, imported by the binary under test.
@@ -135,9 +135,9 @@ real_parts() {
     if grep -q vsock_loopback /proc/modules; then expression="$expression | test(the_kernels_vsock)"; fi
     if [ -n "${BANGER_TEST_FIRECRACKER_DIR:-}" ]; then expression="$expression | binary(firecracker)"; fi
     if [ -n "$filter" ]; then expression="($expression) and test($filter)"; fi
-    cargo nextest run --no-fail-fast --run-ignored only -E "$expression"
+    cargo nextest run --config-file tests/nextest.toml --no-fail-fast --run-ignored only -E "$expression"
     say "tests in a network namespace of their own"
-    unshare -n "$(command -v cargo)" nextest run --offline --no-fail-fast --run-ignored only -E 'test(netlink)'
+    unshare -n "$(command -v cargo)" nextest run --config-file tests/nextest.toml --offline --no-fail-fast --run-ignored only -E 'test(netlink)'
 }
 
 install_packages

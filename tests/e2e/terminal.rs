@@ -91,8 +91,12 @@ fn a_shell_has_a_terminal_of_the_right_size_that_follows_and_is_given_back() {
     terminal.type_in("\x03");
     terminal.type_in("echo st''ill here\r");
     terminal.shows("still here");
-    // Ctrl-D ends the shell; its status is that of the last command.
+    terminal.shows("# ");
+    // Ctrl-D ends the shell; its status is that of the last command. Typed before the prompt is back, it would be that
+    // command's end of input, and nobody's.
     terminal.type_in("(exit 9)\r");
+    terminal.shows("(exit 9)");
+    terminal.shows("# ");
     terminal.type_in("\x04");
     let status = terminal.child.wait().expect("ends");
     assert_eq!(status.code(), Some(9));
