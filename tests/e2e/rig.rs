@@ -40,7 +40,7 @@ impl Rig {
     pub fn new() -> Self {
         let rig = Self::empty();
         let seed = part("seed");
-        // Images and kernels never change, so they are shared by hard link; the database is a copy.
+        // Images and kernels never change, so they are shared by hard link; the database is a copy, the log is its own.
         let linked = Command::new("cp")
             .args(["-al"])
             .arg(seed.join("state"))
@@ -52,6 +52,7 @@ impl Rig {
             "cannot link the seed; is it on the file system of {}?",
             rig.root.path().display()
         );
+        fs::remove_file(rig.state("bangerd.log")).expect("unlinks");
         let database = rig.state("banger.redb");
         fs::remove_file(&database).expect("unlinks");
         fs::copy(seed.join("state/banger.redb"), &database).expect("copies");

@@ -20,13 +20,13 @@ struct Terminal {
 impl Terminal {
     /// Runs `banger` in a session whose controlling terminal is a new one of 30 rows and 100 columns.
     fn run(rig: &Rig, args: &[&str]) -> Self {
-        let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).expect("opens");
+        let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).expect("opens");
         grantpt(&master).expect("grants");
         unlockpt(&master).expect("unlocks");
         let name = ptsname(&master, vec![]).expect("has a name");
         let slave = rustix::fs::open(
             &name,
-            rustix::fs::OFlags::RDWR | rustix::fs::OFlags::NOCTTY,
+            rustix::fs::OFlags::RDWR | rustix::fs::OFlags::NOCTTY | rustix::fs::OFlags::CLOEXEC,
             rustix::fs::Mode::empty(),
         )
         .expect("opens");
