@@ -49,7 +49,8 @@ impl Vmm for Firecracker {
         let mut argv = vec![text(&self.program)?, "--id", &name];
         argv.extend(["--api-sock", text(&api)?, "--config-file", text(&file)?]);
         // Not in the file: until that is read, the log goes to stdout, which is the guest's console.
-        argv.extend(["--log-path", text(&machine.vmm_log)?, "--level", "Warning", "--show-level"]);
+        // Its warnings are of what the guest does, as often as the guest likes.
+        argv.extend(["--log-path", text(&machine.vmm_log)?, "--level", "Error", "--show-level"]);
         let argv = argv.into_iter().map(str::to_owned).collect();
         let config = config::config(machine, &command_line(WORDS, machine)?, &vsock)?;
         Ok(Plan {

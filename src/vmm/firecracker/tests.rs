@@ -33,7 +33,7 @@ fn a_machine_is_this_command_line_and_this_file() {
     assert_eq!(
         plan.vmm.argv.join(" "),
         "/usr/bin/firecracker --id banger-0000002a --api-sock /run/banger/vms/0000002a/api.sock \
-         --config-file /run/banger/vms/0000002a/firecracker.json --log-path /v/7/vmm.log --level Warning --show-level"
+         --config-file /run/banger/vms/0000002a/firecracker.json --log-path /v/7/vmm.log --level Error --show-level"
     );
     assert_eq!(plan.vmm.log, Path::new("/v/7/console.log"));
     assert_eq!(plan.channel, Channel::Hybrid { socket: "/run/banger/vms/0000002a/vsock.sock".into() });
