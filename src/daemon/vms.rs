@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic::AssertUnwindSafe;
-use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use smol::Task;
@@ -315,11 +314,7 @@ fn make(d: &Shared, record: &VmRecord, image: &ImageRecord, kernel: &KernelRecor
         move || remove_tree_if_present(&directory)
     });
     let file = d.dirs.image_file(&image.id);
-    disk(&directory, &file, record, kernel).map_err(cannot)?;
+    machine::make_disk(&directory, &file, record.spec.disk, kernel.snapshot).map_err(cannot)?;
     undo.commit();
     Ok(())
-}
-
-fn disk(directory: &Path, image: &Path, record: &VmRecord, kernel: &KernelRecord) -> std::io::Result<()> {
-    machine::make_disk(directory, image, record.spec.disk, kernel.snapshot)
 }
