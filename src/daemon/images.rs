@@ -134,6 +134,7 @@ fn settings(d: &Daemon) -> Settings {
         scratch: d.dirs.images(),
         docker_config: docker.map(|dir| dir.join("config.json")),
         arch: ARCH.to_owned(),
+        limits: oci::Limits::default(),
     }
 }
 

@@ -1,6 +1,5 @@
 //! The kernels: imported once into kernels/<name>, published whole, one of them the default.
 
-use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -151,18 +150,11 @@ fn write_files(imported: &Imported, directory: &Path, op: &Op) -> Result<(), Fau
     crate::host::files::write_atomic(&directory.join("vmlinux"), &imported.vmlinux, 0o444).map_err(failed)?;
     crate::host::files::write_atomic(&directory.join("modules.cpio"), &imported.modules_cpio, 0o444)
         .map_err(failed)?;
-    if imported.tree.is_none() {
-        return Ok(());
-    }
+    let Some(modules) = &imported.tree else { return Ok(()) };
     op.stage("packing the kernel's modules");
-    let unpacked = directory.join("modules");
-    create_private_dir(&unpacked).map_err(failed)?;
-    imported.unpack_modules(&unpacked).map_err(failed)?;
-    let image = directory.join("modules.ext4");
-    modules_image::pack(&unpacked, &image)
+    let image = modules_image::pack(modules, &directory.join("modules.ext4"))
         .map_err(|e| Fault::failed("cannot pack the kernel's modules", &e))?;
-    remove_tree_if_present(&unpacked).map_err(failed)?;
-    File::open(&image).and_then(|file| file.sync_all()).map_err(failed)
+    image.sync_all().map_err(failed)
 }
 
 /// Moves the finished directory to its place and records it.

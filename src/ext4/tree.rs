@@ -5,6 +5,8 @@
 
 use std::collections::BTreeMap;
 
+use crate::ext4::extent::Extent;
+
 /// A time as ext4 keeps it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub struct Time {
@@ -26,21 +28,13 @@ pub struct Meta {
     pub xattrs: BTreeMap<Vec<u8>, Vec<u8>>,
 }
 
-/// A stretch of a file that the spool holds; what no piece covers is zeros.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Piece {
-    /// Where in the file.
-    pub at: u64,
-    /// Where in the spool.
-    pub offset: u64,
-    pub len: u64,
-}
-
+/// Where a file's contents are; the image holds them already.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Content {
+    /// In bytes, with its holes.
     pub size: u64,
     /// In the order of the file, not overlapping, all below `size`.
-    pub pieces: Vec<Piece>,
+    pub extents: Vec<Extent>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,6 +45,7 @@ pub enum Kind {
     CharDevice { major: u32, minor: u32 },
     BlockDevice { major: u32, minor: u32 },
     Fifo,
+    Socket,
 }
 
 /// A directory's entry.
@@ -72,6 +67,11 @@ pub struct InodeId(u32);
 
 impl InodeId {
     pub const ROOT: Self = Self(0);
+
+    /// Below [`Tree::slots`].
+    pub fn index(self) -> usize {
+        self.0 as usize
+    }
 }
 
 #[derive(Debug)]
@@ -86,13 +86,15 @@ struct Slot {
 pub struct Tree {
     slots: Vec<Slot>,
     free: Vec<u32>,
+    /// Where contents were that no name leads to any more.
+    freed: Vec<Extent>,
 }
 
 impl Default for Tree {
     fn default() -> Self {
         let meta = Meta { mode: 0o755, ..Meta::default() };
         let root = Inode { meta, kind: Kind::Directory(BTreeMap::new()) };
-        Self { slots: vec![Slot { inode: root, names: 1 }], free: vec![] }
+        Self { slots: vec![Slot { inode: root, names: 1 }], free: vec![], freed: vec![] }
     }
 }
 
@@ -108,6 +110,16 @@ impl Tree {
     /// How many names an inode has.
     pub fn names(&self, id: InodeId) -> u32 {
         self.slots[id.0 as usize].names
+    }
+
+    /// Above all ids.
+    pub fn slots(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// Takes what was freed since the last call.
+    pub fn take_freed(&mut self) -> Vec<Extent> {
+        std::mem::take(&mut self.freed)
     }
 
     /// How many inodes there are.
@@ -183,8 +195,10 @@ impl Tree {
                 continue;
             }
             let emptied = Inode { meta: Meta::default(), kind: Kind::Fifo };
-            if let Kind::Directory(entries) = std::mem::replace(&mut slot.inode, emptied).kind {
-                doomed.extend(entries.into_values().map(|n| n.inode));
+            match std::mem::replace(&mut slot.inode, emptied).kind {
+                Kind::Directory(entries) => doomed.extend(entries.into_values().map(|n| n.inode)),
+                Kind::File(content) => self.freed.extend(content.extents),
+                _ => {}
             }
             self.free.push(id.0);
         }

@@ -43,6 +43,11 @@ impl Digest {
         (hash.len() == algorithm.bytes()).then_some(Self { algorithm, hex })
     }
 
+    /// The digest with a hash that `algorithm` made.
+    pub fn of_hash(algorithm: Algorithm, hash: &[u8]) -> Self {
+        Self { algorithm, hex: hash.iter().map(|b| format!("{b:02x}")).collect() }
+    }
+
     pub fn algorithm(&self) -> Algorithm {
         self.algorithm
     }

@@ -51,6 +51,7 @@ impl Imported {
         }
     }
 
+    #[cfg(test)]
     /// Writes the module tree into the empty directory `directory`; nothing if there is none.
     pub fn unpack_modules(&self, directory: &Path) -> io::Result<()> {
         self.tree.as_ref().map_or(Ok(()), |tree| tree.unpack(directory))

@@ -1,9 +1,9 @@
 //! A module tree on its way from a package or a directory into a guest: names in memory, contents in a nameless file.
 
 use std::collections::BTreeMap;
-use std::fs::{File, Permissions};
+use std::fs::File;
 use std::io::{self, Write};
-use std::os::unix::fs::{FileExt, PermissionsExt};
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -107,8 +107,11 @@ impl Tree {
         Ok(())
     }
 
+    #[cfg(test)]
     /// Writes the tree into `directory`, which must be empty, with the modes 0755 and 0644 whatever the umask is.
     pub fn unpack(&self, directory: &Path) -> io::Result<()> {
+        use std::fs::Permissions;
+        use std::os::unix::fs::PermissionsExt;
         // Every path is made of plain names, and the directory holds nothing but what we make: no symlink to follow.
         self.walk(|path, entry| {
             let path = directory.join(path);

@@ -5,7 +5,7 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use crate::ext4::spool::fresh_name;
+use crate::oci::spool::fresh_name;
 use crate::host::files::{create_private_dir, remove_if_present, sync_directory};
 use crate::host::undo::Undo;
 use crate::image::digest::Digest;

@@ -60,9 +60,9 @@ pub enum LayerError {
         why: String,
     },
     /// More than any image has.
-    TooMuch(&'static str),
+    TooMuch(String),
     /// The disk is full, or broken.
-    Spool(io::Error),
+    Disk(io::Error),
     Cancelled,
 }
 
@@ -177,7 +177,7 @@ impl fmt::Display for LayerError {
             Self::Tar(e) => e.fmt(f),
             Self::Member { path, why } => write!(f, "its member '{path}' {why}"),
             Self::TooMuch(what) => f.write_str(what),
-            Self::Spool(_) => f.write_str("cannot keep its files"),
+            Self::Disk(_) => f.write_str("cannot keep its files"),
             Self::Cancelled => f.write_str("cancelled"),
         }
     }
@@ -187,7 +187,7 @@ impl Error for LayerError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         match self {
             Self::Tar(e) => e.source(),
-            Self::Spool(e) => Some(e),
+            Self::Disk(e) => Some(e),
             Self::Member { .. } | Self::TooMuch(_) | Self::Cancelled => None,
         }
     }

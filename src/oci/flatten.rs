@@ -6,22 +6,19 @@
 //! (image-spec layer.md), wherever in its own layer it stands.
 
 use std::collections::BTreeMap;
-use std::io::{self, Read};
-use std::path::Path;
+use std::fs::File;
+use std::io::{self, BufRead};
 
-use crate::ext4::spool::Spool;
-use crate::ext4::tree::{Content, Inode, InodeId, Kind, Meta, Piece, Tree};
+use crate::ext4::tree::{Content, Inode, InodeId, Kind, Meta, Tree};
+use crate::ext4::{Image, Xattrs, is_known};
 use crate::host::progress::Progress;
 use crate::image::platform::elf_architecture;
 use crate::image::whiteout;
 use crate::oci::error::LayerError;
+use crate::oci::limits::Limits;
 use crate::oci::path::{MAX_DEPTH, normalise};
-use crate::oci::tar::{Entry, Reader, Source, Type, shown};
+use crate::oci::tar::{Entry, Reader, Source, TarError, Type, shown};
 
-/// The most members in all layers of an image together.
-const MAX_ENTRIES: u64 = 1 << 21;
-/// The most bytes of names, link targets and attributes in all layers together: they are kept in memory.
-const MAX_METADATA: u64 = 256 << 20;
 /// As many symlinks may lie on a path (path_resolution(7)).
 const MAX_SYMLINKS: u32 = 40;
 /// ext4's own (ext4(5)).
@@ -43,10 +40,13 @@ const NO_DIRECTORY: Why = "lies below something that is no directory";
 /// Layers being applied.
 pub struct Flattening<'a> {
     tree: Tree,
-    spool: Spool,
+    image: Image,
     layer: u32,
     entries: u64,
     metadata: u64,
+    /// An attribute was left out.
+    left_out: bool,
+    limits: Limits,
     progress: &'a dyn Progress,
 }
 
@@ -60,21 +60,26 @@ pub enum Whiteouts {
 type Why = &'static str;
 
 impl<'a> Flattening<'a> {
-    /// Nothing yet; file contents will be kept on the file system of `scratch`.
-    pub fn new(scratch: &Path, progress: &'a dyn Progress) -> io::Result<Self> {
-        let (tree, spool) = (Tree::default(), Spool::new(scratch)?);
-        Ok(Self { tree, spool, layer: 0, entries: 0, metadata: 0, progress })
+    /// Nothing yet; contents go to `file`, which is empty.
+    pub fn new(file: File, limits: Limits, progress: &'a dyn Progress) -> Self {
+        let (tree, image) = (Tree::default(), Image::new(file));
+        Self { tree, image, layer: 0, entries: 0, metadata: 0, left_out: false, limits, progress }
     }
 
-    pub fn finish(self) -> (Tree, Spool) {
-        (self.tree, self.spool)
+    pub fn finish(self) -> (Tree, Image) {
+        (self.tree, self.image)
     }
 
     /// Applies the next layer.
-    pub fn apply<S: Source>(&mut self, tar: &mut Reader<S>, whiteouts: Whiteouts) -> Result<(), LayerError> {
+    pub fn apply<S: Source + BufRead>(
+        &mut self,
+        tar: &mut Reader<S>,
+        whiteouts: Whiteouts,
+    ) -> Result<(), LayerError> {
         self.layer += 1;
-        while let Some(entry) = tar.next().map_err(LayerError::Tar)? {
+        while let Some(mut entry) = tar.next().map_err(LayerError::Tar)? {
             self.count(&entry)?;
+            self.check_xattrs(&mut entry)?;
             let bad = |why: Why| LayerError::Member { path: shown(&entry.path), why: why.to_owned() };
             let names = normalise(&entry.path).map_err(bad)?;
             let Some((name, parents)) = names.split_last() else {
@@ -101,6 +106,7 @@ impl<'a> Flattening<'a> {
                     }
                 }
             }
+            self.image.release(self.tree.take_freed());
         }
         Ok(())
     }
@@ -116,9 +122,8 @@ impl<'a> Flattening<'a> {
                 return None;
             };
             let mut head = [0; 20];
-            let first = content.pieces.first().filter(|p| p.at == 0 && p.len >= head.len() as u64)?;
-            // A spool that cannot be read is an error when the file is written out.
-            let n = self.spool.read(&mut head, first.offset).ok()?;
+            // A file that cannot be read is an error when the rest is written.
+            let n = self.image.read_head(content, &mut head).ok()?;
             elf_architecture(&head[..n])
         })
     }
@@ -131,17 +136,31 @@ impl<'a> Flattening<'a> {
         let xattrs: usize = entry.xattrs.iter().map(|(name, value)| name.len() + value.len()).sum();
         let bytes = entry.path.len() + entry.link.len() + xattrs + entry.stretches.len() * 24;
         self.metadata += bytes as u64;
-        if self.entries > MAX_ENTRIES {
-            return Err(LayerError::TooMuch("it has more than two million members"));
+        self.limits.check_members(self.entries, self.metadata).map_err(LayerError::TooMuch)
+    }
+
+    /// Leaves out attributes for which ext4 has no namespace, as a kernel would refuse them and containerd goes on then.
+    fn check_xattrs(&mut self, entry: &mut Entry) -> Result<(), LayerError> {
+        if entry.xattrs.is_empty() {
+            return Ok(());
         }
-        if self.metadata > MAX_METADATA {
-            return Err(LayerError::TooMuch("its names and attributes take more than 256 MiB"));
+        let before = entry.xattrs.len();
+        entry.xattrs.retain(|name, _| is_known(name));
+        if entry.xattrs.len() < before && !self.left_out {
+            self.left_out = true;
+            self.progress.note(&format!(
+                "extended attributes that ext4 has no namespace for are left out, first of '{}'",
+                shown(&entry.path)
+            ));
         }
-        Ok(())
+        match Xattrs::divide(&entry.xattrs) {
+            Ok(_) => Ok(()),
+            Err(e) => Err(LayerError::Member { path: shown(&entry.path), why: e.why().to_owned() }),
+        }
     }
 
     /// Puts a member into the tree; `data` reads as its content.
-    fn place(&mut self, entry: Entry, data: &mut impl Read) -> Result<(), LayerError> {
+    fn place(&mut self, entry: Entry, data: &mut impl BufRead) -> Result<(), LayerError> {
         let bad = |why: Why| LayerError::Member { path: shown(&entry.path), why: why.to_owned() };
         // Both were looked at by the caller.
         let names = normalise(&entry.path).map_err(bad)?;
@@ -184,26 +203,26 @@ impl<'a> Flattening<'a> {
         Ok(())
     }
 
-    fn keep(&mut self, entry: &Entry, data: &mut impl Read) -> Result<Content, LayerError> {
-        let mut pieces = Vec::with_capacity(entry.stretches.len());
-        let mut buffer = vec![0; 128 << 10];
+    fn keep(&mut self, entry: &Entry, data: &mut impl BufRead) -> Result<Content, LayerError> {
+        let mut file = self.image.file(entry.size);
         for stretch in entry.stretches.iter().filter(|s| s.len > 0) {
-            pieces.push(Piece { at: stretch.at, offset: self.spool.end(), len: stretch.len });
+            file.seek(stretch.at).map_err(LayerError::Disk)?;
             let mut left = stretch.len;
             while left > 0 {
                 if self.progress.cancelled() {
                     return Err(LayerError::Cancelled);
                 }
-                let wanted = buffer.len().min(usize::try_from(left).unwrap_or(usize::MAX));
-                data.read_exact(&mut buffer[..wanted]).map_err(|e| match e.kind() {
-                    io::ErrorKind::UnexpectedEof => LayerError::Tar(crate::oci::tar::TarError::Truncated),
-                    _ => LayerError::Tar(crate::oci::tar::TarError::Read(e)),
+                let part = data.fill_buf().map_err(|e| match e.kind() {
+                    io::ErrorKind::UnexpectedEof => LayerError::Tar(TarError::Truncated),
+                    _ => LayerError::Tar(TarError::Read(e)),
                 })?;
-                self.spool.append(&buffer[..wanted]).map_err(LayerError::Spool)?;
-                left -= wanted as u64;
+                let len = part.len().min(usize::try_from(left).unwrap_or(usize::MAX));
+                file.write(&part[..len]).map_err(LayerError::Disk)?;
+                data.consume(len);
+                left -= len as u64;
             }
         }
-        Ok(Content { size: entry.size, pieces })
+        file.finish().map_err(LayerError::Disk)
     }
 
     /// What a hard link names: below any layer, but no directory; a symlink there is itself meant.

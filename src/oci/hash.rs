@@ -1,6 +1,6 @@
 //! Hashing what passes by.
 
-use std::io::{self, Read};
+use std::io::{self, BufRead, Read};
 
 use crate::image::digest::{Algorithm, Digest};
 
@@ -23,15 +23,15 @@ impl Hasher {
         self.context.update(bytes);
     }
 
+    /// The digest of what was hashed.
+    pub fn finish(self) -> Digest {
+        Digest::of_hash(self.algorithm, self.context.finish().as_ref())
+    }
+
     /// Whether what was hashed is `digest`; else what it is.
     pub fn check(self, digest: &Digest) -> Result<(), String> {
-        let hash = self.context.finish();
-        let found: String = hash.as_ref().iter().map(|b| format!("{b:02x}")).collect();
-        if self.algorithm == digest.algorithm() && found == digest.hex() {
-            Ok(())
-        } else {
-            Err(format!("{}:{found}", self.algorithm.name()))
-        }
+        let found = self.finish();
+        if found == *digest { Ok(()) } else { Err(found.to_string()) }
     }
 }
 
@@ -74,6 +74,44 @@ impl<R: Read> Read for Hashed<R> {
         if self.bytes > self.limit {
             return Err(io::Error::other(format!("it is larger than {} bytes", self.limit)));
         }
+        Ok(n)
+    }
+}
+
+/// A buffered reader that hashes what is taken from it.
+pub struct Hashing<R> {
+    reader: R,
+    hasher: Hasher,
+}
+
+impl<R: BufRead> Hashing<R> {
+    pub fn new(reader: R, algorithm: Algorithm) -> Self {
+        Self { reader, hasher: Hasher::new(algorithm) }
+    }
+
+    pub fn into_parts(self) -> (R, Hasher) {
+        (self.reader, self.hasher)
+    }
+}
+
+impl<R: BufRead> BufRead for Hashing<R> {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        self.reader.fill_buf()
+    }
+
+    fn consume(&mut self, bytes: usize) {
+        // What is consumed was seen, so it is there.
+        if let Ok(seen) = self.reader.fill_buf() {
+            self.hasher.update(&seen[..bytes]);
+        }
+        self.reader.consume(bytes);
+    }
+}
+
+impl<R: BufRead> Read for Hashing<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let n = self.fill_buf()?.read(buffer)?;
+        self.consume(n);
         Ok(n)
     }
 }

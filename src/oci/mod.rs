@@ -14,26 +14,33 @@ mod flatten;
 mod hash;
 mod inflate;
 mod layer;
+mod limits;
 mod path;
+mod pipe;
 mod region;
 mod registry;
 mod select;
+mod spool;
 mod tar;
 
+use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::ext4::{self, WriteError};
-use crate::host::progress::{Progress, Unit};
+use crate::ext4::{self, Seed, WriteError};
+use crate::host::files::remove_if_present;
+use crate::host::progress::Progress;
+use crate::host::undo::Undo;
 use crate::image::config::ImageConfig;
-use crate::image::digest::{Algorithm, Digest};
+use crate::image::digest::Digest;
 use crate::image::platform::runs;
 use crate::image::reference::Reference;
 pub use archive::Input;
 use archive::Opened;
 pub use error::{LayerError, OciError};
-use flatten::{Flattening, Whiteouts};
+use flatten::Flattening;
 use layer::Layer;
+pub use limits::Limits;
 use region::Region;
 use registry::Registry;
 use select::Found;
@@ -49,6 +56,7 @@ pub struct Settings {
     pub docker_config: Option<PathBuf>,
     /// `amd64`, `arm64`.
     pub arch: String,
+    pub limits: Limits,
 }
 
 /// What was made, besides the file.
@@ -139,7 +147,7 @@ pub fn import(
             Ok(Built { names, digest, source, arch, config })
         }
         Opened::Root(tar) => {
-            let arch = build_root(&name, &tar, settings, out, progress)?;
+            let arch = build_root(&name, tar, settings, out, progress)?;
             Ok(Built { names: vec![], digest: None, source, arch, config: ImageConfig::default() })
         }
     }
@@ -153,52 +161,64 @@ fn unpacking(layers: &[Layer]) -> String {
 }
 
 fn build(layers: &[Layer], settings: &Settings, out: &Path, progress: &dyn Progress) -> Result<(), OciError> {
-    let mut flattening = scratch(settings, progress)?;
-    layer::apply_all(layers, &mut flattening, progress)?;
-    write(flattening, out, progress)
+    write_image(layers, settings, out, progress, |_| Ok(()))
 }
 
 /// The same for a tar that is the root file system itself. Returns the architecture that it is for.
 fn build_root(
     name: &str,
-    tar: &Region,
+    tar: Region,
     settings: &Settings,
     out: &Path,
     progress: &dyn Progress,
 ) -> Result<String, OciError> {
     progress.stage(&format!("unpacking {name}"));
-    let mut flattening = scratch(settings, progress)?;
-    let told = layer::Told::new(tar.reader(), |done| progress.advance(done, tar.len(), Unit::Bytes));
-    layer::unpack(told, Algorithm::Sha256, &mut flattening, Whiteouts::Keep).map_err(
-        |source| match source {
-            LayerError::Cancelled => OciError::Cancelled,
-            source => OciError::Layer { layer: name.to_owned(), source },
-        },
-    )?;
-    let found = flattening.architecture();
-    if let Some(found) = found.filter(|found| !runs(&settings.arch, found)) {
-        return Err(OciError::Architecture {
-            image: name.to_owned(),
-            wanted: format!("linux/{}", settings.arch),
-            have: vec![format!("programs for {found}")],
-        });
-    }
-    write(flattening, out, progress)?;
+    write_image(&[Layer::root(tar, name)], settings, out, progress, |flattening| {
+        match flattening.architecture().filter(|found| !runs(&settings.arch, found)) {
+            None => Ok(()),
+            Some(found) => Err(OciError::Architecture {
+                image: name.to_owned(),
+                wanted: format!("linux/{}", settings.arch),
+                have: vec![format!("programs for {found}")],
+            }),
+        }
+    })?;
     Ok(settings.arch.clone())
 }
 
-fn scratch<'p>(settings: &Settings, progress: &'p dyn Progress) -> Result<Flattening<'p>, OciError> {
-    Flattening::new(&settings.scratch, progress)
-        .map_err(|e| OciError::io(format!("make a file in {}", settings.scratch.display()), e))
-}
-
-fn write(flattening: Flattening<'_>, out: &Path, progress: &dyn Progress) -> Result<(), OciError> {
-    let (tree, spool) = flattening.finish();
+/// Applies the layers to the new file `out` and makes it a file system, if `judge` says so.
+fn write_image<'p>(
+    layers: &[Layer],
+    settings: &Settings,
+    out: &Path,
+    progress: &'p dyn Progress,
+    judge: impl FnOnce(&mut Flattening<'p>) -> Result<(), OciError>,
+) -> Result<(), OciError> {
+    let cannot_make = |e| OciError::io(format!("make the file {}", out.display()), e);
+    let mut undo = Undo::default();
+    let file = File::options().read(true).write(true).create_new(true).open(out).map_err(cannot_make)?;
+    let doomed = out.to_owned();
+    undo.push(format!("file {}", out.display()), move || remove_if_present(&doomed));
+    let mut flattening = Flattening::new(file, settings.limits, progress);
+    let ids = layer::apply_all(layers, &mut flattening, &settings.scratch, &settings.limits, progress)?;
+    judge(&mut flattening)?;
     progress.stage("writing the root file system");
-    ext4::write(&tree, &spool, out, progress).map_err(|e| match e {
+    let (tree, image) = flattening.finish();
+    ext4::finish(image, tree, seed(&ids), 0, &|| progress.cancelled()).map_err(|e| match e {
         WriteError::Cancelled => OciError::Cancelled,
         other => OciError::Write(other),
-    })
+    })?;
+    undo.commit();
+    Ok(())
+}
+
+/// The same layers give the same image, however they are packed.
+fn seed(diff_ids: &[Digest]) -> Seed {
+    let mut hasher = blake3::Hasher::new_derive_key("banger 2026 root file system of layers");
+    for id in diff_ids {
+        hasher.update(id.to_string().as_bytes()).update(b"\n");
+    }
+    Seed(*hasher.finalize().as_bytes())
 }
 
 /// What a reader says when nobody waits for it any more; its caller looks at [`Progress::cancelled`] first.

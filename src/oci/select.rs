@@ -132,7 +132,7 @@ pub fn layers(content: &mut dyn Content, found: &Found) -> Result<Vec<Layer>, Oc
     pairs
         .map(|(descriptor, diff_id)| {
             let bytes = content.blob("layer", descriptor)?;
-            Ok(Layer { bytes, digest: Some(descriptor.digest.clone()), diff_id: diff_id.clone() })
+            Ok(Layer::new(bytes, Some(descriptor.digest.clone()), diff_id.clone()))
         })
         .collect()
 }

@@ -33,6 +33,7 @@ impl Bench {
             scratch: dir.path().join("scratch"),
             docker_config: None,
             arch: ARCH.to_owned(),
+            limits: oci::Limits::default(),
         };
         fs::create_dir(&settings.scratch).expect("makes a directory");
         Self { dir, settings }

@@ -9,7 +9,7 @@ use std::fs::File;
 use std::io::{self, BufReader, Read, Seek, SeekFrom};
 use std::path::PathBuf;
 
-use crate::ext4::spool::{Spool, nameless};
+use crate::oci::spool::{Spool, nameless};
 use crate::host::progress::{Progress, Unit};
 use crate::image::config::ImageConfig;
 use crate::image::digest::Digest;

@@ -7,7 +7,7 @@ mod sparse;
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::io::{self, Read};
+use std::io::{self, BufRead, Read};
 
 use ::tar::{EntryType, Header};
 
@@ -120,6 +120,16 @@ impl<R: Read> Read for Stream<R> {
 }
 
 impl<R: Read> Source for Stream<R> {}
+
+impl<R: BufRead> BufRead for Stream<R> {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        self.0.fill_buf()
+    }
+
+    fn consume(&mut self, bytes: usize) {
+        self.0.consume(bytes);
+    }
+}
 
 /// Walks a tar archive. Between two calls of [`Reader::next`] it reads as the member's data.
 pub struct Reader<S> {
@@ -323,6 +333,23 @@ impl<S: Source> Read for Reader<S> {
         let n = self.source.read(&mut buffer[..wanted])?;
         self.left -= n as u64;
         if n == 0 { Err(io::ErrorKind::UnexpectedEof.into()) } else { Ok(n) }
+    }
+}
+
+/// The same without copying; at the data's end there is nothing more.
+impl<S: Source + BufRead> BufRead for Reader<S> {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        if self.left == 0 {
+            return Ok(&[]);
+        }
+        let data = self.source.fill_buf()?;
+        let wanted = data.len().min(usize::try_from(self.left).unwrap_or(usize::MAX));
+        if wanted == 0 { Err(io::ErrorKind::UnexpectedEof.into()) } else { Ok(&data[..wanted]) }
+    }
+
+    fn consume(&mut self, bytes: usize) {
+        self.left -= bytes as u64;
+        self.source.consume(bytes);
     }
 }
 

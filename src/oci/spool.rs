@@ -1,5 +1,5 @@
-//! The spool: one file without a name that holds the contents of all files of a [`Tree`](super::tree::Tree), end to end.
-//! The kernel frees it with the last descriptor, so no crash can leave it behind.
+//! The spool: bytes that are kept for a while, end to end, in a file without a name. The kernel frees it with the last
+//! descriptor, so no crash can leave it behind.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -35,11 +35,15 @@ impl Spool {
 
     /// Appends `bytes`. Blocks of zeros become holes: a layer of nothing but zeros must not fill the disk.
     pub fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
-        for block in bytes.chunks(BLOCK) {
-            if block.iter().any(|b| *b != 0) {
-                self.file.write_all_at(block, self.end)?;
-            }
-            self.end += block.len() as u64;
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            let zeros: usize = rest.chunks(BLOCK).take_while(|b| is_zeros(b)).map(<[u8]>::len).sum();
+            let data = &rest[zeros..];
+            let len: usize = data.chunks(BLOCK).take_while(|b| !is_zeros(b)).map(<[u8]>::len).sum();
+            self.end += zeros as u64;
+            self.file.write_all_at(&data[..len], self.end)?;
+            self.end += len as u64;
+            rest = &data[len..];
         }
         Ok(())
     }
@@ -55,6 +59,10 @@ impl Spool {
         buffer[..wanted].fill(0);
         Ok(wanted)
     }
+}
+
+fn is_zeros(block: &[u8]) -> bool {
+    block.iter().all(|b| *b == 0)
 }
 
 impl Write for Spool {

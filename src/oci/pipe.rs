@@ -1,0 +1,294 @@
+//! A pipe between two threads: one inflates a layer, the other applies it. Layers inflate side by side but are applied in their
+//! order, so what comes of one whose turn has not come goes to a [`Spool`]. When it is applied, it goes through a little memory, and
+//! it is the inflating thread that waits.
+
+use std::collections::VecDeque;
+use std::io::{self, BufRead, Read};
+use std::path::PathBuf;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use crate::host::progress::Progress;
+use crate::oci::io_cancelled;
+use crate::oci::spool::Spool;
+
+/// Bytes of a chunk, and how many of them are kept in memory.
+pub const CHUNK: usize = 128 << 10;
+const CHUNKS: usize = 16;
+/// How often a thread that waits looks whether anybody still wants it.
+const LOOK: Duration = Duration::from_millis(100);
+
+struct State<T> {
+    chunks: VecDeque<Vec<u8>>,
+    /// Used chunks, to be filled again.
+    spare: Vec<Vec<u8>>,
+    /// What goes before the chunks, from `spool_read` on.
+    spool: Option<Spool>,
+    spool_read: u64,
+    /// Somebody reads: the writer may wait.
+    read: bool,
+    reader_gone: bool,
+    /// How it ended; the writer is gone.
+    outcome: Option<T>,
+    writer_gone: bool,
+}
+
+impl<T> State<T> {
+    fn spooled(&self) -> u64 {
+        self.spool.as_ref().map_or(0, |spool| spool.end() - self.spool_read)
+    }
+
+    fn next_in_spool(&mut self) -> io::Result<Vec<u8>> {
+        let mut chunk = self.spare.pop().unwrap_or_default();
+        chunk.resize(CHUNK, 0);
+        let read = self.spool.as_ref().map_or(Ok(0), |spool| spool.read(&mut chunk, self.spool_read))?;
+        chunk.truncate(read);
+        self.spool_read += read as u64;
+        if self.spooled() == 0 {
+            // The writer goes on in memory.
+            (self.spool, self.spool_read) = (None, 0);
+        }
+        Ok(chunk)
+    }
+}
+
+struct Shared<T> {
+    state: Mutex<State<T>>,
+    changed: Condvar,
+    directory: PathBuf,
+}
+
+impl<T> Shared<T> {
+    fn lock(&self) -> MutexGuard<'_, State<T>> {
+        // A panic of the other side leaves what is said of chunks true.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn wait<'a>(&self, guard: MutexGuard<'a, State<T>>) -> MutexGuard<'a, State<T>> {
+        self.changed.wait_timeout(guard, LOOK).unwrap_or_else(PoisonError::into_inner).0
+    }
+}
+
+pub struct Sender<T>(Arc<Shared<T>>);
+
+pub struct Receiver<'a, T> {
+    shared: Arc<Shared<T>>,
+    chunk: Vec<u8>,
+    at: usize,
+    progress: &'a dyn Progress,
+}
+
+/// Nobody reads any more.
+#[derive(Debug)]
+pub enum SendError {
+    Gone,
+    /// The spool cannot be written.
+    Disk(io::Error),
+}
+
+/// A pipe that keeps its spool in `directory`, and hands over a `T` at its end. A read ends with an error when nobody waits for it.
+pub fn pipe<T>(directory: PathBuf, progress: &dyn Progress) -> (Sender<T>, Receiver<'_, T>) {
+    let state = State {
+        chunks: VecDeque::new(),
+        spare: vec![],
+        spool: None,
+        spool_read: 0,
+        read: false,
+        reader_gone: false,
+        outcome: None,
+        writer_gone: false,
+    };
+    let shared = Arc::new(Shared { state: Mutex::new(state), changed: Condvar::new(), directory });
+    (Sender(Arc::clone(&shared)), Receiver { shared, chunk: vec![], at: 0, progress })
+}
+
+impl<T> Sender<T> {
+    /// An empty chunk, with room for [`CHUNK`] bytes.
+    pub fn chunk(&self) -> Vec<u8> {
+        let mut chunk = self.0.lock().spare.pop().unwrap_or_else(|| Vec::with_capacity(CHUNK));
+        chunk.clear();
+        chunk
+    }
+
+    /// Hands over a chunk: at once, or through the spool, or when there is room.
+    pub fn send(&self, chunk: Vec<u8>) -> Result<(), SendError> {
+        if chunk.is_empty() {
+            return Ok(());
+        }
+        let mut state = self.0.lock();
+        loop {
+            if state.reader_gone {
+                return Err(SendError::Gone);
+            }
+            if !state.read {
+                return self.spool(state, chunk);
+            }
+            if state.spooled() == 0 && state.chunks.len() < CHUNKS {
+                state.chunks.push_back(chunk);
+                self.0.changed.notify_all();
+                return Ok(());
+            }
+            state = self.0.wait(state);
+        }
+    }
+
+    fn spool(&self, mut state: MutexGuard<'_, State<T>>, chunk: Vec<u8>) -> Result<(), SendError> {
+        // The lock is held meanwhile: nobody reads yet.
+        if state.spool.is_none() {
+            state.spool = Some(Spool::new(&self.0.directory).map_err(SendError::Disk)?);
+        }
+        if let Some(spool) = &mut state.spool {
+            spool.append(&chunk).map_err(SendError::Disk)?;
+        }
+        state.spare.push(chunk);
+        Ok(())
+    }
+
+    /// Says how it ended.
+    pub fn finish(self, outcome: T) {
+        self.0.lock().outcome = Some(outcome);
+    }
+}
+
+impl<T> Drop for Sender<T> {
+    fn drop(&mut self) {
+        self.0.lock().writer_gone = true;
+        self.0.changed.notify_all();
+    }
+}
+
+impl<T> Receiver<'_, T> {
+    /// From now on the writer waits for this reader.
+    pub fn begin(&self) {
+        self.shared.lock().read = true;
+        self.shared.changed.notify_all();
+    }
+
+    /// How it ended; None: it has not, or the writer's thread broke off.
+    pub fn outcome(&self) -> Option<T> {
+        self.shared.lock().outcome.take()
+    }
+
+    /// Gets the next chunk; at the end there is none, and it stays empty.
+    fn advance(&mut self) -> io::Result<()> {
+        let used = std::mem::take(&mut self.chunk);
+        self.at = 0;
+        let mut state = self.shared.lock();
+        if used.capacity() > 0 && state.spare.len() < CHUNKS {
+            state.spare.push(used);
+        }
+        loop {
+            if state.spooled() > 0 {
+                self.chunk = state.next_in_spool()?;
+                break;
+            }
+            if let Some(chunk) = state.chunks.pop_front() {
+                self.chunk = chunk;
+                break;
+            }
+            if state.writer_gone {
+                break;
+            }
+            if self.progress.cancelled() {
+                return Err(io_cancelled());
+            }
+            state = self.shared.wait(state);
+        }
+        self.shared.changed.notify_all();
+        Ok(())
+    }
+}
+
+impl<T> BufRead for Receiver<'_, T> {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        if self.at == self.chunk.len() {
+            self.advance()?;
+        }
+        Ok(&self.chunk[self.at..])
+    }
+
+    fn consume(&mut self, bytes: usize) {
+        self.at += bytes;
+    }
+}
+
+impl<T> Read for Receiver<'_, T> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let mut part = self.fill_buf()?;
+        let n = part.read(buffer)?;
+        self.consume(n);
+        Ok(n)
+    }
+}
+
+impl<T> Drop for Receiver<'_, T> {
+    fn drop(&mut self) {
+        self.shared.lock().reader_gone = true;
+        self.shared.changed.notify_all();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::progress::{Silent, Unit};
+
+    struct Gone;
+
+    impl Progress for Gone {
+        fn stage(&self, _: &str) {}
+        fn advance(&self, _: u64, _: u64, _: Unit) {}
+        fn note(&self, _: &str) {}
+        fn cancelled(&self) -> bool {
+            true
+        }
+    }
+
+    fn chunk(sender: &Sender<u8>, n: u32) -> Vec<u8> {
+        let mut chunk = sender.chunk();
+        chunk.extend(n.to_le_bytes());
+        chunk
+    }
+
+    #[test]
+    fn what_is_sent_before_anybody_reads_comes_in_its_order() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (sender, mut receiver) = pipe::<u8>(dir.path().to_owned(), &Silent);
+        for n in 0..100 {
+            sender.send(chunk(&sender, n)).expect("nobody waits");
+        }
+        std::thread::scope(|scope| {
+            receiver.begin();
+            scope.spawn(move || {
+                for n in 100..1000 {
+                    sender.send(chunk(&sender, n)).expect("is read");
+                }
+                sender.finish(7);
+            });
+            let mut all = vec![];
+            receiver.read_to_end(&mut all).expect("reads");
+            let want: Vec<u8> = (0..1000_u32).flat_map(u32::to_le_bytes).collect();
+            assert!(all == want);
+            assert_eq!(receiver.outcome(), Some(7));
+        });
+    }
+
+    #[test]
+    fn a_writer_learns_that_nobody_reads_and_a_reader_that_nobody_writes() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (sender, receiver) = pipe::<u8>(dir.path().to_owned(), &Silent);
+        drop(receiver);
+        assert!(matches!(sender.send(chunk(&sender, 1)), Err(SendError::Gone)));
+        let (sender, mut receiver) = pipe::<u8>(dir.path().to_owned(), &Silent);
+        drop(sender);
+        assert_eq!(receiver.read(&mut [0; 8]).expect("reads"), 0);
+        assert_eq!(receiver.outcome(), None);
+    }
+
+    #[test]
+    fn a_read_ends_when_nobody_waits_for_it() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (_sender, mut receiver) = pipe::<u8>(dir.path().to_owned(), &Gone);
+        receiver.read(&mut [0; 8]).expect_err("cancelled");
+    }
+}
