@@ -6,12 +6,14 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
+use crate::oci::Limits;
 use crate::vm::lookup::nearest;
 use crate::vm::size::Mib;
 use crate::vm::spec::Wish;
 
-const KEYS: [&str; 3] = ["default_image_name", "firecracker_bin", "vm_defaults"];
+const KEYS: [&str; 4] = ["default_image_name", "firecracker_bin", "image_limits", "vm_defaults"];
 const VM_KEYS: [&str; 3] = ["vcpu", "memory", "disk_size"];
+const LIMIT_KEYS: [&str; 4] = ["layer_size", "ratio", "entries", "metadata_size"];
 /// What a VM is made of when nobody says it.
 const DEFAULT_IMAGE: &str = "debian";
 
@@ -22,6 +24,7 @@ pub struct Config {
     pub default_image_is_set: bool,
     pub firecracker: Option<PathBuf>,
     pub vm_defaults: VmDefaults,
+    pub image_limits: Limits,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -45,6 +48,16 @@ struct Raw {
     firecracker_bin: Option<String>,
     #[serde(default)]
     vm_defaults: RawVm,
+    #[serde(default)]
+    image_limits: RawLimits,
+}
+
+#[derive(Deserialize, Default)]
+struct RawLimits {
+    layer_size: Option<Size>,
+    ratio: Option<u64>,
+    entries: Option<u64>,
+    metadata_size: Option<Size>,
 }
 
 #[derive(Deserialize, Default)]
@@ -76,8 +89,10 @@ impl Config {
     fn parse(text: &str, home: Option<&Path>) -> Result<Self, String> {
         let table: toml::Table = text.parse().map_err(|e: toml::de::Error| e.to_string())?;
         refuse_unknown(&table, &KEYS)?;
-        if let Some(toml::Value::Table(vm)) = table.get("vm_defaults") {
-            refuse_unknown(vm, &VM_KEYS)?;
+        for (name, keys) in [("vm_defaults", &VM_KEYS[..]), ("image_limits", &LIMIT_KEYS)] {
+            if let Some(toml::Value::Table(inner)) = table.get(name) {
+                refuse_unknown(inner, keys)?;
+            }
         }
         let raw: Raw = table.try_into().map_err(|e: toml::de::Error| e.message().to_owned())?;
         let size = |key: &str, size: Option<Size>| match size {
@@ -85,6 +100,10 @@ impl Config {
             Some(Size::Mib(n)) => Ok(Some(Mib(n))),
             Some(Size::Text(s)) => s.parse().map(Some).map_err(|e| format!("{key}: {e}")),
         };
+        let bytes = |key: &str, wanted: Option<Size>, default: u64| {
+            Ok::<u64, String>(size(key, wanted)?.map_or(default, |Mib(n)| n.saturating_mul(1 << 20)))
+        };
+        let limits = Limits::default();
         Ok(Self {
             default_image_is_set: raw.default_image_name.is_some(),
             default_image: raw.default_image_name.unwrap_or_else(|| DEFAULT_IMAGE.to_owned()),
@@ -93,6 +112,12 @@ impl Config {
                 vcpu: raw.vm_defaults.vcpu,
                 memory: size("memory", raw.vm_defaults.memory)?,
                 disk: size("disk_size", raw.vm_defaults.disk_size)?,
+            },
+            image_limits: Limits {
+                layer_bytes: bytes("layer_size", raw.image_limits.layer_size, limits.layer_bytes)?,
+                metadata_bytes: bytes("metadata_size", raw.image_limits.metadata_size, limits.metadata_bytes)?,
+                ratio: raw.image_limits.ratio.unwrap_or(limits.ratio),
+                entries: raw.image_limits.entries.unwrap_or(limits.entries),
             },
         })
     }
@@ -163,6 +188,9 @@ mod tests {
         assert_eq!(config.firecracker.as_deref(), Some(Path::new("/home/me/fc")));
         let wish = config.vm_defaults.fill(Wish { vcpu: Some(1), ..Wish::default() });
         assert_eq!((wish.vcpu, wish.memory, wish.disk), (Some(1), Some(Mib(1024)), Some(Mib(2048))));
+        let config = parse("[image_limits]\nlayer_size = '128G'\nratio = 5000").expect("limits");
+        let want = Limits { layer_bytes: 128 << 30, ratio: 5000, ..Limits::default() };
+        assert_eq!(config.image_limits, want);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::fs::{File, Permissions};
-use std::io::{self, Read};
+use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::daemon::fault::{Fault, chain};
 use crate::daemon::op::Op;
-use crate::daemon::{Daemon, Shared, blocking, now};
+use crate::daemon::{Daemon, Shared, blocking, image_id, now};
 use crate::host::files::{create_private_dir, remove_if_present, sync_directory};
 use crate::host::progress::Progress;
 use crate::host::undo::Undo;
@@ -134,7 +134,7 @@ fn settings(d: &Daemon) -> Settings {
         scratch: d.dirs.images(),
         docker_config: docker.map(|dir| dir.join("config.json")),
         arch: ARCH.to_owned(),
-        limits: oci::Limits::default(),
+        limits: d.config.image_limits,
     }
 }
 
@@ -226,7 +226,7 @@ fn build(
     op.stage("storing the image");
     let file = File::open(&staged).map_err(failed)?;
     let bytes = file.metadata().map_err(failed)?.len();
-    let id = digest(&file).map_err(failed)?;
+    let id = image_id::of(&file).map_err(failed)?;
     file.set_permissions(Permissions::from_mode(0o444)).and_then(|()| file.sync_all()).map_err(failed)?;
     let names = if names.is_empty() { built.names.clone() } else { names };
     let record = ImageRecord {
@@ -252,17 +252,6 @@ fn build(
     }
     undo.commit();
     tag_record(d, &id, &names)
-}
-
-fn digest(mut file: &File) -> io::Result<String> {
-    let mut hasher = blake3::Hasher::new();
-    let mut buffer = vec![0; 256 << 10];
-    loop {
-        match file.read(&mut buffer)? {
-            0 => return Ok(hasher.finalize().to_hex().to_string()),
-            n => hasher.update(&buffer[..n]),
-        };
-    }
 }
 
 /// Gives the image further names; names that stood for another image move.

@@ -178,8 +178,8 @@ fn bombs_are_refused_before_they_go_off() {
         })
     };
     let attacks: [(&str, Vec<u8>, &str); 7] = [
-        ("a file of a terabyte", file_of(1 << 40), "larger than 64 GiB"),
-        ("a hole of a petabyte", sparse, "larger than 64 GiB"),
+        ("a file of two terabytes", file_of(2 << 40), "larger than 1 TiB"),
+        ("a hole of a petabyte", sparse, "larger than 1 TiB"),
         ("a path of 8,000 bytes", pax("path", 8000), "longer than 4096 bytes"),
         ("a name of 300 bytes", pax("path", 300), "longer than 255 bytes"),
         (

@@ -208,9 +208,9 @@ fn names_and_https_work_in_an_empty_root_directory() {
         let bench = Bench::new();
         let parsed = reference.parse().expect("a reference");
         oci::resolve(&parsed, &bench.settings, &Silent).expect("resolves");
-        // All that is missing there is the program that makes the file.
-        let error = chain(&bench.pull(&reference).expect_err("there is no mke2fs"));
-        return assert!(error.contains("mke2fs is missing; install the package e2fsprogs"), "{error}");
+        // No program of the host is needed either; whether the file is sound is seen from outside.
+        oci::pull(&parsed, &bench.settings, Path::new("/out.ext4"), &Silent).expect("pulls");
+        return;
     }
     let bench = Bench::new();
     let registry = private_registry(&bench);
@@ -223,6 +223,7 @@ fn names_and_https_work_in_an_empty_root_directory() {
     chroot.arg(&root).arg("/test").env("SSL_CERT_FILE", "/ca.crt");
     let reference = format!("localhost:{port}/app:1");
     run_child(&mut chroot, "pull::names_and_https_work_in_an_empty_root_directory", &[&reference]);
+    run("e2fsck", &["-fn", text(&root.join("out.ext4"))]);
 }
 
 #[test]

@@ -17,8 +17,8 @@ pub use sparse::Stretch;
 const BLOCK: u64 = 512;
 /// The largest extended header, in bytes: long names, PAX records with all xattrs.
 const MAX_EXTENDED: u64 = 1 << 20;
-/// The largest file, in bytes; a layer may not unpack to more either.
-pub const MAX_FILE: u64 = 64 << 30;
+/// The largest file, in bytes, with its holes.
+pub const MAX_FILE: u64 = 1 << 40;
 /// What an octal size field can say; only a larger file needs its size in a PAX record.
 const MAX_OCTAL_SIZE: u64 = 0o77_777_777_777;
 
@@ -394,7 +394,7 @@ fn data_size(header: &Header, record: Option<u64>, kind: Type) -> Result<u64, &'
         Some(record) if field == 0 && record > MAX_OCTAL_SIZE => record,
         Some(_) => return Err("has two sizes that differ"),
     };
-    if size > MAX_FILE { Err("is larger than 64 GiB") } else { Ok(size) }
+    if size > MAX_FILE { Err("is larger than 1 TiB") } else { Ok(size) }
 }
 
 fn padding(size: u64) -> u64 {

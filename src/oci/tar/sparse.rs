@@ -139,7 +139,7 @@ pub fn version_1(records: &Records, data: &mut impl Read) -> Result<(Map, u64), 
 /// Checks that the map is in order, within the file, and as long as the data that follows.
 pub fn check(map: &Map, data: u64) -> Result<(), &'static str> {
     if map.size > MAX_FILE {
-        return Err("is larger than 64 GiB");
+        return Err("is larger than 1 TiB");
     }
     let mut end = 0;
     let mut sum = 0_u64;

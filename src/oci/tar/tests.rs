@@ -108,7 +108,7 @@ fn huge_extended_headers_and_files_are_refused() {
     huge.set_path("huge").expect("a short path");
     huge.set_cksum();
     let error = read_all(huge.as_bytes()).expect_err("refused").to_string();
-    assert!(error.contains("'huge' is larger than 64 GiB"), "{error}");
+    assert!(error.contains("'huge' is larger than 1 TiB"), "{error}");
 }
 
 #[test]

@@ -1,4 +1,5 @@
 use std::fs::OpenOptions;
+use std::os::unix::net::UnixStream;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -140,7 +141,8 @@ impl Bare {
             .expect("qemu-system-x86 is installed");
         let bare = Self { child, dir };
         let started = Instant::now();
-        while !bare.socket().exists() {
+        // It binds the socket a moment before it listens.
+        while UnixStream::connect(bare.socket()).is_err() {
             assert!(started.elapsed() < LONG, "QEMU makes no socket");
             std::thread::sleep(Duration::from_millis(5));
         }
