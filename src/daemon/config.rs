@@ -115,7 +115,11 @@ impl Config {
             },
             image_limits: Limits {
                 layer_bytes: bytes("layer_size", raw.image_limits.layer_size, limits.layer_bytes)?,
-                metadata_bytes: bytes("metadata_size", raw.image_limits.metadata_size, limits.metadata_bytes)?,
+                metadata_bytes: bytes(
+                    "metadata_size",
+                    raw.image_limits.metadata_size,
+                    limits.metadata_bytes,
+                )?,
                 ratio: raw.image_limits.ratio.unwrap_or(limits.ratio),
                 entries: raw.image_limits.entries.unwrap_or(limits.entries),
             },

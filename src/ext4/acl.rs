@@ -21,7 +21,8 @@ pub fn on_disk(shown: &[u8]) -> Option<Vec<u8>> {
     }
     let mut kept = KEPT.to_le_bytes().to_vec();
     for entry in entries.chunks_exact(ENTRY) {
-        let (tag, permissions) = (u16::from_le_bytes([entry[0], entry[1]]), u16::from_le_bytes([entry[2], entry[3]]));
+        let (tag, permissions) =
+            (u16::from_le_bytes([entry[0], entry[1]]), u16::from_le_bytes([entry[2], entry[3]]));
         if permissions > 7 {
             return None;
         }
@@ -40,11 +41,19 @@ mod tests {
 
     #[test]
     fn only_named_users_and_groups_keep_an_id() {
-        let shown = b"\x02\0\0\0\x01\0\x06\0\xff\xff\xff\xff\x02\0\x04\0\xe8\x03\0\0\x04\0\x04\0\xff\xff\xff\xff\
+        let shown =
+            b"\x02\0\0\0\x01\0\x06\0\xff\xff\xff\xff\x02\0\x04\0\xe8\x03\0\0\x04\0\x04\0\xff\xff\xff\xff\
                       \x10\0\x04\0\xff\xff\xff\xff\x20\0\0\0\xff\xff\xff\xff";
         let kept = b"\x01\0\0\0\x01\0\x06\0\x02\0\x04\0\xe8\x03\0\0\x04\0\x04\0\x10\0\x04\0\x20\0\0\0";
         assert_eq!(on_disk(shown).as_deref(), Some(kept.as_slice()));
-        let table: [&[u8]; 6] = [b"", b"\x02\0\0\0", b"\x01\0\0\0\x01\0\x06\0\0\0\0\0", b"\x02\0\0\0\x01\0\x06\0", b"\x02\0\0\0\x03\0\x06\0\0\0\0\0", b"\x02\0\0\0\x01\0\x09\0\0\0\0\0"];
+        let table: [&[u8]; 6] = [
+            b"",
+            b"\x02\0\0\0",
+            b"\x01\0\0\0\x01\0\x06\0\0\0\0\0",
+            b"\x02\0\0\0\x01\0\x06\0",
+            b"\x02\0\0\0\x03\0\x06\0\0\0\0\0",
+            b"\x02\0\0\0\x01\0\x09\0\0\0\0\0",
+        ];
         for bad in table {
             assert_eq!(on_disk(bad), None, "{}", bad.escape_ascii());
         }

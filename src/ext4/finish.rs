@@ -33,7 +33,9 @@ pub enum WriteError {
     /// More than the descriptors have room for.
     TooLarge,
     /// A directory with more names than an index holds.
-    Directory { entries: usize },
+    Directory {
+        entries: usize,
+    },
     Xattrs(BadXattr),
     Cancelled,
     /// The disk is full, or broken.
@@ -116,13 +118,8 @@ pub fn finish(
     let reserved = reserve(&mut image);
     let count = u64::from(numbers.last());
     let room = room(&image.space);
-    let tables = Tables::place(
-        &mut image.space,
-        room,
-        min_bytes.div_ceil(BLOCK),
-        count + count / 4 + 1024,
-    )
-    .ok_or(WriteError::TooLarge)?;
+    let tables = Tables::place(&mut image.space, room, min_bytes.div_ceil(BLOCK), count + count / 4 + 1024)
+        .ok_or(WriteError::TooLarge)?;
     image.put(reserved.journal[0].start, &*journal::superblock(&identity.uuid).0)?;
     resize::write(&mut image, &tables.geometry, reserved.resize)?;
     let none = Body::default();
@@ -319,9 +316,7 @@ fn encode(tree: &Tree, id: InodeId, body: &Body, sum: Checksum) -> Encoded {
             (inode::SYMLINK, no_flags, target.len() as u64, text)
         }
         Kind::Symlink(target) => (inode::SYMLINK, inode::EXTENTS, target.len() as u64, mapped()),
-        Kind::CharDevice { major, minor } => {
-            (inode::CHAR_DEVICE, no_flags, 0, inode::device(*major, *minor))
-        }
+        Kind::CharDevice { major, minor } => (inode::CHAR_DEVICE, no_flags, 0, inode::device(*major, *minor)),
         Kind::BlockDevice { major, minor } => {
             (inode::BLOCK_DEVICE, no_flags, 0, inode::device(*major, *minor))
         }

@@ -143,7 +143,11 @@ fn common(a: &[Run], b: &[Run]) -> Vec<Run> {
         if start < end {
             both.push(Run { start, len: end - start });
         }
-        if x.end() < y.end() { a.next() } else { b.next() };
+        if x.end() < y.end() {
+            a.next()
+        } else {
+            b.next()
+        };
     }
     both
 }
@@ -320,7 +324,8 @@ mod tests {
 
     #[test]
     fn lists_of_runs_are_joined_and_compared() {
-        let runs = |list: &[(u64, u64)]| list.iter().map(|&(start, len)| Run { start, len }).collect::<Vec<_>>();
+        let runs =
+            |list: &[(u64, u64)]| list.iter().map(|&(start, len)| Run { start, len }).collect::<Vec<_>>();
         assert_eq!(merged(runs(&[(5, 2), (1, 3), (4, 1), (9, 1)])), runs(&[(1, 6), (9, 1)]));
         let both = common(&runs(&[(0, 10), (20, 10)]), &runs(&[(5, 3), (9, 15), (29, 5)]));
         assert_eq!(both, runs(&[(5, 3), (9, 1), (20, 4), (29, 1)]));

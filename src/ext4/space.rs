@@ -145,7 +145,11 @@ mod tests {
         let mut space = Space::default();
         assert_eq!(take(&mut space, 32_639), [(129, 32_639)]);
         assert_eq!(take(&mut space, 1), [(32_897, 1)], "group 1 begins with a copy");
-        assert_eq!(take(&mut space, 70_000), [(32_898, 65_406), (98_433, 4594)], "group 2 has none, group 3 has");
+        assert_eq!(
+            take(&mut space, 70_000),
+            [(32_898, 65_406), (98_433, 4594)],
+            "group 2 has none, group 3 has"
+        );
     }
 
     #[test]
@@ -155,7 +159,10 @@ mod tests {
         for (start, len) in [(130, 2), (140, 5), (132, 3), (150, 1)] {
             space.give_back(Run { start, len });
         }
-        assert_eq!(space.free().map(|r| (r.start, r.len)).collect::<Vec<_>>(), [(130, 5), (140, 5), (150, 1)]);
+        assert_eq!(
+            space.free().map(|r| (r.start, r.len)).collect::<Vec<_>>(),
+            [(130, 5), (140, 5), (150, 1)]
+        );
         assert_eq!(take(&mut space, 1), [(150, 1)]);
         assert_eq!(take(&mut space, 4), [(130, 4)]);
         assert_eq!(take(&mut space, 1), [(134, 1)]);

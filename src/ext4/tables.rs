@@ -7,8 +7,8 @@ use crate::ext4::checksum::{Block, put};
 use crate::ext4::extent::{self, Extent};
 use crate::ext4::finish::Identity;
 use crate::ext4::geometry::{
-    BLOCK, BLOCK_BYTES, BLOCKS_PER_GROUP, DESCRIPTOR_BYTES, Geometry, INODE_BYTES,
-    INODES_PER_BLOCK, MAX_INODES_PER_GROUP, SUPER_BLOCKS, copies, has_super,
+    BLOCK, BLOCK_BYTES, BLOCKS_PER_GROUP, DESCRIPTOR_BYTES, Geometry, INODE_BYTES, INODES_PER_BLOCK,
+    MAX_INODES_PER_GROUP, SUPER_BLOCKS, copies, has_super,
 };
 use crate::ext4::image::Image;
 use crate::ext4::inode::{self, Fields};

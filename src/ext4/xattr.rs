@@ -43,7 +43,9 @@ impl BadXattr {
     /// To be said of the file.
     pub fn why(self) -> &'static str {
         match self {
-            Self::TooMuch => "has more extended attributes than ext4 keeps: 88 bytes in the inode and 4060 in a block",
+            Self::TooMuch => {
+                "has more extended attributes than ext4 keeps: 88 bytes in the inode and 4060 in a block"
+            }
             Self::Acl => "has an access control list that is none",
         }
     }

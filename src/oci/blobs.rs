@@ -5,12 +5,12 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use crate::oci::spool::fresh_name;
 use crate::host::files::{create_private_dir, remove_if_present, sync_directory};
 use crate::host::undo::Undo;
 use crate::image::digest::Digest;
 use crate::oci::hash::Hasher;
 use crate::oci::region::Region;
+use crate::oci::spool::fresh_name;
 
 pub struct Blobs {
     directory: PathBuf,

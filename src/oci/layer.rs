@@ -69,7 +69,8 @@ pub fn apply_all<'p>(
     limits: &Limits,
     progress: &'p dyn Progress,
 ) -> Result<Vec<Digest>, OciError> {
-    let count = Count { done: AtomicU64::new(0), total: layers.iter().map(|l| l.bytes.len()).sum(), progress };
+    let count =
+        Count { done: AtomicU64::new(0), total: layers.iter().map(|l| l.bytes.len()).sum(), progress };
     let (jobs, outputs): (Vec<Job<'_>>, Vec<_>) = layers
         .iter()
         .map(|layer| {
@@ -120,12 +121,7 @@ fn work(layer: &Layer, sender: &Sender<Inflated>, limits: &Limits, count: &Count
 }
 
 /// Inflates to the end.
-fn send(
-    raw: impl Read,
-    packed: u64,
-    sender: &Sender<Inflated>,
-    limits: &Limits,
-) -> Result<(), LayerError> {
+fn send(raw: impl Read, packed: u64, sender: &Sender<Inflated>, limits: &Limits) -> Result<(), LayerError> {
     let read = |e| LayerError::Tar(TarError::Read(e));
     let mut inflated = inflate(BufReader::with_capacity(CHUNK, raw)).map_err(read)?;
     let mut bytes = 0;

@@ -9,7 +9,6 @@ use std::fs::File;
 use std::io::{self, BufReader, Read, Seek, SeekFrom};
 use std::path::PathBuf;
 
-use crate::oci::spool::{Spool, nameless};
 use crate::host::progress::{Progress, Unit};
 use crate::image::config::ImageConfig;
 use crate::image::digest::Digest;
@@ -17,6 +16,7 @@ use crate::oci::error::OciError;
 use crate::oci::inflate::{Packing, inflate, packing};
 use crate::oci::layer::Layer;
 use crate::oci::region::Region;
+use crate::oci::spool::{Spool, nameless};
 use crate::oci::{Settings, io_cancelled};
 use shelf::Shelf;
 
