@@ -226,8 +226,8 @@ fn build(
     op.stage("storing the image");
     let file = File::open(&staged).map_err(failed)?;
     let bytes = file.metadata().map_err(failed)?.len();
-    let id = image_id::of(&file).map_err(failed)?;
-    file.set_permissions(Permissions::from_mode(0o444)).and_then(|()| file.sync_all()).map_err(failed)?;
+    file.set_permissions(Permissions::from_mode(0o444)).map_err(failed)?;
+    let id = hash_and_sync(&file).map_err(failed)?;
     let names = if names.is_empty() { built.names.clone() } else { names };
     let record = ImageRecord {
         id: id.clone(),
@@ -252,6 +252,16 @@ fn build(
     }
     undo.commit();
     tag_record(d, &id, &names)
+}
+
+/// Returns the id of an image while it is written to the disk: the one waits for the processor, the other for the disk.
+fn hash_and_sync(file: &File) -> io::Result<String> {
+    std::thread::scope(|scope| {
+        let sync = scope.spawn(|| file.sync_all());
+        let id = image_id::of(file);
+        sync.join().unwrap_or_else(|_| Err(io::Error::other("the thread that syncs it has panicked")))?;
+        id
+    })
 }
 
 /// Gives the image further names; names that stood for another image move.

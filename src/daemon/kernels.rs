@@ -1,6 +1,8 @@
 //! The kernels: imported once into kernels/<name>, published whole, one of them the default.
 
+use std::fs::Permissions;
 use std::io;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use crate::daemon::fault::{Fault, chain};
@@ -154,7 +156,7 @@ fn write_files(imported: &Imported, directory: &Path, op: &Op) -> Result<(), Fau
     op.stage("packing the kernel's modules");
     let image = modules_image::pack(modules, &directory.join("modules.ext4"))
         .map_err(|e| Fault::failed("cannot pack the kernel's modules", &e))?;
-    image.sync_all().map_err(failed)
+    image.set_permissions(Permissions::from_mode(0o444)).and_then(|()| image.sync_all()).map_err(failed)
 }
 
 /// Moves the finished directory to its place and records it.

@@ -266,7 +266,10 @@ fn settle(
             ),
         ));
     }
-    let host = facts::read(&d.dirs.state).map_err(|e| Fault::failed("cannot look at the host", &e))?;
+    // Disks may have a file system of their own mounted there.
+    let disks = d.dirs.state.join("vms");
+    let place = if disks.is_dir() { &disks } else { &d.dirs.state };
+    let host = facts::read(place).map_err(|e| Fault::failed("cannot look at the host", &e))?;
     let wish = d.config.vm_defaults.fill(wanted.wish);
     let spec = wish
         .settle(&host, Mib::holding(image.bytes))

@@ -6,12 +6,12 @@ use std::path::Path;
 use crate::vm::size::Mib;
 use crate::vm::spec::Host;
 
-/// Reads what VMs of this host may use, with their disks below `state`, which must exist.
-pub fn read(state: &Path) -> io::Result<Host> {
+/// Reads what VMs of this host may use, with their disks in `directory`, which must exist.
+pub fn read(directory: &Path) -> io::Result<Host> {
     let cpus = std::thread::available_parallelism()?.get();
     let meminfo = std::fs::read_to_string("/proc/meminfo")?;
     let memory = mem_total(&meminfo).ok_or_else(|| io::Error::other("/proc/meminfo has no MemTotal"))?;
-    let fs = rustix::fs::statvfs(state)?;
+    let fs = rustix::fs::statvfs(directory)?;
     Ok(Host {
         cpus: u8::try_from(cpus).unwrap_or(u8::MAX),
         memory,

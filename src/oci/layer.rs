@@ -127,11 +127,11 @@ fn send(raw: impl Read, packed: u64, sender: &Sender<Inflated>, limits: &Limits)
     let mut bytes = 0;
     loop {
         let mut chunk = sender.chunk();
-        let n = inflated.by_ref().take(CHUNK as u64).read_to_end(&mut chunk).map_err(read)?;
-        if n == 0 {
+        chunk.fill(&mut inflated).map_err(read)?;
+        if chunk.bytes().is_empty() {
             return Ok(());
         }
-        bytes += n as u64;
+        bytes += chunk.bytes().len() as u64;
         limits.check_layer(packed, bytes).map_err(LayerError::TooMuch)?;
         match sender.send(chunk) {
             Ok(()) => {}

@@ -21,7 +21,10 @@ mod region;
 mod registry;
 mod select;
 mod spool;
+#[cfg(not(fuzzing))]
 mod tar;
+#[cfg(fuzzing)]
+pub mod tar;
 
 use std::fs::File;
 use std::io;
@@ -219,6 +222,24 @@ fn seed(diff_ids: &[Digest]) -> Seed {
         hasher.update(id.to_string().as_bytes()).update(b"\n");
     }
     Seed(*hasher.finalize().as_bytes())
+}
+
+/// For tests/fuzz: applies tars as they are and makes `file` a file system.
+#[cfg(fuzzing)]
+pub fn flatten_for_fuzzing(
+    tars: &[Vec<u8>],
+    file: File,
+    limits: Limits,
+    progress: &dyn Progress,
+) -> Result<(), Box<dyn std::error::Error>> {
+    let mut flattening = Flattening::new(file, limits, progress);
+    for bytes in tars {
+        let mut reader = tar::Reader::new(tar::Stream(bytes.as_slice()));
+        flattening.apply(&mut reader, flatten::Whiteouts::Apply)?;
+    }
+    let (tree, image) = flattening.finish();
+    ext4::finish(image, tree, seed(&[]), 0, &|| false)?;
+    Ok(())
 }
 
 /// What a reader says when nobody waits for it any more; its caller looks at [`Progress::cancelled`] first.

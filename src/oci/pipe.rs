@@ -18,10 +18,40 @@ const CHUNKS: usize = 16;
 /// How often a thread that waits looks whether anybody still wants it.
 const LOOK: Duration = Duration::from_millis(100);
 
+/// Some bytes on their way.
+pub struct Chunk {
+    bytes: Box<[u8]>,
+    len: usize,
+}
+
+impl Chunk {
+    fn new() -> Self {
+        Self { bytes: vec![0; CHUNK].into(), len: 0 }
+    }
+
+    /// Reads until it is full or `reader` ends; it is empty then if there was nothing more.
+    pub fn fill(&mut self, reader: &mut impl Read) -> io::Result<()> {
+        self.len = 0;
+        while self.len < CHUNK {
+            match reader.read(&mut self.bytes[self.len..]) {
+                Ok(0) => break,
+                Ok(n) => self.len += n,
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(())
+    }
+
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes[..self.len]
+    }
+}
+
 struct State<T> {
-    chunks: VecDeque<Vec<u8>>,
+    chunks: VecDeque<Chunk>,
     /// Used chunks, to be filled again.
-    spare: Vec<Vec<u8>>,
+    spare: Vec<Chunk>,
     /// What goes before the chunks, from `spool_read` on.
     spool: Option<Spool>,
     spool_read: u64,
@@ -38,12 +68,12 @@ impl<T> State<T> {
         self.spool.as_ref().map_or(0, |spool| spool.end() - self.spool_read)
     }
 
-    fn next_in_spool(&mut self) -> io::Result<Vec<u8>> {
-        let mut chunk = self.spare.pop().unwrap_or_default();
-        chunk.resize(CHUNK, 0);
-        let read = self.spool.as_ref().map_or(Ok(0), |spool| spool.read(&mut chunk, self.spool_read))?;
-        chunk.truncate(read);
-        self.spool_read += read as u64;
+    fn next_in_spool(&mut self) -> io::Result<Chunk> {
+        let mut chunk = self.spare.pop().unwrap_or_else(Chunk::new);
+        if let Some(spool) = &self.spool {
+            chunk.len = spool.read(&mut chunk.bytes, self.spool_read)?;
+        }
+        self.spool_read += chunk.len as u64;
         if self.spooled() == 0 {
             // The writer goes on in memory.
             (self.spool, self.spool_read) = (None, 0);
@@ -73,7 +103,7 @@ pub struct Sender<T>(Arc<Shared<T>>);
 
 pub struct Receiver<'a, T> {
     shared: Arc<Shared<T>>,
-    chunk: Vec<u8>,
+    chunk: Option<Chunk>,
     at: usize,
     progress: &'a dyn Progress,
 }
@@ -99,22 +129,17 @@ pub fn pipe<T>(directory: PathBuf, progress: &dyn Progress) -> (Sender<T>, Recei
         writer_gone: false,
     };
     let shared = Arc::new(Shared { state: Mutex::new(state), changed: Condvar::new(), directory });
-    (Sender(Arc::clone(&shared)), Receiver { shared, chunk: vec![], at: 0, progress })
+    (Sender(Arc::clone(&shared)), Receiver { shared, chunk: None, at: 0, progress })
 }
 
 impl<T> Sender<T> {
-    /// An empty chunk, with room for [`CHUNK`] bytes.
-    pub fn chunk(&self) -> Vec<u8> {
-        let mut chunk = self.0.lock().spare.pop().unwrap_or_else(|| Vec::with_capacity(CHUNK));
-        chunk.clear();
-        chunk
+    /// A chunk to be filled.
+    pub fn chunk(&self) -> Chunk {
+        self.0.lock().spare.pop().unwrap_or_else(Chunk::new)
     }
 
     /// Hands over a chunk: at once, or through the spool, or when there is room.
-    pub fn send(&self, chunk: Vec<u8>) -> Result<(), SendError> {
-        if chunk.is_empty() {
-            return Ok(());
-        }
+    pub fn send(&self, chunk: Chunk) -> Result<(), SendError> {
         let mut state = self.0.lock();
         loop {
             if state.reader_gone {
@@ -132,13 +157,13 @@ impl<T> Sender<T> {
         }
     }
 
-    fn spool(&self, mut state: MutexGuard<'_, State<T>>, chunk: Vec<u8>) -> Result<(), SendError> {
+    fn spool(&self, mut state: MutexGuard<'_, State<T>>, chunk: Chunk) -> Result<(), SendError> {
         // The lock is held meanwhile: nobody reads yet.
         if state.spool.is_none() {
             state.spool = Some(Spool::new(&self.0.directory).map_err(SendError::Disk)?);
         }
         if let Some(spool) = &mut state.spool {
-            spool.append(&chunk).map_err(SendError::Disk)?;
+            spool.append(chunk.bytes()).map_err(SendError::Disk)?;
         }
         state.spare.push(chunk);
         Ok(())
@@ -169,21 +194,19 @@ impl<T> Receiver<'_, T> {
         self.shared.lock().outcome.take()
     }
 
-    /// Gets the next chunk; at the end there is none, and it stays empty.
+    /// Gets the next chunk; at the end there is none.
     fn advance(&mut self) -> io::Result<()> {
-        let used = std::mem::take(&mut self.chunk);
+        let used = self.chunk.take();
         self.at = 0;
         let mut state = self.shared.lock();
-        if used.capacity() > 0 && state.spare.len() < CHUNKS {
-            state.spare.push(used);
-        }
+        state.spare.extend(used);
         loop {
             if state.spooled() > 0 {
-                self.chunk = state.next_in_spool()?;
+                self.chunk = Some(state.next_in_spool()?);
                 break;
             }
             if let Some(chunk) = state.chunks.pop_front() {
-                self.chunk = chunk;
+                self.chunk = Some(chunk);
                 break;
             }
             if state.writer_gone {
@@ -201,10 +224,10 @@ impl<T> Receiver<'_, T> {
 
 impl<T> BufRead for Receiver<'_, T> {
     fn fill_buf(&mut self) -> io::Result<&[u8]> {
-        if self.at == self.chunk.len() {
+        if self.at == self.chunk.as_ref().map_or(0, |chunk| chunk.len) {
             self.advance()?;
         }
-        Ok(&self.chunk[self.at..])
+        Ok(self.chunk.as_ref().map_or(&[], |chunk| &chunk.bytes()[self.at..]))
     }
 
     fn consume(&mut self, bytes: usize) {
@@ -244,9 +267,9 @@ mod tests {
         }
     }
 
-    fn chunk(sender: &Sender<u8>, n: u32) -> Vec<u8> {
+    fn chunk(sender: &Sender<u8>, n: u32) -> Chunk {
         let mut chunk = sender.chunk();
-        chunk.extend(n.to_le_bytes());
+        chunk.fill(&mut n.to_le_bytes().as_slice()).expect("fills");
         chunk
     }
 

@@ -1,5 +1,8 @@
 //! What is written is there again, as far as it was promised.
 
+use std::path::PathBuf;
+use std::process::Command;
+
 use crate::rig::Rig;
 
 #[test]
@@ -45,4 +48,46 @@ fn two_vms_of_one_image_do_not_see_each_others_writes() {
     assert_ne!(rig.args(&["vm", "exec", "two", "--", "test", "-e", "/mine"]).status, 0);
     rig.ok("vm delete one two");
     rig.ok("vm run -q --rm --image busybox -- test ! -e /mine");
+}
+
+/// A file system of 2 TiB in memory, over the directory in which a rig's VMs have their disks.
+struct Vast(PathBuf);
+
+impl Vast {
+    fn over(directory: PathBuf) -> Self {
+        std::fs::create_dir_all(&directory).expect("makes the directory");
+        let mounted = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", "size=2T,mode=700", "tmpfs"])
+            .arg(&directory)
+            .status()
+            .expect("runs mount");
+        assert!(mounted.success(), "cannot mount a tmpfs");
+        Self(directory)
+    }
+}
+
+impl Drop for Vast {
+    fn drop(&mut self) {
+        // It is busy until the rig's VMs have ended; lazily, it goes with them.
+        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
+
+#[test]
+#[ignore = "boots VMs; run by tests/run.sh"]
+fn an_image_of_a_few_megabytes_grows_to_a_tebibyte_in_the_guest() {
+    let rig = Rig::new();
+    let _vast = Vast::over(rig.state("vms"));
+    rig.ok("vm run -d --name dev --image busybox --disk-size 1T");
+    let blocks = || -> u64 {
+        rig.sh("dev", "df -k / | awk 'NR==2 {print $2}'").trim().parse().expect("a number")
+    };
+    assert!((1_040_000_000..=1 << 30).contains(&blocks()), "{} KiB", blocks());
+    rig.sh("dev", "head -c 30000000 /dev/urandom >/b; sha256sum /b >/b.sum; sync");
+    rig.ok("vm restart dev");
+    assert_eq!(rig.sh("dev", "sha256sum -c /b.sum"), "/b: OK\n");
+    assert!((1_040_000_000..=1 << 30).contains(&blocks()));
+    let console = rig.ok("vm logs dev");
+    assert!(!console.contains("EXT4-fs error") && !console.contains("EXT4-fs warning"), "{console}");
+    rig.ok("vm delete dev");
 }
