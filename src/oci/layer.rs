@@ -13,6 +13,7 @@ use crate::image::digest::{Algorithm, Digest};
 use crate::image::manifest::MAX_BLOB;
 use crate::oci::error::{LayerError, OciError};
 use crate::oci::flatten::{Flattening, Whiteouts};
+use crate::oci::gzip::Crcs;
 use crate::oci::hash::{Hashed, Hasher, Hashing};
 use crate::oci::inflate::inflate;
 use crate::oci::io_cancelled;
@@ -108,7 +109,9 @@ fn work(layer: &Layer, sender: &Sender<Inflated>, limits: &Limits, count: &Count
     let algorithm = layer.digest.as_ref().map_or(Algorithm::Sha256, Digest::algorithm);
     let reader = Counted { reader: layer.bytes.reader(), count };
     let mut raw = Hashed::new(reader, algorithm, MAX_BLOB);
-    let sent = send(&mut raw, layer.bytes.len(), sender, limits);
+    let crcs = if layer.diff_id.is_some() { Crcs::Pass } else { Crcs::Check };
+    let inflated = inflate(BufReader::with_capacity(CHUNK, &mut raw), crcs);
+    let sent = send(inflated, layer.bytes.len(), sender, limits);
     if matches!(sent, Err(LayerError::Cancelled)) {
         return Err(OciError::Cancelled);
     }
@@ -121,9 +124,14 @@ fn work(layer: &Layer, sender: &Sender<Inflated>, limits: &Limits, count: &Count
 }
 
 /// Inflates to the end.
-fn send(raw: impl Read, packed: u64, sender: &Sender<Inflated>, limits: &Limits) -> Result<(), LayerError> {
+fn send(
+    inflated: io::Result<impl Read>,
+    packed: u64,
+    sender: &Sender<Inflated>,
+    limits: &Limits,
+) -> Result<(), LayerError> {
     let read = |e| LayerError::Tar(TarError::Read(e));
-    let mut inflated = inflate(BufReader::with_capacity(CHUNK, raw)).map_err(read)?;
+    let mut inflated = inflated.map_err(read)?;
     let mut bytes = 0;
     loop {
         let mut chunk = sender.chunk();

@@ -11,6 +11,7 @@ mod archive;
 mod blobs;
 mod error;
 mod flatten;
+mod gzip;
 mod hash;
 mod inflate;
 mod layer;

@@ -13,8 +13,8 @@ use crate::oci::io_cancelled;
 use crate::oci::spool::Spool;
 
 /// Bytes of a chunk, and how many of them are kept in memory.
-pub const CHUNK: usize = 128 << 10;
-const CHUNKS: usize = 16;
+pub const CHUNK: usize = 256 << 10;
+const CHUNKS: usize = 8;
 /// How often a thread that waits looks whether anybody still wants it.
 const LOOK: Duration = Duration::from_millis(100);
 

@@ -79,9 +79,8 @@ fn an_image_of_a_few_megabytes_grows_to_a_tebibyte_in_the_guest() {
     let rig = Rig::new();
     let _vast = Vast::over(rig.state("vms"));
     rig.ok("vm run -d --name dev --image busybox --disk-size 1T");
-    let blocks = || -> u64 {
-        rig.sh("dev", "df -k / | awk 'NR==2 {print $2}'").trim().parse().expect("a number")
-    };
+    let blocks =
+        || -> u64 { rig.sh("dev", "df -k / | awk 'NR==2 {print $2}'").trim().parse().expect("a number") };
     assert!((1_040_000_000..=1 << 30).contains(&blocks()), "{} KiB", blocks());
     rig.sh("dev", "head -c 30000000 /dev/urandom >/b; sha256sum /b >/b.sum; sync");
     rig.ok("vm restart dev");

@@ -13,6 +13,7 @@ use crate::host::progress::{Progress, Unit};
 use crate::image::config::ImageConfig;
 use crate::image::digest::Digest;
 use crate::oci::error::OciError;
+use crate::oci::gzip::Crcs;
 use crate::oci::inflate::{Packing, inflate, packing};
 use crate::oci::layer::Layer;
 use crate::oci::region::Region;
@@ -144,7 +145,7 @@ fn unpacked(
         no_image(name, &format!("its {words} data is damaged or cut off ({why})"))
     };
     let reader = BufReader::with_capacity(256 << 10, Counted { reader: region.reader(), done: 0, progress });
-    let mut inflated = inflate(reader).map_err(broken)?;
+    let mut inflated = inflate(reader, Crcs::Check).map_err(broken)?;
     let disk = |e| OciError::io(format!("unpack {name}"), e);
     let mut spool = Spool::new(&settings.scratch).map_err(disk)?;
     let mut buffer = vec![0; 128 << 10];
