@@ -15,7 +15,7 @@ use crate::host::progress::Progress;
 use crate::image::platform::elf_architecture;
 use crate::image::whiteout;
 use crate::oci::error::LayerError;
-use crate::oci::limits::Limits;
+use crate::oci::limits::{Limits, PER_ENTRY};
 use crate::oci::path::{MAX_DEPTH, normalise};
 use crate::oci::tar::{Entry, Reader, Source, TarError, Type, shown};
 
@@ -135,7 +135,7 @@ impl<'a> Flattening<'a> {
         self.entries += 1;
         let xattrs: usize = entry.xattrs.iter().map(|(name, value)| name.len() + value.len()).sum();
         let bytes = entry.path.len() + entry.link.len() + xattrs + entry.stretches.len() * 24;
-        self.metadata += bytes as u64;
+        self.metadata += bytes as u64 + PER_ENTRY;
         self.limits.check_members(self.entries, self.metadata).map_err(LayerError::TooMuch)
     }
 

@@ -104,7 +104,7 @@ fn huge_extended_headers_and_files_are_refused() {
     builder.append(&pax, [0; 16].as_slice()).expect("appends");
     let error = read_all(&builder.into_inner().expect("finishes")).expect_err("refused").to_string();
     assert!(error.contains("larger than 1 MiB"), "{error}");
-    let mut huge = header(EntryType::Regular, 1 << 40);
+    let mut huge = header(EntryType::Regular, 2 << 40);
     huge.set_path("huge").expect("a short path");
     huge.set_cksum();
     let error = read_all(huge.as_bytes()).expect_err("refused").to_string();
