@@ -6,11 +6,13 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
+use crate::daemon::registries;
+use crate::oci::registries::Registries;
 use crate::vm::lookup::nearest;
 use crate::vm::size::Mib;
 use crate::vm::spec::Wish;
 
-const KEYS: [&str; 3] = ["default_image_name", "firecracker_bin", "vm_defaults"];
+const KEYS: [&str; 4] = ["default_image_name", "firecracker_bin", "registries", "vm_defaults"];
 const VM_KEYS: [&str; 3] = ["vcpu", "memory", "disk_size"];
 /// What a VM is made of when nobody says it.
 const DEFAULT_IMAGE: &str = "debian";
@@ -22,6 +24,7 @@ pub struct Config {
     pub default_image_is_set: bool,
     pub firecracker: Option<PathBuf>,
     pub vm_defaults: VmDefaults,
+    pub registries: Registries,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -74,11 +77,12 @@ impl Config {
     }
 
     fn parse(text: &str, home: Option<&Path>) -> Result<Self, String> {
-        let table: toml::Table = text.parse().map_err(|e: toml::de::Error| e.to_string())?;
+        let mut table: toml::Table = text.parse().map_err(|e: toml::de::Error| e.to_string())?;
         refuse_unknown(&table, &KEYS)?;
         if let Some(toml::Value::Table(vm)) = table.get("vm_defaults") {
             refuse_unknown(vm, &VM_KEYS)?;
         }
+        let registries = table.remove("registries").map(registries::parse).transpose()?.unwrap_or_default();
         let raw: Raw = table.try_into().map_err(|e: toml::de::Error| e.message().to_owned())?;
         let size = |key: &str, size: Option<Size>| match size {
             None => Ok(None),
@@ -94,6 +98,7 @@ impl Config {
                 memory: size("memory", raw.vm_defaults.memory)?,
                 disk: size("disk_size", raw.vm_defaults.disk_size)?,
             },
+            registries,
         })
     }
 }
@@ -110,7 +115,8 @@ impl VmDefaults {
     }
 }
 
-fn refuse_unknown(table: &toml::Table, known: &[&str]) -> Result<(), String> {
+/// Names the first key that is not known, and the nearest one that is.
+pub fn refuse_unknown(table: &toml::Table, known: &[&str]) -> Result<(), String> {
     let Some(key) = table.keys().find(|k| !known.contains(&k.as_str())) else { return Ok(()) };
     Err(match nearest(key, known.iter().copied()) {
         Some(near) => format!("there is no key {key:?}; did you mean {near}?"),

@@ -5,11 +5,11 @@ use std::io::{self, BufReader, Read};
 use crate::host::progress::{Progress, Unit};
 use crate::image::digest::{Algorithm, Digest};
 use crate::image::manifest::MAX_BLOB;
+use crate::oci::blob::Blob;
 use crate::oci::error::{LayerError, OciError};
 use crate::oci::flatten::{Flattening, Whiteouts};
 use crate::oci::hash::{Hashed, Hasher};
 use crate::oci::inflate::inflate;
-use crate::oci::region::Region;
 use crate::oci::tar::{MAX_FILE, Reader, Stream, TarError};
 
 /// The most that a layer may unpack to, in bytes.
@@ -18,7 +18,7 @@ const MAX_LAYER: u64 = MAX_FILE;
 /// One layer, and what must be true of it.
 #[derive(Debug, Clone)]
 pub struct Layer {
-    pub bytes: Region,
+    pub bytes: Blob,
     /// Of the bytes as they are; None where only the diff ID is known.
     pub digest: Option<Digest>,
     /// Of the tar that they unpack to.
@@ -40,7 +40,12 @@ pub fn apply_all(
     let total = layers.iter().map(|l| l.bytes.len()).sum();
     let mut before = 0;
     for layer in layers {
-        apply(layer, flattening, &|done| progress.advance(before + done, total, Unit::Bytes))?;
+        let applied = apply(layer, flattening, &|done| progress.advance(before + done, total, Unit::Bytes));
+        if applied.is_err() {
+            // The others need not come any more.
+            layers.iter().for_each(|layer| layer.bytes.give_up());
+            return applied;
+        }
         before += layer.bytes.len();
     }
     Ok(())
@@ -55,8 +60,8 @@ fn apply(layer: &Layer, flattening: &mut Flattening<'_>, tell: &dyn Fn(u64)) -> 
     }
     // What follows the last frame counts for the digest; and after an error the digest says whether the layer was damaged
     // on its way or made like that.
-    io::copy(&mut raw, &mut io::sink()).map_err(|e| OciError::io(format!("read {}", layer.name()), e))?;
-    if let Some(digest) = &layer.digest {
+    io::copy(&mut raw, &mut io::sink()).map_err(|e| unread(layer, e))?;
+    if let Some(digest) = layer.digest.as_ref().filter(|_| !layer.bytes.is_verified_by_its_reader()) {
         raw.into_hasher().check(digest).map_err(|found| OciError::wrong_digest("layer", digest, &found))?;
     }
     let unpacked = applied.map_err(|source| OciError::Layer { layer: layer.name(), source })?;
@@ -65,6 +70,11 @@ fn apply(layer: &Layer, flattening: &mut Flattening<'_>, tell: &dyn Fn(u64)) -> 
         want: layer.diff_id.to_string(),
         found,
     })
+}
+
+/// Why a layer's bytes could not be read: an arriving blob knows better than the disk.
+fn unread(layer: &Layer, error: io::Error) -> OciError {
+    error.downcast::<OciError>().unwrap_or_else(|e| OciError::io(format!("read {}", layer.name()), e))
 }
 
 /// Inflates and applies a tar stream; returns the hash of what it inflated to.

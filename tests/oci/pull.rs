@@ -11,7 +11,7 @@ use banger::oci::{self, OciError};
 use crate::support::*;
 
 fn blobs(bench: &Bench) -> usize {
-    fs::read_dir(&bench.settings.blobs).expect("lists").count()
+    fs::read_dir(bench.settings.blobs.directory()).expect("lists").count()
 }
 
 #[test]
@@ -34,7 +34,7 @@ fn an_image_from_a_registry_is_what_umoci_unpacks_in_every_format() {
         assert_eq!((built.source, built.arch.as_str()), (reference.clone(), ARCH));
         assert_eq!(built.config.cmd, ["sh"]);
         let digest = built.digest.expect("a digest");
-        let resolved = oci::resolve(&reference.parse().expect("a reference"), &bench.settings, &Silent);
+        let resolved = bench.resolve(&reference);
         assert_eq!(resolved.expect("resolves"), digest);
         fs::remove_file(bench.out()).expect("removes");
         // By digest, with and without a tag.
@@ -44,7 +44,7 @@ fn an_image_from_a_registry_is_what_umoci_unpacks_in_every_format() {
             fs::remove_file(bench.out()).expect("removes");
         }
     }
-    for blob in fs::read_dir(&bench.settings.blobs).expect("lists") {
+    for blob in fs::read_dir(bench.settings.blobs.directory()).expect("lists") {
         let mode = blob.expect("lists").metadata().expect("stats").permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
     }
@@ -87,7 +87,7 @@ fn a_blob_that_is_here_already_is_not_fetched_again_and_a_damaged_one_is() {
     assert_eq!(blobs(&bench), 3, "a configuration and two layers");
     fs::remove_file(bench.out()).expect("removes");
     // A bit falls over in the store.
-    for blob in fs::read_dir(&bench.settings.blobs).expect("lists") {
+    for blob in fs::read_dir(bench.settings.blobs.directory()).expect("lists") {
         let path = blob.expect("lists").path();
         let before = fs::read(&path).expect("reads");
         let file = fs::File::options().write(true).open(&path).expect("opens");
@@ -103,7 +103,7 @@ fn a_blob_that_is_here_already_is_not_fetched_again_and_a_damaged_one_is() {
         .expect("removes");
     bench.pull(&reference).expect("pulls from the store");
     fs::remove_file(bench.out()).expect("removes");
-    fs::remove_dir_all(&bench.settings.blobs).expect("removes");
+    fs::remove_dir_all(bench.settings.blobs.directory()).expect("removes");
     let error = bench.pull(&reference).expect_err("the registry has no blobs");
     assert!(matches!(error, OciError::NotFound { .. }), "{error}");
 }
@@ -206,8 +206,7 @@ fn a_registry_with_a_private_authority_is_trusted_by_ssl_cert_file_only() {
 fn names_and_https_work_in_an_empty_root_directory() {
     if let Some([reference]) = child_words() {
         let bench = Bench::new();
-        let parsed = reference.parse().expect("a reference");
-        oci::resolve(&parsed, &bench.settings, &Silent).expect("resolves");
+        bench.resolve(&reference).expect("resolves");
         // All that is missing there is the program that makes the file.
         let error = chain(&bench.pull(&reference).expect_err("there is no mke2fs"));
         return assert!(error.contains("mke2fs is missing; install the package e2fsprogs"), "{error}");

@@ -11,9 +11,12 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use banger::host::environment::Environment;
 use banger::host::progress::{Progress, Silent, Unit};
+use banger::image::digest::Digest;
 use banger::image::reference::Reference;
-use banger::oci::{self, Built, Input, OciError, Settings};
+use banger::oci::registries::Registries;
+use banger::oci::{self, Blobs, Built, Input, OciError, Patience, Settings};
 use tar::{Builder, EntryType, Header};
 
 pub const ARCH: &str = if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" };
@@ -29,10 +32,13 @@ impl Bench {
     pub fn new() -> Self {
         let dir = tempfile::tempdir().expect("a directory");
         let settings = Settings {
-            blobs: dir.path().join("blobs/sha256"),
+            blobs: Blobs::at(dir.path().join("blobs/sha256")),
             scratch: dir.path().join("scratch"),
             docker_config: None,
             arch: ARCH.to_owned(),
+            registries: Registries::default(),
+            environment: Environment::default(),
+            patience: hasty(),
         };
         fs::create_dir(&settings.scratch).expect("makes a directory");
         Self { dir, settings }
@@ -62,7 +68,12 @@ impl Bench {
 
     pub fn pull_with(&self, reference: &str, progress: &dyn Progress) -> Result<Built, OciError> {
         let reference: Reference = reference.parse().expect("a reference");
-        self.finish(oci::pull(&reference, &self.settings, &self.out(), progress))
+        self.finish(oci::Pull::new(&reference, &self.settings, progress).fetch(&self.out()))
+    }
+
+    pub fn resolve(&self, reference: &str) -> Result<Digest, OciError> {
+        let reference: Reference = reference.parse().expect("a reference");
+        oci::Pull::new(&reference, &self.settings, &Silent).resolve()
     }
 
     /// Holds for every import and pull: a clean file system and nothing else, or nothing at all.
@@ -78,7 +89,7 @@ impl Bench {
             }
             Err(e) => assert!(left.is_empty(), "{left:?} is left after: {e}"),
         }
-        if let Ok(blobs) = fs::read_dir(&self.settings.blobs) {
+        if let Ok(blobs) = fs::read_dir(self.settings.blobs.directory()) {
             for blob in blobs {
                 let name = blob.expect("lists").file_name().into_string().expect("hexadecimal");
                 assert!(!name.starts_with('.'), "{name} is left in the store");
@@ -102,6 +113,11 @@ impl Bench {
     pub fn debugfs(&self, command: &str) -> String {
         run("debugfs", &["-R", command, text(&self.out())])
     }
+}
+
+/// As patient as a person, but quicker.
+pub fn hasty() -> Patience {
+    Patience { tries: 5, first: Duration::from_millis(5), longest: Duration::from_secs(3), stalled: Duration::from_secs(1) }
 }
 
 /// The whole chain of an error, as `main` prints it.
