@@ -126,7 +126,8 @@ pub async fn wanted(
     };
     let Ok(reference) = name.parse::<Reference>() else { return Err(unknown.into()) };
     let pulled =
-        pull(d, op, ImagePull { reference: name.to_owned(), name: None, environment: environment.clone() }).await;
+        pull(d, op, ImagePull { reference: name.to_owned(), name: None, environment: environment.clone() })
+            .await;
     match pulled {
         Ok(record) => Ok((record, reference.local_name())),
         Err(fault) if typed.is_none() => Err(Fault {

@@ -21,7 +21,9 @@ struct Raw {
 /// A sentence that says which registry and what of it.
 pub fn parse(value: toml::Value) -> Result<Registries, String> {
     let toml::Value::Table(table) = value else {
-        return Err("registries: it holds a table for each registry, such as [registries.\"docker.io\"]".to_owned());
+        return Err(
+            "registries: it holds a table for each registry, such as [registries.\"docker.io\"]".to_owned()
+        );
     };
     let mut registries = Registries::default();
     for (name, value) in table {
@@ -66,7 +68,10 @@ mod tests {
             ("registries.'ghcr.io'.mirror = []", "there is no key \"mirror\"; did you mean mirrors?"),
             ("registries.'ghcr.io'.mirrors = ['ghcr']", "registries.\"ghcr.io\": \"ghcr\" is no mirror"),
             ("registries.'ghcr.io'.insecure = 'yes'", "registries.\"ghcr.io\": invalid type"),
-            ("registries.'https://ghcr.io'.insecure = true", "registries: \"https://ghcr.io\" is no registry"),
+            (
+                "registries.'https://ghcr.io'.insecure = true",
+                "registries: \"https://ghcr.io\" is no registry",
+            ),
         ];
         for (text, want) in table {
             let error = read(text).expect_err(text);

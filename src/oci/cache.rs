@@ -133,15 +133,15 @@ mod tests {
         std::fs::write(store.directory().join(".staged-1-2-blob"), b"half").expect("writes");
         std::fs::write(store.directory().join("README"), b"not ours").expect("writes");
         let Claim::Here(region) = store.claim(&used, 4).expect("reads") else { panic!("it is here") };
-        let Claim::Coming { transfer, .. } = store.claim(&sha256(b"x").expect("a digest"), 1).expect("claims")
+        let Claim::Coming { transfer, .. } =
+            store.claim(&sha256(b"x").expect("a digest"), 1).expect("claims")
         else {
             panic!("it is not here")
         };
         let fate = crate::oci::fate::Fate::default();
         let turn = transfer.take_part(&fate, &mut |_| ()).expect("begins");
 
-        let listed: Vec<_> =
-            list(&store).expect("lists").into_iter().map(|h| (h.digest, h.in_use)).collect();
+        let listed: Vec<_> = list(&store).expect("lists").into_iter().map(|h| (h.digest, h.in_use)).collect();
         assert_eq!(listed.len(), 2);
         assert!(listed.contains(&(used.clone(), true)) && listed.contains(&(idle, false)), "{listed:?}");
 

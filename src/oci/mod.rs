@@ -122,7 +122,11 @@ impl<'a> Pull<'a> {
             names: vec![reference.local_name()],
             digest: Some(digest),
             source: reference.to_string(),
-            arch: if platform.architecture.is_empty() { settings.arch.clone() } else { platform.architecture },
+            arch: if platform.architecture.is_empty() {
+                settings.arch.clone()
+            } else {
+                platform.architecture
+            },
             config: found.configuration.process(),
         })
     }

@@ -39,7 +39,9 @@ impl Registries {
         let reference = format!("{registry}/x").parse::<Reference>().ok();
         let known = reference.filter(|r| r.registry() == registry || registry == "index.docker.io");
         let known = known.ok_or_else(|| {
-            BadRegistry(format!("{registry:?} is no registry; write it as in a reference, like ghcr.io or 10.0.0.1:5000"))
+            BadRegistry(format!(
+                "{registry:?} is no registry; write it as in a reference, like ghcr.io or 10.0.0.1:5000"
+            ))
         })?;
         self.0.insert(known.registry().to_owned(), terms);
         Ok(())
@@ -74,14 +76,17 @@ impl FromStr for Mirror {
     type Err = BadRegistry;
 
     fn from_str(text: &str) -> Result<Self, BadRegistry> {
-        let bad = |why: &str| BadRegistry(format!("{text:?} is no mirror: {why}; an example is https://mirror.example"));
+        let bad = |why: &str| {
+            BadRegistry(format!("{text:?} is no mirror: {why}; an example is https://mirror.example"))
+        };
         let uri: Uri = text.parse().map_err(|_| bad("it is no URL"))?;
         let secure = match uri.scheme_str() {
             Some("https") => true,
             Some("http") => false,
             _ => return Err(bad("it begins with neither https:// nor http://")),
         };
-        let authority = uri.authority().filter(|a| !a.host().is_empty()).ok_or_else(|| bad("it has no host"))?;
+        let authority =
+            uri.authority().filter(|a| !a.host().is_empty()).ok_or_else(|| bad("it has no host"))?;
         if authority.as_str().contains('@') {
             return Err(bad("it holds a user name; use 'docker login'"));
         }
@@ -143,7 +148,10 @@ mod tests {
         ];
         for (text, base, repository) in table {
             let mirror: Mirror = text.parse().expect(text);
-            assert_eq!((mirror.base().as_str(), mirror.repository("library/debian").as_str()), (base, repository));
+            assert_eq!(
+                (mirror.base().as_str(), mirror.repository("library/debian").as_str()),
+                (base, repository)
+            );
             assert_eq!(mirror.to_string(), text.trim_end_matches('/'));
         }
         for text in [

@@ -153,7 +153,8 @@ mod tests {
         assert!(begun.elapsed() < PATIENCE);
         assert_eq!(error.to_string(), "/bin/sh did not end within 500ms");
         for pid in std::fs::read_to_string(&pids).expect("it ran").lines() {
-            let alive = || crate::host::process::observe(pid.parse().expect("a pid")).expect("reads").is_some();
+            let alive =
+                || crate::host::process::observe(pid.parse().expect("a pid")).expect("reads").is_some();
             while alive() {
                 assert!(begun.elapsed() < PATIENCE, "{pid} lives");
                 std::thread::sleep(Duration::from_millis(5));

@@ -87,7 +87,8 @@ fn absolute(request: &[u8], origin: &str, header: &str) -> Vec<u8> {
     let path = request.iter().position(|b| *b == b' ').map(|at| at + 1);
     match (path, end) {
         (Some(path), Some(end)) if path < end => {
-            [&request[..path], origin.as_bytes(), &request[path..end], header.as_bytes(), &request[end..]].concat()
+            [&request[..path], origin.as_bytes(), &request[path..end], header.as_bytes(), &request[end..]]
+                .concat()
         }
         // ureq writes a request's first line whole, or nothing.
         _ => request.to_vec(),

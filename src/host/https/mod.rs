@@ -7,7 +7,7 @@ mod roots;
 
 use std::collections::HashMap;
 use std::net::IpAddr;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use ureq::config::Config;
@@ -34,8 +34,8 @@ pub struct Client {
     user_agent: &'static str,
     stalled: Duration,
     unverified: Vec<String>,
-    roots: RootCerts,
-    problems: Vec<String>,
+    /// Read when they are first needed, with what is wrong with them.
+    roots: OnceLock<(RootCerts, Vec<String>)>,
     agents: Mutex<Agents>,
 }
 
@@ -49,6 +49,8 @@ struct Agents {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Route {
     proxy: Option<Proxy>,
+    /// Somebody on the way proves who they are.
+    secure: bool,
     /// The proxy is asked for a URL, not for a tunnel.
     forwarded: bool,
     /// Any certificate will do.
@@ -57,14 +59,12 @@ struct Route {
 
 impl Client {
     pub fn new(environment: &Environment, user_agent: &'static str) -> Self {
-        let (roots, problems) = roots::roots(environment);
         Self {
             environment: environment.clone(),
             user_agent,
             stalled: STALLED,
             unverified: vec![],
-            roots,
-            problems,
+            roots: OnceLock::new(),
             agents: Mutex::default(),
         }
     }
@@ -81,9 +81,9 @@ impl Client {
         Self { unverified: authorities, ..self }
     }
 
-    /// What is wrong with the certificates that the environment names; sentences.
+    /// What is wrong with the certificates that the environment names, if they were needed; sentences.
     pub fn problems(&self) -> &[String] {
-        &self.problems
+        self.roots.get().map(|(_, problems)| problems.as_slice()).unwrap_or_default()
     }
 
     /// Sends a request and returns the head of the answer, whose body can then be read.
@@ -101,12 +101,13 @@ impl Client {
     }
 
     fn agent(&self, uri: &Uri) -> Result<Agent, ureq::Error> {
-        let proxy =
-            proxy::choose(&self.environment, uri).map_err(|bad| ureq::Error::Other(Box::new(bad)))?;
+        let proxy = proxy::choose(&self.environment, uri).map_err(|bad| ureq::Error::Other(Box::new(bad)))?;
         let plain = uri.scheme_str() == Some("http");
         let authority = uri.authority().map(|a| a.as_str()).unwrap_or_default();
+        let protocol = proxy.as_ref().map(Proxy::protocol);
         let route = Route {
-            forwarded: plain && proxy.as_ref().is_some_and(|p| p.protocol() == ProxyProtocol::Http),
+            secure: !plain || protocol == Some(ProxyProtocol::Https),
+            forwarded: plain && protocol == Some(ProxyProtocol::Http),
             unverified: self.unverified.iter().any(|a| a == authority),
             proxy,
         };
@@ -118,7 +119,10 @@ impl Client {
     }
 
     fn make(&self, route: &Route) -> Agent {
-        let tls = TlsConfig::builder().root_certs(self.roots.clone()).disable_verification(route.unverified);
+        let mut tls = TlsConfig::builder().disable_verification(route.unverified);
+        if route.secure {
+            tls = tls.root_certs(self.roots.get_or_init(|| roots::roots(&self.environment)).0.clone());
+        }
         let builder = Config::builder()
             .http_status_as_error(false)
             .max_redirects(0)

@@ -137,7 +137,10 @@ mod tests {
     fn what_is_no_proxy_is_named_without_its_value() {
         let environment = Environment::from([("HTTPS_PROXY", "gopher://user:secret@proxy")]);
         let error = choose(&environment, &"https://a.example/".parse().expect("a URL")).expect_err("refused");
-        assert!(error.to_string().contains("HTTPS_PROXY") && !error.to_string().contains("secret"), "{error}");
+        assert!(
+            error.to_string().contains("HTTPS_PROXY") && !error.to_string().contains("secret"),
+            "{error}"
+        );
     }
 
     #[test]

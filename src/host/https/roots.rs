@@ -38,7 +38,8 @@ pub fn roots(environment: &Environment) -> (RootCerts, Vec<String>) {
     if let Some(file) = environment.get("SSL_CERT_FILE") {
         add("SSL_CERT_FILE", file, load_certs_from_paths(Some(Path::new(file)), None));
     }
-    for directory in environment.get("SSL_CERT_DIR").unwrap_or_default().split(':').filter(|d| !d.is_empty()) {
+    for directory in environment.get("SSL_CERT_DIR").unwrap_or_default().split(':').filter(|d| !d.is_empty())
+    {
         add("SSL_CERT_DIR", directory, load_certs_from_paths(None, Some(Path::new(directory))));
     }
     if certificates.is_empty() {

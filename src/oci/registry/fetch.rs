@@ -56,7 +56,9 @@ impl Registry<'_> {
             let before = lead.written();
             match self.piece(wanted, http, lead, count) {
                 Ok(()) => return Ok(()),
-                Err(_) if self.fate.is_sealed() || self.progress.cancelled() => return Err(OciError::Cancelled),
+                Err(_) if self.fate.is_sealed() || self.progress.cancelled() => {
+                    return Err(OciError::Cancelled);
+                }
                 Err(e) => self.wait(http, &mut tries, e, lead.written() - before)?,
             }
         }

@@ -53,8 +53,7 @@ pub fn ask(name: &str, registry: &str, environment: &Environment) -> Result<Opti
 
 /// A name from a file that others may have written: it must not become a path, or an option.
 fn checked(name: &str) -> Result<&str, String> {
-    let ok = !name.is_empty()
-        && name.bytes().all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'_' | b'-'));
+    let ok = !name.is_empty() && name.bytes().all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'_' | b'-'));
     if ok { Ok(name) } else { Err(format!("'{}' is no name of a credential helper", harmless(name))) }
 }
 
@@ -94,7 +93,8 @@ mod tests {
         std::fs::write(&path, format!("#!/bin/sh\n{script}\n")).expect("writes");
         std::fs::set_permissions(&path, PermissionsExt::from_mode(0o755)).expect("sets the mode");
         let path = format!("relative:{}:/usr/bin:/bin", dir.path().display());
-        let environment = Environment::from([("PATH", path.as_str()), ("HOME", "/home/me"), ("NO_PROXY", "x")]);
+        let environment =
+            Environment::from([("PATH", path.as_str()), ("HOME", "/home/me"), ("NO_PROXY", "x")]);
         (dir, environment)
     }
 

@@ -92,8 +92,7 @@ impl<'a> Http<'a> {
 
     /// A mirror of it.
     pub fn mirror(mirror: &Mirror, reference: &Reference, client: Arc<Client>, login: Login<'a>) -> Self {
-        let standing =
-            Standing { base: mirror.base(), otherwise: Otherwise::Nothing, authorization: None };
+        let standing = Standing { base: mirror.base(), otherwise: Otherwise::Nothing, authorization: None };
         let repository = mirror.repository(reference.repository());
         Self::new(mirror.to_string(), repository, reference, standing, client, login)
     }
@@ -169,10 +168,12 @@ impl<'a> Http<'a> {
     fn plain_instead(&self, standing: &Standing, ask: &Ask<'_>, error: OciError) -> Result<(), OciError> {
         let base = standing.base.replacen("https://", "http://", 1);
         let plain = Standing { base, otherwise: Otherwise::Nothing, authorization: None };
-        if self.follow(ask, &plain).is_err() {
-            return Err(error);
+        match self.follow(ask, &plain) {
+            Ok(_) => *self.standing() = plain,
+            // It does speak http, and sends us on to somebody who cannot be trusted.
+            Err(elsewhere @ OciError::Tls { .. }) => return Err(elsewhere),
+            Err(_) => return Err(error),
         }
-        *self.standing() = plain;
         Ok(())
     }
 
@@ -193,7 +194,8 @@ impl<'a> Http<'a> {
             if from > 0 {
                 request = request.header("range", format!("bytes={from}-"));
             }
-            if let Some(authorization) = standing.authorization.as_ref().filter(|_| same_origin(&uri, &start)) {
+            if let Some(authorization) = standing.authorization.as_ref().filter(|_| same_origin(&uri, &start))
+            {
                 request = request.header("authorization", authorization);
             }
             let request = request.body(()).map_err(|_| self.protocol("it redirects to no URL"))?;
@@ -262,7 +264,9 @@ impl<'a> Http<'a> {
 
     fn refusal(&self, status: StatusCode, headers: &HeaderMap, ask: &Ask<'_>, said: String) -> OciError {
         match status {
-            StatusCode::NOT_FOUND if ask.kind == "manifests" => OciError::NotFound { image: self.image.clone() },
+            StatusCode::NOT_FOUND if ask.kind == "manifests" => {
+                OciError::NotFound { image: self.image.clone() }
+            }
             status => self.refused(status, headers, said),
         }
     }

@@ -58,7 +58,8 @@ impl<'a> Login<'a> {
             Some(Ok(None)) | None => place.written,
             Some(Err(why)) => {
                 let rest = if place.written.is_some() { "" } else { "; going on anonymously" };
-                self.progress.note(&format!("cannot use the credential helper of {}: {why}{rest}", path.display()));
+                self.progress
+                    .note(&format!("cannot use the credential helper of {}: {why}{rest}", path.display()));
                 place.written
             }
         }

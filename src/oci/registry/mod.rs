@@ -32,7 +32,8 @@ use crate::host::https::Client;
 use crate::host::progress::Progress;
 use crate::image::digest::Digest;
 use crate::image::manifest::{
-    DOCKER_LIST, DOCKER_MANIFEST, Descriptor, Document, MAX_BLOB, MAX_DOCUMENT, OCI_INDEX, OCI_MANIFEST, parse,
+    DOCKER_LIST, DOCKER_MANIFEST, Descriptor, Document, MAX_BLOB, MAX_DOCUMENT, OCI_INDEX, OCI_MANIFEST,
+    parse,
 };
 use crate::image::reference::{DOCKER_HUB, Reference};
 use crate::oci::Settings;
@@ -96,7 +97,9 @@ impl<'a> Registry<'a> {
         let (registries, environment) = (&settings.registries, &settings.environment);
         let mirrors = if mirrors { registries.mirrors(reference.registry()) } else { &[] };
         let insecure = registries.is_insecure(reference.registry());
-        let host = |registry: &str| if registry == DOCKER_HUB { DOCKER_HUB_HOST.to_owned() } else { registry.to_owned() };
+        let host = |registry: &str| {
+            if registry == DOCKER_HUB { DOCKER_HUB_HOST.to_owned() } else { registry.to_owned() }
+        };
         let unverified = std::iter::once(reference.registry())
             .chain(mirrors.iter().map(|mirror| mirror.authority()))
             .filter(|registry| registries.is_insecure(registry));
@@ -131,7 +134,10 @@ impl<'a> Registry<'a> {
     }
 
     /// Does `work` with it, which ends at once when nobody waits for it any more. After an error the registry is of no more use.
-    pub fn attended<T>(&mut self, work: impl FnOnce(&mut Self) -> Result<T, OciError>) -> Result<T, OciError> {
+    pub fn attended<T>(
+        &mut self,
+        work: impl FnOnce(&mut Self) -> Result<T, OciError>,
+    ) -> Result<T, OciError> {
         self.fate = Arc::default();
         let (fate, client, progress) = (Arc::clone(&self.fate), Arc::clone(&self.client), self.progress);
         let outcome = attended(&fate, progress, || client.close(), || work(self));
@@ -151,13 +157,16 @@ impl<'a> Registry<'a> {
         let digest = self.first_that_has_it(|http| self.digest_from(http))?;
         let mirror = self.places().first().filter(|http| !self.is_last(http));
         if let (Some(mirror), None) = (mirror, self.reference.digest()) {
-            self.progress.note(&format!("{} is what {} says it is", self.reference.familiar(), mirror.name()));
+            self.progress.note(&format!(
+                "{} is what {} says it is",
+                self.reference.familiar(),
+                mirror.name()
+            ));
         }
         Ok(digest)
     }
 
     fn digest_from(&self, http: &Http<'_>) -> Result<Digest, OciError> {
-
         let target = self.reference.target();
         let ask = Ask { method: &Method::HEAD, ..manifest(&target) };
         match http.request(&ask) {
@@ -323,7 +332,10 @@ impl<'a> Registry<'a> {
     }
 
     /// What `get` gets, from the first place where it gets anything; the error of the last, which is the registry itself.
-    fn first_that_has_it<T>(&self, mut get: impl FnMut(&Http<'a>) -> Result<T, OciError>) -> Result<T, OciError> {
+    fn first_that_has_it<T>(
+        &self,
+        mut get: impl FnMut(&Http<'a>) -> Result<T, OciError>,
+    ) -> Result<T, OciError> {
         let mut from = self.from.load(Ordering::Relaxed);
         loop {
             let Some(http) = self.places.get(from) else { return Err(OciError::Cancelled) };
@@ -332,8 +344,9 @@ impl<'a> Registry<'a> {
                 Err(e) if !self.is_last(http) && !self.fate.is_sealed() => {
                     from += 1;
                     // Several threads may find out at the same time.
+                    let next = self.places.get(from).map(Http::name).unwrap_or_default();
                     if self.from.fetch_max(from, Ordering::Relaxed) < from {
-                        self.progress.note(&format!("{e}; going on without {}", http.name()));
+                        self.progress.note(&format!("{e}; going on with {next}"));
                     }
                 }
                 got => return got,
@@ -394,8 +407,7 @@ impl Content for Registry<'_> {
             Claim::Here(region) => Ok(region),
             Claim::Coming { transfer, .. } => {
                 let wanted = Wanted { what, descriptor: descriptor.clone(), transfer };
-                self.fetch(&wanted, &|_| ())
-                    .map_err(|e| Failure::of(what, &descriptor.digest, e).into())
+                self.fetch(&wanted, &|_| ()).map_err(|e| Failure::of(what, &descriptor.digest, e).into())
             }
         }
     }

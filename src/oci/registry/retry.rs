@@ -134,7 +134,10 @@ mod tests {
     }
 
     fn broken() -> OciError {
-        OciError::Broken { host: "r".to_owned(), source: Box::new(io::Error::from(io::ErrorKind::UnexpectedEof)) }
+        OciError::Broken {
+            host: "r".to_owned(),
+            source: Box::new(io::Error::from(io::ErrorKind::UnexpectedEof)),
+        }
     }
 
     fn silent() -> OciError {

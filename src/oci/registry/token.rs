@@ -50,9 +50,12 @@ impl Realm {
         }
         match (registry.scheme_str(), url.scheme_str()) {
             (Some("https"), Some("https")) => {}
-            (Some("http"), Some("https" | "http")) if same_host(&url, registry) || both_here(&url, registry) => {}
+            (Some("http"), Some("https" | "http"))
+                if same_host(&url, registry) || both_here(&url, registry) => {}
             (Some("http"), Some("https" | "http")) => {
-                return Err("it wants a token to be fetched from another host, but does not speak https itself");
+                return Err(
+                    "it wants a token to be fetched from another host, but does not speak https itself",
+                );
             }
             _ => return Err("it wants a token to be fetched over plain http from another host"),
         }
@@ -168,7 +171,10 @@ mod tests {
         assert_eq!(get.headers()["authorization"], "Basic dTpw");
         let identity = Credentials::Identity { token: "a+b".to_owned() };
         let (post, body) = realm.request(Some(&identity)).expect("a request");
-        assert_eq!((post.method(), post.uri().to_string().as_str()), (&Method::POST, "https://auth.example/token?x=1"));
+        assert_eq!(
+            (post.method(), post.uri().to_string().as_str()),
+            (&Method::POST, "https://auth.example/token?x=1")
+        );
         assert!(post.headers().get("authorization").is_none());
         let want = "grant_type=refresh_token&client_id=banger&service=a%20b%26c&scope=repository%3Alibrary%2Fx%3Apull\
                     &refresh_token=a%2Bb";
@@ -179,7 +185,9 @@ mod tests {
     fn a_token_is_one_visible_word() {
         assert_eq!(read(br#"{"token":"abc"}"#).as_deref(), Ok("abc"));
         assert_eq!(read(br#"{"token":"","access_token":"abc"}"#).as_deref(), Ok("abc"));
-        for body in [&b"{}"[..], b"nonsense", br#"{"token":"a\r\nX: y"}"#, br#"{"token":"a b"}"#, br#"{"token":5}"#] {
+        for body in
+            [&b"{}"[..], b"nonsense", br#"{"token":"a\r\nX: y"}"#, br#"{"token":"a b"}"#, br#"{"token":5}"#]
+        {
             assert!(read(body).is_err(), "{}", String::from_utf8_lossy(body));
         }
         assert!(read(format!(r#"{{"token":"{}"}}"#, "x".repeat(MAX_TOKEN + 1)).as_bytes()).is_err());
