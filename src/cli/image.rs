@@ -1,14 +1,18 @@
 //! `banger image`: what guests have as their root file system.
 
+mod cache;
+
 use std::io::IsTerminal;
 use std::os::fd::AsFd;
 
 use argh::{ArgsInfo, FromArgs};
 
+use self::cache::Cache;
 use crate::cli::client::{Attention, Client};
 use crate::cli::error::Error;
 use crate::cli::files::absolute;
 use crate::cli::render::{self, Progress};
+use crate::host::environment::Environment;
 use crate::image::record::ImageRecord;
 use crate::proto::api::{ImageDelete, ImageImport, ImageList, ImagePull, ImageShow, ImageTag, ImageView};
 
@@ -34,6 +38,7 @@ enum Verb {
     Show(Show),
     Delete(Delete),
     Tag(Tag),
+    Cache(Cache),
 }
 
 #[derive(FromArgs, ArgsInfo, Debug)]
@@ -147,7 +152,11 @@ impl Image {
         let client = Client::from_env()?;
         match &self.verb {
             Verb::Pull(pull) => {
-                let request = ImagePull { reference: pull.reference.clone(), name: pull.name.clone() };
+                let request = ImagePull {
+                    reference: pull.reference.clone(),
+                    name: pull.name.clone(),
+                    environment: Environment::of_process().to_bring(),
+                };
                 let mut progress = Progress::new(pull.quiet);
                 let image = client.call(request, &mut Attention::to(&mut progress))?;
                 progress.clear();
@@ -157,6 +166,7 @@ impl Image {
             Verb::List(list) => list.run(&client),
             Verb::Show(show) => show.run(&client),
             Verb::Delete(delete) => Ok(client.ask(ImageDelete { image: delete.image.clone() })?),
+            Verb::Cache(cache) => cache.run(&client),
             Verb::Tag(tag) => {
                 client.ask(ImageTag { image: tag.image.clone(), name: tag.name.clone() })?;
                 Ok(())

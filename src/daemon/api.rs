@@ -16,7 +16,7 @@ use crate::daemon::fault::Fault;
 use crate::daemon::op::Op;
 use crate::daemon::orders::What;
 use crate::daemon::socket::{Asked, Client, NoRequest, Peer};
-use crate::daemon::{Daemon, Shared, guest, images, kernels, vms};
+use crate::daemon::{Daemon, Shared, cache, guest, images, kernels, vms};
 use crate::host::files::remove_if_present;
 use crate::proto::api::*;
 use crate::store::record::Run;
@@ -173,6 +173,8 @@ async fn dispatch(d: &Shared, op: &Op, request: Request, fd: Option<OwnedFd>) ->
         Request::ImageShow(r) => answer::<ImageShow>(images::show(d, &r.image)?),
         Request::ImageTag(r) => answer::<ImageTag>(images::tag(d, r.image, r.name).await?),
         Request::ImageDelete(r) => answer::<ImageDelete>(images::delete(d, op, r.image).await?),
+        Request::ImageCacheList(_) => answer::<ImageCacheList>(cache::list(d).await?),
+        Request::ImageCachePrune(r) => answer::<ImageCachePrune>(cache::prune(d, op, r.dry_run).await?),
         Request::KernelImport(r) => answer::<KernelImport>(kernels::import(d, op, r).await?),
         Request::KernelList(_) => answer::<KernelList>(kernels::list(d)?),
         Request::KernelShow(r) => answer::<KernelShow>(kernels::show(d, &r.kernel)?),

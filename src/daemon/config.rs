@@ -6,12 +6,15 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
+use crate::daemon::registries;
 use crate::oci::Limits;
+use crate::oci::registries::Registries;
 use crate::vm::lookup::nearest;
 use crate::vm::size::Mib;
 use crate::vm::spec::Wish;
 
-const KEYS: [&str; 4] = ["default_image_name", "firecracker_bin", "image_limits", "vm_defaults"];
+const KEYS: [&str; 5] =
+    ["default_image_name", "firecracker_bin", "image_limits", "registries", "vm_defaults"];
 const VM_KEYS: [&str; 3] = ["vcpu", "memory", "disk_size"];
 const LIMIT_KEYS: [&str; 4] = ["layer_size", "ratio", "entries", "metadata_size"];
 /// What a VM is made of when nobody says it.
@@ -25,6 +28,7 @@ pub struct Config {
     pub firecracker: Option<PathBuf>,
     pub vm_defaults: VmDefaults,
     pub image_limits: Limits,
+    pub registries: Registries,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -87,13 +91,14 @@ impl Config {
     }
 
     fn parse(text: &str, home: Option<&Path>) -> Result<Self, String> {
-        let table: toml::Table = text.parse().map_err(|e: toml::de::Error| e.to_string())?;
+        let mut table: toml::Table = text.parse().map_err(|e: toml::de::Error| e.to_string())?;
         refuse_unknown(&table, &KEYS)?;
         for (name, keys) in [("vm_defaults", &VM_KEYS[..]), ("image_limits", &LIMIT_KEYS)] {
             if let Some(toml::Value::Table(inner)) = table.get(name) {
                 refuse_unknown(inner, keys)?;
             }
         }
+        let registries = table.remove("registries").map(registries::parse).transpose()?.unwrap_or_default();
         let raw: Raw = table.try_into().map_err(|e: toml::de::Error| e.message().to_owned())?;
         let size = |key: &str, size: Option<Size>| match size {
             None => Ok(None),
@@ -123,6 +128,7 @@ impl Config {
                 ratio: raw.image_limits.ratio.unwrap_or(limits.ratio),
                 entries: raw.image_limits.entries.unwrap_or(limits.entries),
             },
+            registries,
         })
     }
 }
@@ -139,7 +145,8 @@ impl VmDefaults {
     }
 }
 
-fn refuse_unknown(table: &toml::Table, known: &[&str]) -> Result<(), String> {
+/// Names the first key that is not known, and the nearest one that is.
+pub fn refuse_unknown(table: &toml::Table, known: &[&str]) -> Result<(), String> {
     let Some(key) = table.keys().find(|k| !known.contains(&k.as_str())) else { return Ok(()) };
     Err(match nearest(key, known.iter().copied()) {
         Some(near) => format!("there is no key {key:?}; did you mean {near}?"),

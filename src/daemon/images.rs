@@ -1,6 +1,6 @@
 //! The images: pulled or imported into one immutable file each, images/<id>.ext4; names come and go.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs::{File, Permissions};
 use std::io;
 use std::os::fd::OwnedFd;
@@ -11,29 +11,36 @@ use std::sync::{Arc, Mutex, PoisonError};
 use crate::daemon::fault::{Fault, chain};
 use crate::daemon::op::Op;
 use crate::daemon::{Daemon, Shared, blocking, image_id, now};
+use crate::host::environment::Environment;
 use crate::host::files::{create_private_dir, remove_if_present, sync_directory};
 use crate::host::progress::Progress;
 use crate::host::undo::Undo;
 use crate::image::record::ImageRecord;
 use crate::image::reference::Reference;
-use crate::oci::{self, Built, Input, Settings};
+use crate::oci::{self, Blobs, Built, Input, Patience, Settings};
 use crate::proto::api::{Code, ImageImport, ImagePull, ImageView};
 use crate::store::Changes;
 use crate::vm::lookup::{self, Candidate, LookupError};
 use crate::vm::record::VmRecord;
 
-/// One pull of a reference at a time: whoever comes second finds it done.
-#[derive(Default)]
+/// The blobs that pulls share, and their turns: one pull of a reference, and of a digest, at a time. Whoever comes second finds it
+/// done.
 pub struct Images {
-    pulls: Mutex<HashMap<String, Arc<smol::lock::Mutex<()>>>>,
+    pub blobs: Blobs,
+    turns: Mutex<HashMap<String, Arc<smol::lock::Mutex<()>>>>,
 }
 
 impl Images {
-    fn pull_lock(&self, reference: &str) -> Arc<smol::lock::Mutex<()>> {
-        let mut pulls = self.pulls.lock().unwrap_or_else(PoisonError::into_inner);
+    pub fn new(blobs: PathBuf) -> Self {
+        Self { blobs: Blobs::at(blobs), turns: Mutex::default() }
+    }
+
+    /// The lock that whoever pulls `what`, a reference or a digest, holds.
+    fn turn(&self, what: &str) -> Arc<smol::lock::Mutex<()>> {
+        let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
         // Those that nobody holds are forgotten, so that the map does not grow with every reference ever seen.
-        pulls.retain(|_, lock| Arc::strong_count(lock) > 1);
-        Arc::clone(pulls.entry(reference.to_owned()).or_default())
+        turns.retain(|_, lock| Arc::strong_count(lock) > 1);
+        Arc::clone(turns.entry(what.to_owned()).or_default())
     }
 }
 
@@ -101,7 +108,14 @@ fn look_up(d: &Daemon, typed: &str) -> Result<Result<ImageRecord, LookupError>, 
 }
 
 /// The image that a new VM asks for, and what it was called; pulled where it is not here. Without a wish: the default one.
-pub async fn wanted(d: &Shared, op: &Op, typed: Option<&str>) -> Result<(ImageRecord, String), Fault> {
+///
+/// `environment` is what its caller brings along for a pull.
+pub async fn wanted(
+    d: &Shared,
+    op: &Op,
+    typed: Option<&str>,
+    environment: &BTreeMap<String, String>,
+) -> Result<(ImageRecord, String), Fault> {
     let name = typed.unwrap_or(&d.config.default_image);
     let unknown = match look_up(d, name)? {
         Ok(record) => return Ok((record, name.to_owned())),
@@ -111,7 +125,9 @@ pub async fn wanted(d: &Shared, op: &Op, typed: Option<&str>) -> Result<(ImageRe
         Err(ambiguous) => return Err(ambiguous.into()),
     };
     let Ok(reference) = name.parse::<Reference>() else { return Err(unknown.into()) };
-    let pulled = pull(d, op, ImagePull { reference: name.to_owned(), name: None }).await;
+    let pulled =
+        pull(d, op, ImagePull { reference: name.to_owned(), name: None, environment: environment.clone() })
+            .await;
     match pulled {
         Ok(record) => Ok((record, reference.local_name())),
         Err(fault) if typed.is_none() => Err(Fault {
@@ -126,15 +142,20 @@ pub async fn wanted(d: &Shared, op: &Op, typed: Option<&str>) -> Result<(ImageRe
     }
 }
 
-fn settings(d: &Daemon) -> Settings {
-    let home = std::env::var_os("HOME").map(PathBuf::from);
-    let docker = std::env::var_os("DOCKER_CONFIG").map(PathBuf::from).or(home.map(|h| h.join(".docker")));
+/// `brought` is the part of its environment that a caller brings along.
+fn settings(d: &Daemon, brought: &BTreeMap<String, String>) -> Settings {
+    let environment = Environment::of_process().with_callers(brought);
+    let home = environment.get("HOME").map(|home| PathBuf::from(home).join(".docker"));
+    let docker = environment.get("DOCKER_CONFIG").map(PathBuf::from).or(home);
     Settings {
-        blobs: d.dirs.blobs(),
+        blobs: d.images.blobs.clone(),
         scratch: d.dirs.images(),
         docker_config: docker.map(|dir| dir.join("config.json")),
         arch: ARCH.to_owned(),
         limits: d.config.image_limits,
+        registries: d.config.registries.clone(),
+        environment,
+        patience: Patience::default(),
     }
 }
 
@@ -150,8 +171,14 @@ pub async fn pull(d: &Shared, op: &Op, wanted: ImagePull) -> Result<ImageRecord,
     if let Some(name) = &wanted.name {
         check_name(name)?;
     }
-    let lock = d.images.pull_lock(&reference.to_string());
-    let _turn = lock.lock().await;
+    let turn = d.images.turn(&reference.to_string());
+    let _turn = match turn.try_lock() {
+        Some(turn) => turn,
+        None => {
+            op.stage(&format!("waiting for another pull of {}", reference.local_name()));
+            turn.lock().await
+        }
+    };
     let op = op.clone();
     blocking(d, move |d| {
         let names: Vec<String> = std::iter::once(reference.local_name()).chain(wanted.name).collect();
@@ -161,14 +188,18 @@ pub async fn pull(d: &Shared, op: &Op, wanted: ImagePull) -> Result<ImageRecord,
             return Err(Fault::new(Code::Failed, "cancelled"));
         }
         op.stage(&format!("looking up {}", reference.local_name()));
-        let settings = settings(d);
-        let digest = oci::resolve(&reference, &settings, &op).map_err(cannot)?.to_string();
+        let settings = settings(d, &wanted.environment);
+        let mut pull = oci::Pull::new(&reference, &settings, &op);
+        let digest = pull.resolve().map_err(cannot)?.to_string();
+        // The same image may be on its way under another name.
+        let turn = d.images.turn(&digest);
+        let _turn = turn.lock_blocking();
         let there = d.store.all::<ImageRecord>()?.into_iter().find(|i| i.digest.as_ref() == Some(&digest));
         if let Some(there) = there {
             op.note(&format!("{} is up to date", reference.local_name()));
             return tag_record(d, &there.id, &names);
         }
-        build(d, &op, names, |out| oci::pull(&reference, &settings, out, &op).map_err(cannot))
+        build(d, &op, names, |out| pull.fetch(out).map_err(cannot))
     })
     .await
 }
@@ -195,7 +226,7 @@ pub async fn import(
     };
     let op = op.clone();
     blocking(d, move |d| {
-        let settings = settings(d);
+        let settings = settings(d, &BTreeMap::new());
         build(d, &op, wanted.name.into_iter().collect(), |out| {
             oci::import(input, &settings, out, &op)
                 .map_err(|e| Fault::new(Code::BadRequest, format!("cannot import {what}: {}", chain(&e))))
@@ -344,11 +375,11 @@ mod tests {
 
     #[test]
     fn locks_of_finished_pulls_are_forgotten() {
-        let images = Images::default();
-        let held = images.pull_lock("a");
-        assert!(Arc::ptr_eq(&held, &images.pull_lock("a")));
-        drop(images.pull_lock("b"));
-        drop(images.pull_lock("a"));
-        assert_eq!(images.pulls.lock().expect("not poisoned").len(), 1);
+        let images = Images::new(PathBuf::from("/none"));
+        let held = images.turn("a");
+        assert!(Arc::ptr_eq(&held, &images.turn("a")));
+        drop(images.turn("b"));
+        drop(images.turn("a"));
+        assert_eq!(images.turns.lock().expect("not poisoned").len(), 1);
     }
 }

@@ -10,6 +10,7 @@
 
 mod agent;
 mod api;
+mod cache;
 mod config;
 mod driver;
 mod exit;
@@ -27,6 +28,7 @@ mod modules_image;
 mod op;
 mod orders;
 mod reconcile;
+mod registries;
 mod socket;
 mod sparse;
 mod start;
@@ -190,7 +192,7 @@ fn run(dirs: Dirs) -> Result<(), Fault> {
     let executor = Arc::new(Executor::new());
     let d = Arc::new(Daemon {
         vms: Vms::default(),
-        images: Images::default(),
+        images: Images::new(dirs.blobs()),
         started_at: now(),
         stop,
         executor: Arc::downgrade(&executor),
@@ -200,6 +202,7 @@ fn run(dirs: Dirs) -> Result<(), Fault> {
         store,
     });
     reconcile::at_start(&d)?;
+    cache::sweep(&d);
     log::info!("bangerd {} listens at {}", crate::build::VERSION, d.dirs.socket().display());
     let serve = executor.spawn(api::serve(Arc::clone(&d), endpoint.listener));
     smol::block_on(executor.run(async {

@@ -220,7 +220,7 @@ pub async fn create(d: &Shared, op: &Op, wanted: VmCreate) -> Result<VmView, Fau
     let owner = if wanted.ephemeral { Some(owner(op)?) } else { None };
     // Before an image is pulled for minutes.
     let kernel = kernels::wanted(d, wanted.kernel.as_deref())?;
-    let (image, image_name) = images::wanted(d, op, wanted.image.as_deref()).await?;
+    let (image, image_name) = images::wanted(d, op, wanted.image.as_deref(), &wanted.environment).await?;
     if op.cancelled() {
         return Err(Fault::new(Code::Failed, "cancelled"));
     }

@@ -1,9 +1,14 @@
 //! The one door to other programs: no shell, a cleared environment, a closed stdin, and errors that name the program.
 
+mod fed;
+
 use std::ffi::OsStr;
 use std::fmt;
 use std::io;
 use std::process::{Command, ExitStatus, Stdio};
+use std::time::Duration;
+
+pub use fed::run_fed;
 
 /// Why a program did not do it.
 #[derive(Debug)]
@@ -12,6 +17,8 @@ pub enum CmdError {
     Spawn { program: String, source: io::Error },
     /// It ran and failed; `stderr` is its last line.
     Failed { program: String, status: ExitStatus, stderr: String },
+    /// It was still running when its time was over.
+    TooSlow { program: String, limit: Duration },
 }
 
 /// Where system programs are, whatever the user's PATH is.
@@ -56,6 +63,7 @@ impl fmt::Display for CmdError {
                 write!(f, "{program} failed, {status}")
             }
             Self::Failed { program, stderr, .. } => write!(f, "{program} failed: {stderr}"),
+            Self::TooSlow { program, limit } => write!(f, "{program} did not end within {limit:?}"),
         }
     }
 }
@@ -64,7 +72,7 @@ impl std::error::Error for CmdError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             Self::Spawn { source, .. } => Some(source),
-            Self::Failed { .. } => None,
+            Self::Failed { .. } | Self::TooSlow { .. } => None,
         }
     }
 }

@@ -3,6 +3,7 @@
 pub mod cmd;
 pub mod descriptors;
 pub mod dirs;
+pub mod environment;
 pub mod facts;
 pub mod files;
 pub mod https;

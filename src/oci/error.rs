@@ -3,6 +3,8 @@
 use std::error::Error;
 use std::fmt;
 use std::io;
+use std::sync::Arc;
+use std::time::Duration;
 
 use crate::ext4::WriteError;
 use crate::image::digest::Digest;
@@ -18,18 +20,22 @@ pub enum OciError {
     NotFound { image: String },
     /// The registry wants somebody else.
     Denied { registry: String, image: String, said: String, anonymous: bool },
-    /// Too many requests.
-    Throttled { registry: String, said: String },
+    /// Too many requests. `wait` is how long the registry wants to be left alone.
+    Throttled { registry: String, said: String, wait: Option<Duration> },
     /// The registry answers, but with an error.
-    Refused { registry: String, status: u16, said: String },
+    Refused { registry: String, status: u16, said: String, wait: Option<Duration> },
     /// What the registry answers breaks the protocol, or asks for something unsafe.
     Protocol { registry: String, why: String },
     /// No answer at all.
     Unreachable { host: String, source: Box<dyn Error + Send + Sync> },
+    /// The answer ended before its time.
+    Broken { host: String, source: Box<dyn Error + Send + Sync> },
     /// The host does not prove who it is.
     Tls { host: String, source: Box<dyn Error + Send + Sync> },
     /// The host has gone silent.
     TimedOut { host: String, during: &'static str },
+    /// A blob did not come.
+    Blob { what: &'static str, digest: String, source: Arc<OciError> },
     /// The file, directory or stream holds no image.
     NoImage { source_name: String, why: String },
     /// What calls itself an image cannot be used as one.
@@ -78,9 +84,24 @@ impl OciError {
         Self::Damaged { what, digest: digest.to_string(), why }
     }
 
+    /// Whether somebody did not prove who they are.
+    pub(super) fn is_distrust(&self) -> bool {
+        match self {
+            Self::Tls { .. } => true,
+            Self::Blob { source, .. } => source.is_distrust(),
+            _ => false,
+        }
+    }
+
     pub(super) fn io(op: impl Into<String>, source: io::Error) -> Self {
         Self::Io { op: op.into(), source }
     }
+}
+
+/// A time as a sentence has it, in whole seconds: never none.
+pub(super) fn seconds(time: Duration) -> String {
+    let whole = time.as_secs() + u64::from(time.subsec_millis() >= 500);
+    humantime::format_duration(Duration::from_secs(whole.max(1))).to_string()
 }
 
 impl fmt::Display for OciError {
@@ -101,17 +122,19 @@ impl fmt::Display for OciError {
                  log in with 'docker login {registry}', or check the name",
                 colon(said)
             ),
-            Self::Throttled { registry, said } => {
-                write!(f, "{registry} wants fewer requests{}; wait, or log in", colon(said))
+            Self::Throttled { registry, said, wait } => {
+                let until = wait.map(|w| format!(" for {}", seconds(w))).unwrap_or_default();
+                write!(f, "{registry} wants fewer requests{}; wait{until}, or log in", colon(said))
             }
-            Self::Refused { registry, status, said } if *status >= 500 => {
+            Self::Refused { registry, status, said, .. } if *status >= 500 => {
                 write!(f, "{registry} is in trouble (status {status}{}); try again later", colon(said))
             }
-            Self::Refused { registry, status, said } => {
+            Self::Refused { registry, status, said, .. } => {
                 write!(f, "{registry} refuses (status {status}{})", colon(said))
             }
             Self::Protocol { registry, why } => write!(f, "{registry} does not behave as a registry: {why}"),
             Self::Unreachable { host, .. } => write!(f, "cannot reach {host}"),
+            Self::Broken { host, .. } => write!(f, "the connection to {host} broke"),
             Self::Tls { host, .. } => {
                 write!(
                     f,
@@ -119,6 +142,7 @@ impl fmt::Display for OciError {
                 )
             }
             Self::TimedOut { host, during } => write!(f, "{host} does not answer ({during} timed out)"),
+            Self::Blob { what, digest, .. } => write!(f, "cannot fetch {what} {digest}"),
             Self::NoImage { source_name, why } => write!(f, "{source_name} is no image: {why}"),
             Self::Manifest { image, .. } => write!(f, "cannot use {image}"),
             Self::Architecture { image, wanted, have } => {
@@ -150,7 +174,10 @@ impl fmt::Display for OciError {
 impl Error for OciError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         match self {
-            Self::Unreachable { source, .. } | Self::Tls { source, .. } => Some(&**source),
+            Self::Unreachable { source, .. } | Self::Broken { source, .. } | Self::Tls { source, .. } => {
+                Some(&**source)
+            }
+            Self::Blob { source, .. } => Some(&**source),
             Self::Manifest { source, .. } => Some(source),
             Self::Layer { source, .. } => Some(source),
             Self::Write(source) => Some(source),

@@ -11,6 +11,7 @@ use std::thread;
 use crate::host::progress::{Progress, Unit};
 use crate::image::digest::{Algorithm, Digest};
 use crate::image::manifest::MAX_BLOB;
+use crate::oci::blob::Blob;
 use crate::oci::error::{LayerError, OciError};
 use crate::oci::flatten::{Flattening, Whiteouts};
 use crate::oci::gzip::Crcs;
@@ -28,7 +29,7 @@ const MAX_WORKERS: usize = 4;
 /// One layer, and what must be true of it.
 #[derive(Debug, Clone)]
 pub struct Layer {
-    pub bytes: Region,
+    pub bytes: Blob,
     /// Of the bytes as they are; None where only the diff ID is known.
     pub digest: Option<Digest>,
     /// Of the tar that they unpack to; None: it is what comes out.
@@ -40,14 +41,20 @@ pub struct Layer {
 
 impl Layer {
     /// One of an image's layers.
-    pub fn new(bytes: Region, digest: Option<Digest>, diff_id: Digest) -> Self {
+    pub fn new(bytes: Blob, digest: Option<Digest>, diff_id: Digest) -> Self {
         let name = format!("layer {}", digest.as_ref().unwrap_or(&diff_id));
         Self { bytes, digest, diff_id: Some(diff_id), name, whiteouts: Whiteouts::Apply }
     }
 
     /// A tar that is the root file system itself.
     pub fn root(bytes: Region, name: &str) -> Self {
-        Self { bytes, digest: None, diff_id: None, name: name.to_owned(), whiteouts: Whiteouts::Keep }
+        Self {
+            bytes: Blob::Here(bytes),
+            digest: None,
+            diff_id: None,
+            name: name.to_owned(),
+            whiteouts: Whiteouts::Keep,
+        }
     }
 
     fn failed(&self, source: LayerError) -> OciError {
@@ -90,8 +97,13 @@ pub fn apply_all<'p>(
                 }
             });
         }
-        // An error drops what is left of the outputs, which ends the workers.
-        layers.iter().zip(outputs).map(|(layer, output)| apply(layer, output, flattening)).collect()
+        // An error drops what is left of the outputs, which ends the workers, and so does what they wait for.
+        let applied = layers.iter().zip(outputs).map(|(layer, output)| apply(layer, output, flattening));
+        let applied: Result<Vec<Digest>, OciError> = applied.collect();
+        if applied.is_err() {
+            layers.iter().for_each(|layer| layer.bytes.give_up());
+        }
+        applied
     })
 }
 
@@ -106,21 +118,28 @@ impl<'l> Jobs<'l> {
 
 /// Reads, hashes and inflates a layer.
 fn work(layer: &Layer, sender: &Sender<Inflated>, limits: &Limits, count: &Count<'_>) -> Inflated {
-    let algorithm = layer.digest.as_ref().map_or(Algorithm::Sha256, Digest::algorithm);
+    // A blob that is fetched meanwhile is hashed as it comes.
+    let digest = layer.digest.as_ref().filter(|_| !layer.bytes.is_verified_by_its_reader());
     let reader = Counted { reader: layer.bytes.reader(), count };
-    let mut raw = Hashed::new(reader, algorithm, MAX_BLOB);
+    let mut raw = Hashed::new(reader, digest.map(Digest::algorithm), MAX_BLOB);
     let crcs = if layer.diff_id.is_some() { Crcs::Pass } else { Crcs::Check };
     let inflated = inflate(BufReader::with_capacity(CHUNK, &mut raw), crcs);
     let sent = send(inflated, layer.bytes.len(), sender, limits);
     if matches!(sent, Err(LayerError::Cancelled)) {
         return Err(OciError::Cancelled);
     }
-    let Some(digest) = &layer.digest else { return sent.map_err(|e| layer.failed(e)) };
     // What follows the last frame counts for the digest; and after an error the digest says whether the layer was damaged
     // on its way or made like that.
-    io::copy(&mut raw, &mut io::sink()).map_err(|e| OciError::io(format!("read {}", layer.name), e))?;
-    raw.into_hasher().check(digest).map_err(|found| OciError::wrong_digest("layer", digest, &found))?;
+    io::copy(&mut raw, &mut io::sink()).map_err(|e| unread(layer, e))?;
+    if let (Some(digest), Some(hasher)) = (digest, raw.into_hasher()) {
+        hasher.check(digest).map_err(|found| OciError::wrong_digest("layer", digest, &found))?;
+    }
     sent.map_err(|e| layer.failed(e))
+}
+
+/// Why a layer's bytes could not be read: an arriving blob knows better than the disk.
+fn unread(layer: &Layer, error: io::Error) -> OciError {
+    error.downcast::<OciError>().unwrap_or_else(|e| OciError::io(format!("read {}", layer.name), e))
 }
 
 /// Inflates to the end.

@@ -8,17 +8,23 @@
 //! nothing in it becomes a path on this host.
 
 mod archive;
+mod arrival;
+mod blob;
 mod blobs;
+pub mod cache;
 mod error;
+mod fate;
 mod flatten;
 mod gzip;
 mod hash;
 mod inflate;
 mod layer;
 mod limits;
+mod meter;
 mod path;
 mod pipe;
 mod region;
+pub mod registries;
 mod registry;
 mod select;
 mod spool;
@@ -32,6 +38,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::ext4::{self, Seed, WriteError};
+use crate::host::environment::Environment;
 use crate::host::files::remove_if_present;
 use crate::host::progress::Progress;
 use crate::host::undo::Undo;
@@ -41,19 +48,22 @@ use crate::image::platform::runs;
 use crate::image::reference::Reference;
 pub use archive::Input;
 use archive::Opened;
+pub use blobs::Blobs;
 pub use error::{LayerError, OciError};
 use flatten::Flattening;
 use layer::Layer;
 pub use limits::Limits;
 use region::Region;
-use registry::Registry;
+use registries::Registries;
+pub use registry::Patience;
+use registry::{Doubt, Registry};
 use select::Found;
 
-/// Where things are, and what this machine is.
+/// Where things are, what this machine is, and what its user says of the network.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// The blob store.
-    pub blobs: PathBuf,
+    /// The blob store; pulls with clones of the same one share what is on its way.
+    pub blobs: Blobs,
     /// Where files may be made that nobody sees; on the file system of the images.
     pub scratch: PathBuf,
     /// Docker's config.json, for logins.
@@ -61,6 +71,9 @@ pub struct Settings {
     /// `amd64`, `arm64`.
     pub arch: String,
     pub limits: Limits,
+    pub registries: Registries,
+    pub environment: Environment,
+    pub patience: Patience,
 }
 
 /// What was made, besides the file.
@@ -76,57 +89,71 @@ pub struct Built {
     pub config: ImageConfig,
 }
 
-/// Pulls an image and writes its root file system as ext4 to the new file `out`. On an error there is no such file; blobs
-/// that came whole stay in the store, so that the next try does not fetch them again.
-pub fn pull(
-    reference: &Reference,
-    settings: &Settings,
-    out: &Path,
-    progress: &dyn Progress,
-) -> Result<Built, OciError> {
-    progress.stage(&format!("pulling {}", reference.familiar()));
-    let mut registry = Registry::new(reference, settings, progress)?;
-    let (digest, found) = match attempt(&mut registry, settings, out, progress) {
-        // A blob that was whole when it was stored, and is not now: the disk's doing, or somebody's.
-        Err(OciError::Damaged { what, digest, .. }) if registry.reused(&digest) => {
-            progress.note(&format!("the {what} {digest} is damaged in the cache; fetching it again"));
-            registry.forget_reused()?;
-            attempt(&mut registry, settings, out, progress)?
-        }
-        other => other?,
-    };
-    let platform = found.configuration.platform();
-    Ok(Built {
-        names: vec![reference.local_name()],
-        digest: Some(digest),
-        source: reference.to_string(),
-        arch: if platform.architecture.is_empty() { settings.arch.clone() } else { platform.architecture },
-        config: found.configuration.process(),
-    })
+/// A pull, in two steps: what a reference stands for may be here already.
+pub struct Pull<'a> {
+    reference: &'a Reference,
+    settings: &'a Settings,
+    progress: &'a dyn Progress,
+    registry: Registry<'a>,
+}
+
+impl<'a> Pull<'a> {
+    pub fn new(reference: &'a Reference, settings: &'a Settings, progress: &'a dyn Progress) -> Self {
+        let registry = Registry::new(reference, settings, progress, true);
+        Self { reference, settings, progress, registry }
+    }
+
+    /// The digest that the reference stands for now.
+    pub fn resolve(&mut self) -> Result<Digest, OciError> {
+        self.registry.attended(|registry| registry.resolve())
+    }
+
+    /// Fetches the image and writes its root file system as ext4 to the new file `out`. On an error there is no such file; blobs
+    /// that came whole stay in the store, so that the next try does not fetch them again.
+    pub fn fetch(mut self, out: &Path) -> Result<Built, OciError> {
+        let Self { reference, settings, progress, .. } = self;
+        progress.stage(&format!("pulling {}", reference.familiar()));
+        let (digest, found) = match self.registry.attended(|registry| attempt(registry, settings, out)) {
+            Err(OciError::Damaged { what, digest, why }) => {
+                let doubt = self.registry.doubts(&digest);
+                // A blob that was whole when it was stored, and is not now: the disk's doing, or somebody's. Or a mirror's.
+                let whence = match doubt {
+                    Some(Doubt::Cache) => "in the cache",
+                    Some(Doubt::Mirror) => "at a mirror",
+                    None => return Err(OciError::Damaged { what, digest, why }),
+                };
+                progress.note(&format!("the {what} {digest} is damaged {whence}; fetching it again"));
+                self.registry.forget_reused()?;
+                let mut again = Registry::new(reference, settings, progress, doubt == Some(Doubt::Cache));
+                again.attended(|registry| attempt(registry, settings, out))?
+            }
+            other => other?,
+        };
+        let platform = found.configuration.platform();
+        Ok(Built {
+            names: vec![reference.local_name()],
+            digest: Some(digest),
+            source: reference.to_string(),
+            arch: if platform.architecture.is_empty() {
+                settings.arch.clone()
+            } else {
+                platform.architecture
+            },
+            config: found.configuration.process(),
+        })
+    }
 }
 
 fn attempt(
     registry: &mut Registry<'_>,
     settings: &Settings,
     out: &Path,
-    progress: &dyn Progress,
 ) -> Result<(Digest, Found), OciError> {
     let (digest, document) = registry.top()?;
     let found = select::choose(registry, document, &settings.arch)?;
-    registry.expect(&found.manifest.layers);
-    let layers = select::layers(registry, &found)?;
-    progress.stage(&unpacking(&layers));
-    build(&layers, settings, out, progress)?;
+    let layers = select::layers(&found, |descriptor| registry.open(descriptor))?;
+    registry.fetch_while(&unpacking(&layers), |progress| build(&layers, settings, out, progress))?;
     Ok((digest, found))
-}
-
-/// The digest that a reference stands for now, so that what is here already need not be pulled.
-pub fn resolve(
-    reference: &Reference,
-    settings: &Settings,
-    progress: &dyn Progress,
-) -> Result<Digest, OciError> {
-    Registry::new(reference, settings, progress)?.resolve()
 }
 
 /// Imports an archive, a layout or a root file system, and writes it as ext4 to the new file `out`. On an error there is no

@@ -4,6 +4,7 @@ use crate::image::manifest::{
     BadManifest, Configuration, Descriptor, Document, MAX_DOCUMENT, MAX_INDEX_DEPTH, Manifest, parse,
 };
 use crate::image::platform::Platform;
+use crate::oci::blob::Blob;
 use crate::oci::error::OciError;
 use crate::oci::hash;
 use crate::oci::layer::Layer;
@@ -126,12 +127,15 @@ fn fits(
     Ok(None)
 }
 
-/// The image's layers, with what must be true of each.
-pub fn layers(content: &mut dyn Content, found: &Found) -> Result<Vec<Layer>, OciError> {
+/// The image's layers, whose bytes `open` gives, with what must be true of each.
+pub fn layers(
+    found: &Found,
+    mut open: impl FnMut(&Descriptor) -> Result<Blob, OciError>,
+) -> Result<Vec<Layer>, OciError> {
     let pairs = found.manifest.layers.iter().zip(found.configuration.diff_ids());
     pairs
         .map(|(descriptor, diff_id)| {
-            let bytes = content.blob("layer", descriptor)?;
+            let bytes = open(descriptor)?;
             Ok(Layer::new(bytes, Some(descriptor.digest.clone()), diff_id.clone()))
         })
         .collect()

@@ -7,6 +7,8 @@
 //!
 //! When the client hangs up before the answer, the daemon cancels what has not been started yet.
 
+use std::collections::BTreeMap;
+
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -63,6 +65,10 @@ pub enum Request {
     ImageTag(ImageTag),
     #[serde(rename = "image.delete")]
     ImageDelete(ImageDelete),
+    #[serde(rename = "image.cache.list")]
+    ImageCacheList(ImageCacheList),
+    #[serde(rename = "image.cache.prune")]
+    ImageCachePrune(ImageCachePrune),
     #[serde(rename = "kernel.import")]
     KernelImport(KernelImport),
     #[serde(rename = "kernel.list")]
@@ -112,6 +118,8 @@ calls! {
     ImageShow -> ImageView;
     ImageTag -> ImageRecord;
     ImageDelete -> ();
+    ImageCacheList -> Vec<BlobView>;
+    ImageCachePrune -> PrunedView;
     KernelImport -> KernelView;
     KernelList -> Vec<KernelView>;
     KernelShow -> KernelView;
@@ -137,6 +145,9 @@ pub struct VmCreate {
     pub start: bool,
     /// The VM goes when the process that asks goes (`vm run --rm`).
     pub ephemeral: bool,
+    /// As in [`ImagePull`].
+    #[serde(default)]
+    pub environment: BTreeMap<String, String>,
 }
 
 /// Answered when the guest is ready.
@@ -211,6 +222,10 @@ pub struct ImagePull {
     pub reference: String,
     /// A further name for it; None: the name made from the reference.
     pub name: Option<String>,
+    /// What counts of the caller's environment: proxies, certificates, docker's directory. The daemon's own counts where it says
+    /// nothing.
+    #[serde(default)]
+    pub environment: BTreeMap<String, String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -240,6 +255,17 @@ pub struct ImageTag {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ImageDelete {
     pub image: String,
+}
+
+/// The blobs in the cache, the newest first.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImageCacheList {}
+
+/// Removes the blobs that no pull uses just now.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImageCachePrune {
+    /// Only say what would be removed.
+    pub dry_run: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -321,6 +347,24 @@ pub struct ImageView {
     pub disk_bytes: u64,
     /// Names of the VMs that need it.
     pub used_by: Vec<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BlobView {
+    pub digest: String,
+    /// What it takes on disk.
+    pub bytes: u64,
+    /// Seconds since 1970.
+    pub fetched_at: u64,
+    /// By a pull that goes on.
+    pub in_use: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PrunedView {
+    pub blobs: u64,
+    pub bytes: u64,
+    pub directory: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

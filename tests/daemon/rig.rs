@@ -232,6 +232,7 @@ pub fn wanted(name: &str) -> VmCreate {
         },
         start: false,
         ephemeral: false,
+        environment: Default::default(),
     }
 }
 

@@ -6,44 +6,6 @@ use banger::oci::OciError;
 
 use crate::support::*;
 
-const V2: &str = "Docker-Distribution-Api-Version: registry/2.0\r\n";
-
-/// The parts of a small image, as a registry serves them.
-struct Parts {
-    manifest: Vec<u8>,
-    config: Vec<u8>,
-    layer: Vec<u8>,
-}
-
-fn parts() -> Parts {
-    let bench = Bench::new();
-    let tar = files(&[("a", b"a")]);
-    let layout = Layout::of(bench.path("l"), std::slice::from_ref(&tar));
-    let index: serde_json::Value =
-        serde_json::from_slice(&std::fs::read(layout.dir.join("index.json")).expect("reads"))
-            .expect("parses");
-    let read = |digest: &serde_json::Value| {
-        std::fs::read(layout.blob_path(digest.as_str().expect("a digest"))).expect("reads")
-    };
-    let manifest = read(&index["manifests"][0]["digest"]);
-    let parsed: serde_json::Value = serde_json::from_slice(&manifest).expect("parses");
-    Parts { config: read(&parsed["config"]["digest"]), layer: gzip(&tar), manifest }
-}
-
-impl Parts {
-    fn answer(&self, path: &str) -> Vec<u8> {
-        if path.contains("/manifests/") {
-            return response(200, &format!("{V2}Content-Type: {MANIFEST}\r\n"), &self.manifest);
-        }
-        for blob in [&self.config, &self.layer] {
-            if path.ends_with(&sha256(blob)) {
-                return response(200, V2, blob);
-            }
-        }
-        response(404, V2, b"")
-    }
-}
-
 #[test]
 fn a_registry_that_refuses_is_quoted_and_cannot_steer_the_terminal() {
     let bench = Bench::new();
@@ -85,7 +47,7 @@ fn a_registry_that_refuses_is_quoted_and_cannot_steer_the_terminal() {
 #[test]
 fn manifests_that_lie_are_refused() {
     let bench = Bench::new();
-    let parts = Arc::new(parts());
+    let parts = Arc::new(Parts::small());
     let other = sha256(b"other");
     let answer = |body: Vec<u8>, media_type: &'static str, digest: String| {
         move |_: &Seen| {
@@ -97,7 +59,7 @@ fn manifests_that_lie_are_refused() {
         }
     };
     let huge = [parts.manifest.clone(), vec![b' '; 5 << 20]].concat();
-    let table: [(Box<Handler>, &str); 6] = [
+    let table: [(Box<dyn Fn(&Seen) -> Vec<u8> + Send + Sync>, &str); 6] = [
         (
             Box::new(answer(parts.manifest.clone(), MANIFEST, other.clone())),
             "is damaged: its content has the digest",
@@ -134,28 +96,105 @@ fn manifests_that_lie_are_refused() {
 #[test]
 fn blobs_that_never_end_or_end_early_are_not_kept() {
     let bench = Bench::new();
-    let parts = Arc::new(parts());
-    let layer = sha256(&parts.layer);
-    let half = parts.layer[..parts.layer.len() / 2].to_vec();
+    let parts = Arc::new(Parts::small());
+    let layer = parts.layer().to_vec();
+    let half = layer[..layer.len() / 2].to_vec();
     let lengths = [
         ("Connection: close\r\n".to_owned(), b"ENDLESS".to_vec(), "at least"),
-        (
-            format!("Connection: close\r\nContent-Length: {}\r\n", parts.layer.len()),
-            half.clone(),
-            "cannot reach",
-        ),
         (format!("Connection: close\r\nContent-Length: {}\r\n", half.len()), half.clone(), "bytes, not"),
-        ("Connection: close\r\n".to_owned(), half, "bytes, not"),
+        // Each time they are asked.
+        (
+            format!("Connection: close\r\nContent-Length: {}\r\n", layer.len()),
+            half.clone(),
+            "cannot fetch layer sha256:",
+        ),
+        ("Connection: close\r\n".to_owned(), half, "broke: it ended after"),
     ];
     for (head, body, want) in lengths {
-        let (parts, layer) = (Arc::clone(&parts), layer.clone());
+        let parts = Arc::clone(&parts);
         let server = Server::start(move |seen| {
-            if !seen.path.ends_with(&layer) {
-                return parts.answer(&seen.path);
+            if !parts.is_layer(&seen.path) {
+                return parts.answer(seen);
             }
             [format!("HTTP/1.1 200 OK\r\n{head}\r\n").as_bytes(), &body].concat()
         });
         let error = chain(&bench.pull(&format!("{}/app:1", server.address)).expect_err("refused"));
+        assert!(error.contains(want), "{want}: {error}");
+    }
+}
+
+#[test]
+fn an_index_whose_image_is_another_one_is_refused() {
+    let parts = Parts::small();
+    let other = Parts::of(&[files(&[("b", b"b")])]);
+    let descriptor = |size: usize| {
+        format!(
+            r#"{{"mediaType":"{MANIFEST}","digest":"{}","size":{size}{}}}"#,
+            sha256(&parts.manifest),
+            platform(ARCH)
+        )
+    };
+    let index =
+        |size| format!(r#"{{"schemaVersion":2,"mediaType":"{INDEX}","manifests":[{}]}}"#, descriptor(size));
+    let right = parts.manifest.len();
+    for (index, manifest, want) in [
+        (index(right), other.manifest.clone(), "is damaged: its content has the digest"),
+        (index(right + 1), parts.manifest.clone(), "is damaged: it has"),
+        (index(right), [parts.manifest.clone(), vec![b' '; 10]].concat(), "is damaged: it has at least"),
+    ] {
+        let bench = Bench::new();
+        let top = index.clone();
+        let server = Server::start(move |seen| match seen.path.ends_with("/1") {
+            true => response(200, &format!("{V2}Content-Type: {INDEX}\r\n"), top.as_bytes()),
+            false => response(200, &format!("{V2}Content-Type: {MANIFEST}\r\n"), &manifest),
+        });
+        let error = bench.pull(&format!("{}/app:1", server.address)).expect_err(want).to_string();
+        assert!(error.contains(want), "{want}: {error}");
+    }
+}
+
+#[test]
+fn what_an_image_says_of_itself_does_not_name_it() {
+    // A8
+    let bench = Bench::new();
+    let parts = Parts::small();
+    let name = "docker.io/library/debian:12";
+    let annotations = format!(
+        r#""annotations":{{"org.opencontainers.image.ref.name":"debian:12","io.containerd.image.name":"{name}"}},"layers""#
+    );
+    let manifest =
+        String::from_utf8(parts.manifest.clone()).expect("UTF-8").replace("\"layers\"", &annotations);
+    let parts = Parts { manifest: manifest.into_bytes(), ..parts };
+    let server = Server::start(move |seen| parts.answer(seen));
+    let reference = format!("{}/app:1", server.address);
+    let built = bench.pull(&reference).expect("pulls");
+    assert_eq!((built.names, built.source), (vec![reference.clone()], reference));
+}
+
+#[test]
+fn endless_answers_end_whatever_they_answer() {
+    let mut bench = Bench::new();
+    bench.settings.patience.tries = 2;
+    let endless = |head: &str| format!("HTTP/1.1 {head}\r\nConnection: close\r\n\r\nENDLESS").into_bytes();
+    let address = Arc::new(OnceLock::<String>::new());
+    let own = Arc::clone(&address);
+    let server = Server::start(move |seen| {
+        if seen.path.starts_with("/token") {
+            return endless("200 OK");
+        }
+        let challenge =
+            format!("WWW-Authenticate: Bearer realm=\"http://{}/token\"", own.get().expect("set"));
+        endless(&format!("401 Unauthorized\r\n{challenge}"))
+    });
+    address.set(server.address.clone()).expect("once");
+    for (server, want) in [
+        (server, "its answer is longer than 1 MiB"),
+        (Server::start(move |_| endless("500 Oops")), "is in trouble (status 500)"),
+        (Server::start(move |_| endless("404 Not Found")), "there is no image"),
+        // A header without an end.
+        (Server::start(|_| b"HTTP/1.1 200 OK\r\nX: ENDLESS".to_vec()), "does not behave as a registry"),
+    ] {
+        let error = chain(&bench.pull(&format!("{}/app:1", server.address)).expect_err(want));
         assert!(error.contains(want), "{want}: {error}");
     }
 }
@@ -168,16 +207,16 @@ fn logged_in(bench: &mut Bench, registry: &str) {
 #[test]
 fn credentials_do_not_follow_a_redirect_to_another_host() {
     let mut bench = Bench::new();
-    let parts = Arc::new(parts());
+    let parts = Arc::new(Parts::small());
     let cdn = Server::start({
         let parts = Arc::clone(&parts);
-        move |seen| parts.answer(&seen.path)
+        move |seen| parts.answer(seen)
     });
     let elsewhere = cdn.address.clone();
     let registry = Server::start(move |seen| match (&seen.authorization, seen.path.contains("/blobs/")) {
         (None, _) => response(401, "WWW-Authenticate: Basic realm=\"x\"\r\n", b""),
         (Some(_), true) => response(307, &format!("Location: http://{elsewhere}{}\r\n", seen.path), b""),
-        (Some(_), false) => parts.answer(&seen.path),
+        (Some(_), false) => parts.answer(seen),
     });
     logged_in(&mut bench, &registry.address);
     bench.pull(&format!("{}/app:1", registry.address)).expect("pulls");
@@ -204,12 +243,12 @@ fn redirects_to_nowhere_and_in_circles_end() {
 #[test]
 fn a_token_is_fetched_for_pulling_alone_and_used() {
     let mut bench = Bench::new();
-    let parts = parts();
+    let parts = Parts::small();
     let address = Arc::new(OnceLock::<String>::new());
     let own = Arc::clone(&address);
     let server = Server::start(move |seen| match seen.authorization.as_deref() {
         _ if seen.path.starts_with("/token?") => response(200, "", br#"{"token":"t0k3n","expires_in":60}"#),
-        Some("Bearer t0k3n") => parts.answer(&seen.path),
+        Some("Bearer t0k3n") => parts.answer(seen),
         _ => {
             let realm = format!("http://{}/token", own.get().expect("set"));
             let challenge =
@@ -239,7 +278,7 @@ fn a_token_realm_elsewhere_over_plain_http_is_refused() {
     logged_in(&mut bench, &server.address);
     let error = bench.pull(&format!("{}/app:1", server.address)).expect_err("refused");
     assert!(matches!(error, OciError::Protocol { .. }), "{error}");
-    assert!(error.to_string().contains("plain http from another host"), "{error}");
+    assert!(error.to_string().contains("from another host, but does not speak https itself"), "{error}");
 }
 
 #[test]

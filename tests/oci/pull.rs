@@ -3,15 +3,13 @@
 use std::fs;
 use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::Path;
-use std::process::Command;
 
-use banger::host::progress::Silent;
-use banger::oci::{self, OciError};
+use banger::oci::OciError;
 
 use crate::support::*;
 
 fn blobs(bench: &Bench) -> usize {
-    fs::read_dir(&bench.settings.blobs).expect("lists").count()
+    fs::read_dir(bench.settings.blobs.directory()).expect("lists").count()
 }
 
 #[test]
@@ -34,7 +32,7 @@ fn an_image_from_a_registry_is_what_umoci_unpacks_in_every_format() {
         assert_eq!((built.source, built.arch.as_str()), (reference.clone(), ARCH));
         assert_eq!(built.config.cmd, ["sh"]);
         let digest = built.digest.expect("a digest");
-        let resolved = oci::resolve(&reference.parse().expect("a reference"), &bench.settings, &Silent);
+        let resolved = bench.resolve(&reference);
         assert_eq!(resolved.expect("resolves"), digest);
         fs::remove_file(bench.out()).expect("removes");
         // By digest, with and without a tag.
@@ -44,7 +42,7 @@ fn an_image_from_a_registry_is_what_umoci_unpacks_in_every_format() {
             fs::remove_file(bench.out()).expect("removes");
         }
     }
-    for blob in fs::read_dir(&bench.settings.blobs).expect("lists") {
+    for blob in fs::read_dir(bench.settings.blobs.directory()).expect("lists") {
         let mode = blob.expect("lists").metadata().expect("stats").permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
     }
@@ -87,7 +85,7 @@ fn a_blob_that_is_here_already_is_not_fetched_again_and_a_damaged_one_is() {
     assert_eq!(blobs(&bench), 3, "a configuration and two layers");
     fs::remove_file(bench.out()).expect("removes");
     // A bit falls over in the store.
-    for blob in fs::read_dir(&bench.settings.blobs).expect("lists") {
+    for blob in fs::read_dir(bench.settings.blobs.directory()).expect("lists") {
         let path = blob.expect("lists").path();
         let before = fs::read(&path).expect("reads");
         let file = fs::File::options().write(true).open(&path).expect("opens");
@@ -103,9 +101,11 @@ fn a_blob_that_is_here_already_is_not_fetched_again_and_a_damaged_one_is() {
         .expect("removes");
     bench.pull(&reference).expect("pulls from the store");
     fs::remove_file(bench.out()).expect("removes");
-    fs::remove_dir_all(&bench.settings.blobs).expect("removes");
+    fs::remove_dir_all(bench.settings.blobs.directory()).expect("removes");
     let error = bench.pull(&reference).expect_err("the registry has no blobs");
-    assert!(matches!(error, OciError::NotFound { .. }), "{error}");
+    let want = "refuses (status 404: BLOB_UNKNOWN: blob unknown to registry)";
+    assert!(chain(&error).starts_with("cannot fetch configuration sha256:"), "{}", chain(&error));
+    assert!(chain(&error).ends_with(want), "{}", chain(&error));
 }
 
 #[test]
@@ -164,66 +164,6 @@ fn a_registry_that_wants_a_login_gets_the_one_in_dockers_config() {
     let told = Told::default();
     bench.pull_with(&reference, &told).expect_err("refused");
     assert!(told.notes.lock().expect("not poisoned")[0].contains("going on anonymously"));
-}
-
-/// A registry that speaks https, with a certificate of an authority of our own: `ca.crt`.
-fn private_registry(bench: &Bench) -> Registry {
-    let script = format!(
-        "cd {}
-         openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=authority -keyout ca.key -out ca.crt \
-            -addext basicConstraints=critical,CA:TRUE
-         openssl req -newkey rsa:2048 -nodes -subj /CN=registry -keyout tls.key -out tls.csr
-         printf 'subjectAltName=IP:127.0.0.1,DNS:localhost\\n' >ext
-         openssl x509 -req -in tls.csr -CA ca.crt -CAkey ca.key -CAcreateserial -days 2 -extfile ext -out tls.crt",
-        bench.path("").display()
-    );
-    run("sh", &["-ec", &script]);
-    let (cert, key) = (bench.path("tls.crt"), bench.path("tls.key"));
-    let tls = format!("  tls:\n    certificate: {}\n    key: {}\n", cert.display(), key.display());
-    let registry = Registry::configured(bench, &tls, "");
-    let layout = Layout::of(bench.path("l"), &[files(&[("a", b"a")])]);
-    registry.push(&format!("oci:{}", text(&layout.dir)), "app:1", &[]);
-    registry
-}
-
-#[test]
-fn a_registry_with_a_private_authority_is_trusted_by_ssl_cert_file_only() {
-    if let Some([reference, outcome]) = child_words() {
-        let result = Bench::new().pull(&reference);
-        let got = result.map_or_else(|e| chain(&e), |_| "pulled".to_owned());
-        return assert!(got.contains(&outcome), "{got}");
-    }
-    let bench = Bench::new();
-    let registry = private_registry(&bench);
-    let reference = format!("{}/app:1", registry.address);
-    let name = "pull::a_registry_with_a_private_authority_is_trusted_by_ssl_cert_file_only";
-    let me = std::env::current_exe().expect("a path");
-    run_child(Command::new(&me).env("SSL_CERT_FILE", bench.path("ca.crt")), name, &[&reference, "pulled"]);
-    run_child(&mut Command::new(&me), name, &[&reference, "cannot trust 127.0.0.1"]);
-}
-
-#[test]
-fn names_and_https_work_in_an_empty_root_directory() {
-    if let Some([reference]) = child_words() {
-        let bench = Bench::new();
-        let parsed = reference.parse().expect("a reference");
-        oci::resolve(&parsed, &bench.settings, &Silent).expect("resolves");
-        // No program of the host is needed either; whether the file is sound is seen from outside.
-        oci::pull(&parsed, &bench.settings, Path::new("/out.ext4"), &Silent).expect("pulls");
-        return;
-    }
-    let bench = Bench::new();
-    let registry = private_registry(&bench);
-    let port = registry.address.rsplit_once(':').expect("a port").1;
-    let root = bench.path("root");
-    fs::create_dir_all(root.join("tmp")).expect("makes directories");
-    fs::copy(std::env::current_exe().expect("a path"), root.join("test")).expect("copies");
-    fs::copy(bench.path("ca.crt"), root.join("ca.crt")).expect("copies");
-    let mut chroot = Command::new("chroot");
-    chroot.arg(&root).arg("/test").env("SSL_CERT_FILE", "/ca.crt");
-    let reference = format!("localhost:{port}/app:1");
-    run_child(&mut chroot, "pull::names_and_https_work_in_an_empty_root_directory", &[&reference]);
-    run("e2fsck", &["-fn", text(&root.join("out.ext4"))]);
 }
 
 #[test]

@@ -1,20 +1,25 @@
-//! What the tests stand on: a scratch directory, layouts made by hand, a registry in a child process, a server that
-//! answers what a test wants, and a look into an ext4 file by debugfs.
+//! What the tests stand on: a scratch directory, layouts made by hand, a registry in a child process, and a look into an ext4
+//! file by debugfs.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io::{BufRead, BufReader, Write};
+use std::io::Write;
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::{Arc, Mutex};
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
+use banger::host::environment::Environment;
 use banger::host::progress::{Progress, Silent, Unit};
+use banger::image::digest::Digest;
 use banger::image::reference::Reference;
-use banger::oci::{self, Built, Input, OciError, Settings};
+use banger::oci::registries::Registries;
+use banger::oci::{self, Blobs, Built, Input, OciError, Patience, Settings};
 use tar::{Builder, EntryType, Header};
+
+pub use crate::server::*;
 
 pub const ARCH: &str = if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" };
 pub const OTHER_ARCH: &str = if cfg!(target_arch = "aarch64") { "amd64" } else { "arm64" };
@@ -29,11 +34,14 @@ impl Bench {
     pub fn new() -> Self {
         let dir = tempfile::tempdir().expect("a directory");
         let settings = Settings {
-            blobs: dir.path().join("blobs/sha256"),
+            blobs: Blobs::at(dir.path().join("blobs/sha256")),
             scratch: dir.path().join("scratch"),
             docker_config: None,
             arch: ARCH.to_owned(),
             limits: oci::Limits::default(),
+            registries: Registries::default(),
+            environment: Environment::default(),
+            patience: hasty(),
         };
         fs::create_dir(&settings.scratch).expect("makes a directory");
         Self { dir, settings }
@@ -63,7 +71,12 @@ impl Bench {
 
     pub fn pull_with(&self, reference: &str, progress: &dyn Progress) -> Result<Built, OciError> {
         let reference: Reference = reference.parse().expect("a reference");
-        self.finish(oci::pull(&reference, &self.settings, &self.out(), progress))
+        self.finish(oci::Pull::new(&reference, &self.settings, progress).fetch(&self.out()))
+    }
+
+    pub fn resolve(&self, reference: &str) -> Result<Digest, OciError> {
+        let reference: Reference = reference.parse().expect("a reference");
+        oci::Pull::new(&reference, &self.settings, &Silent).resolve()
     }
 
     /// Holds for every import and pull: a clean file system and nothing else, or nothing at all.
@@ -79,7 +92,7 @@ impl Bench {
             }
             Err(e) => assert!(left.is_empty(), "{left:?} is left after: {e}"),
         }
-        if let Ok(blobs) = fs::read_dir(&self.settings.blobs) {
+        if let Ok(blobs) = fs::read_dir(self.settings.blobs.directory()) {
             for blob in blobs {
                 let name = blob.expect("lists").file_name().into_string().expect("hexadecimal");
                 assert!(!name.starts_with('.'), "{name} is left in the store");
@@ -102,6 +115,16 @@ impl Bench {
     /// What debugfs says to one of its commands.
     pub fn debugfs(&self, command: &str) -> String {
         run("debugfs", &["-R", command, text(&self.out())])
+    }
+}
+
+/// As patient as a person, but quicker.
+pub fn hasty() -> Patience {
+    Patience {
+        tries: 5,
+        first: Duration::from_millis(5),
+        longest: Duration::from_secs(3),
+        stalled: Duration::from_secs(1),
     }
 }
 
@@ -324,7 +347,15 @@ impl Registry {
 
     /// `http` and `rest` are further lines of the configuration file, below `http:` and at its end.
     pub fn configured(bench: &Bench, http: &str, rest: &str) -> Self {
-        let storage = bench.path("registry");
+        Self::over(bench, bench.path("registry"), http, rest)
+    }
+
+    /// Another one with the same content.
+    pub fn beside(bench: &Bench, other: &Self, rest: &str) -> Self {
+        Self::over(bench, other.storage.clone(), "", rest)
+    }
+
+    fn over(bench: &Bench, storage: PathBuf, http: &str, rest: &str) -> Self {
         let port = free_port();
         let config = format!(
             "version: 0.1\nlog:\n  level: error\nstorage:\n  filesystem:\n    rootdirectory: {}\nhttp:\n  addr: 127.0.0.1:{port}\n{http}{rest}",
@@ -371,97 +402,53 @@ fn free_port() -> u16 {
     listener.local_addr().expect("bound").port()
 }
 
-/// A request as [`Server`] saw it.
-#[derive(Debug, Clone)]
-pub struct Seen {
-    pub path: String,
-    pub authorization: Option<String>,
-}
-
-/// What a handler answers with: raw bytes of an HTTP response.
-pub type Handler = dyn Fn(&Seen) -> Vec<u8> + Send + Sync;
-
-/// An HTTP server that answers what a test wants; its thread ends with the process.
-pub struct Server {
-    pub address: String,
-    seen: Arc<Mutex<Vec<Seen>>>,
-}
-
-impl Server {
-    pub fn start(handler: impl Fn(&Seen) -> Vec<u8> + Send + Sync + 'static) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("binds");
-        let address = listener.local_addr().expect("bound").to_string();
-        let seen = Arc::new(Mutex::new(vec![]));
-        let (handler, log): (Arc<Handler>, _) = (Arc::new(handler), Arc::clone(&seen));
-        std::thread::spawn(move || {
-            for stream in listener.incoming() {
-                let (handler, log) = (Arc::clone(&handler), Arc::clone(&log));
-                std::thread::spawn(move || serve(stream.expect("accepts"), &*handler, &log));
-            }
-        });
-        Self { address, seen }
-    }
-
-    pub fn seen(&self) -> Vec<Seen> {
-        self.seen.lock().expect("not poisoned").clone()
-    }
-}
-
-fn serve(mut stream: TcpStream, handler: &Handler, log: &Mutex<Vec<Seen>>) {
-    let mut reader = BufReader::new(stream.try_clone().expect("clones"));
-    let mut line = String::new();
-    reader.read_line(&mut line).expect("reads");
-    let path = line.split(' ').nth(1).unwrap_or_default().to_owned();
-    let mut seen = Seen { path, authorization: None };
-    loop {
-        let mut line = String::new();
-        reader.read_line(&mut line).expect("reads");
-        match line.trim_end().split_once(": ") {
-            Some((name, value)) if name.eq_ignore_ascii_case("authorization") => {
-                seen.authorization = Some(value.to_owned());
-            }
-            Some(_) => {}
-            None => break,
-        }
-    }
-    log.lock().expect("not poisoned").push(seen.clone());
-    let answer = handler(&seen);
-    // The client may have had enough before all of it was written.
-    if stream.write_all(&answer).is_ok() && answer.ends_with(b"ENDLESS") {
-        while stream.write_all(&[b'x'; 65536]).is_ok() {}
-    }
-}
-
-pub fn response(status: u16, headers: &str, body: &[u8]) -> Vec<u8> {
-    let head = format!(
-        "HTTP/1.1 {status} X\r\nConnection: close\r\nContent-Length: {}\r\n{headers}\r\n",
-        body.len()
-    );
-    [head.as_bytes(), body].concat()
-}
-
 /// Keeps what it is told.
-#[derive(Default)]
 pub struct Told {
     pub notes: Mutex<Vec<String>>,
     pub stages: Mutex<Vec<String>>,
-    /// Becomes true when so many bytes have gone by; 0: never.
+    /// Nobody waits any more when so many bytes have gone by; 0: never.
     pub cancel_at: u64,
+    /// Nobody waits any more after this time.
+    pub cancel_after: Option<Duration>,
+    pub since: Instant,
     pub bytes: Mutex<u64>,
+    pub total: Mutex<u64>,
+    /// The last bytes and total before anything was said to be unpacked.
+    pub arrived: Mutex<(u64, u64)>,
+}
+
+impl Default for Told {
+    fn default() -> Self {
+        Self {
+            notes: Mutex::default(),
+            stages: Mutex::default(),
+            cancel_at: 0,
+            cancel_after: None,
+            since: Instant::now(),
+            bytes: Mutex::default(),
+            total: Mutex::default(),
+            arrived: Mutex::default(),
+        }
+    }
 }
 
 impl Progress for Told {
     fn stage(&self, text: &str) {
         self.stages.lock().expect("not poisoned").push(text.to_owned());
     }
-    fn advance(&self, done: u64, _: u64, _: Unit) {
+    fn advance(&self, done: u64, total: u64, _: Unit) {
         *self.bytes.lock().expect("not poisoned") = done;
+        *self.total.lock().expect("not poisoned") = total;
+        if !self.stages.lock().expect("not poisoned").iter().any(|s| s.starts_with("unpacking")) {
+            *self.arrived.lock().expect("not poisoned") = (done, total);
+        }
     }
     fn note(&self, text: &str) {
         self.notes.lock().expect("not poisoned").push(text.to_owned());
     }
     fn cancelled(&self) -> bool {
-        self.cancel_at > 0 && *self.bytes.lock().expect("not poisoned") >= self.cancel_at
+        let enough = self.cancel_at > 0 && *self.bytes.lock().expect("not poisoned") >= self.cancel_at;
+        enough || self.cancel_after.is_some_and(|time| self.since.elapsed() >= time)
     }
 }
 

@@ -6,6 +6,7 @@ use super::asked;
 use crate::cli::client::{Attention, Client};
 use crate::cli::error::Error;
 use crate::cli::render::{self, Progress};
+use crate::host::environment::Environment;
 use crate::proto::api::VmCreate;
 use crate::vm::name::VmName;
 use crate::vm::size::Mib;
@@ -73,6 +74,7 @@ impl Create {
             })?,
             start: !self.no_start,
             ephemeral: false,
+            environment: Environment::of_process().to_bring(),
         };
         let mut progress = Progress::new(self.quiet);
         let vm = Client::from_env()?.call(request, &mut Attention::to(&mut progress))?;

@@ -13,6 +13,7 @@ use crate::cli::error::{BROKEN_PIPE, Error, status_of_signal};
 use crate::cli::render::{self, Progress};
 use crate::cli::session::{Ended, How, on_a_terminal};
 use crate::cli::signals::Signals;
+use crate::host::environment::Environment;
 use crate::image::config::Asked;
 use crate::proto::api::{Call, VmCreate, VmDelete, VmExec, VmStart, VmView};
 use crate::vm::name::VmName;
@@ -175,6 +176,7 @@ impl Run {
             })?,
             start: false,
             ephemeral: self.rm,
+            environment: Environment::of_process().to_bring(),
         })
     }
 

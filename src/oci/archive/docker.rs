@@ -8,6 +8,7 @@ use crate::image::manifest::{BadManifest, Configuration, MAX_DOCUMENT, harmless}
 use crate::oci::archive::layout::local_name;
 use crate::oci::archive::shelf::Shelf;
 use crate::oci::archive::{Image, no_image};
+use crate::oci::blob::Blob;
 use crate::oci::error::OciError;
 use crate::oci::hash;
 use crate::oci::layer::Layer;
@@ -68,7 +69,7 @@ pub fn open(name: &str, shelf: &Shelf, saved: Vec<Saved>, arch: &str) -> Result<
     let layers = paths.iter().zip(ids).map(|(path, diff_id)| {
         let file = shelf.file(path).map_err(|e| OciError::io(format!("read {}", harmless(path)), e))?;
         let missing = || no_image(name, &format!("the layer {} is missing in it", harmless(path)));
-        Ok(Layer::new(file.ok_or_else(missing)?, None, diff_id.clone()))
+        Ok(Layer::new(Blob::Here(file.ok_or_else(missing)?), None, diff_id.clone()))
     });
     let layers = layers.collect::<Result<Vec<Layer>, OciError>>()?;
     let platform = configuration.platform();

@@ -7,6 +7,7 @@ use crate::image::reference::Reference;
 use crate::oci::archive::docker::{Saved, local_names};
 use crate::oci::archive::shelf::Shelf;
 use crate::oci::archive::{Image, no_image};
+use crate::oci::blob::Blob;
 use crate::oci::error::OciError;
 use crate::oci::region::Region;
 use crate::oci::registry::verify;
@@ -46,7 +47,7 @@ pub fn open(name: &str, shelf: Shelf, saved: Option<&[Saved]>, arch: &str) -> Re
         Some([one]) => one.tags().collect(),
         _ => entry.annotation(FULL_NAME).or(entry.annotation(REF_NAME)).into_iter().collect(),
     };
-    let layers = layers(&mut layout, &found)?;
+    let layers = layers(&found, |descriptor| layout.blob("layer", descriptor).map(Blob::Here))?;
     let platform = found.configuration.platform();
     Ok(Image {
         // A tag alone is no name, unless it is a word of somebody's own: then it is all that there is.

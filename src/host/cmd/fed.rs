@@ -1,0 +1,172 @@
+//! A program that is told something on its stdin, answers, and may take only so long.
+
+use std::io::{self, Read, Write};
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
+
+use super::CmdError;
+
+/// The longest input, in bytes: a pipe takes as much even from a program that reads nothing (pipe(7)).
+pub const MAX_INPUT: usize = 4096;
+/// What a program says beyond this is not kept, in bytes.
+const MAX_OUTPUT: u64 = 1 << 20;
+
+/// Runs `program` with `args`, with nothing but `env` in its environment, and feeds it `input`. However it ends is its caller's
+/// to judge.
+///
+/// # Errors
+/// [`CmdError::Spawn`]; [`CmdError::TooSlow`], after which it and what it has started are gone.
+pub fn run_fed(
+    program: &Path,
+    args: &[&str],
+    env: &[(&str, &str)],
+    input: &[u8],
+    limit: Duration,
+) -> Result<Output, CmdError> {
+    let name = program.display().to_string();
+    let deadline = Instant::now() + limit;
+    let run = || -> io::Result<Option<Output>> {
+        if input.len() > MAX_INPUT {
+            return Err(io::Error::other("it would be fed too much"));
+        }
+        let mut child = Command::new(program)
+            .args(args)
+            .env_clear()
+            .envs(env.iter().copied())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .process_group(0)
+            .spawn()?;
+        let said = feed(&mut child, input).and_then(|()| listen(&mut child, deadline));
+        if !matches!(said, Ok(Some(_))) {
+            end(&mut child)?;
+        }
+        let Some((stdout, stderr)) = said? else { return Ok(None) };
+        Ok(Some(Output { status: child.wait()?, stdout, stderr }))
+    };
+    match run() {
+        Ok(Some(output)) => Ok(output),
+        Ok(None) => Err(CmdError::TooSlow { program: name, limit }),
+        Err(source) => Err(CmdError::Spawn { program: name, source }),
+    }
+}
+
+fn feed(child: &mut Child, input: &[u8]) -> io::Result<()> {
+    let Some(mut stdin) = child.stdin.take() else { return Ok(()) };
+    match stdin.write_all(input) {
+        // It need not listen.
+        Err(e) if e.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        other => other,
+    }
+}
+
+/// What it says until it ends; None: it has not ended by `deadline`.
+fn listen(child: &mut Child, deadline: Instant) -> io::Result<Option<(Vec<u8>, Vec<u8>)>> {
+    let process = pidfd_open(Pid::from_child(child), PidfdFlags::empty())?;
+    let (mut stdout, mut stderr) = (child.stdout.take(), child.stderr.take());
+    let (mut out, mut err) = (vec![], vec![]);
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let timeout = Timespec::try_from(left).map_err(io::Error::other)?;
+        let (ended, from_out, from_err) = {
+            let mut fds = vec![PollFd::new(&process, PollFlags::IN)];
+            fds.extend(stdout.as_ref().map(|pipe| PollFd::new(pipe, PollFlags::IN)));
+            fds.extend(stderr.as_ref().map(|pipe| PollFd::new(pipe, PollFlags::IN)));
+            if poll(&mut fds, Some(&timeout))? == 0 {
+                return Ok(None);
+            }
+            let mut ready = fds.iter().map(|fd| !fd.revents().is_empty());
+            let ended = ready.next().unwrap_or(false);
+            let from_out = stdout.is_some() && ready.next().unwrap_or(false);
+            (ended, from_out, ready.next().unwrap_or(false))
+        };
+        if from_out {
+            take(&mut stdout, &mut out)?;
+        }
+        if from_err {
+            take(&mut stderr, &mut err)?;
+        }
+        // Something that it has left behind may keep the pipes open for ever; what was said is in them by now.
+        if ended && !from_out && !from_err {
+            return Ok(Some((out, err)));
+        }
+    }
+}
+
+/// Moves what is there from a pipe; at its end there is no pipe any more.
+fn take(pipe: &mut Option<impl Read>, kept: &mut Vec<u8>) -> io::Result<()> {
+    let Some(reader) = pipe else { return Ok(()) };
+    let mut buffer = [0; 4096];
+    match reader.read(&mut buffer) {
+        Ok(0) => *pipe = None,
+        Ok(n) if (kept.len() + n) as u64 <= MAX_OUTPUT => kept.extend_from_slice(&buffer[..n]),
+        Ok(_) => {}
+        Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+        Err(e) => return Err(e),
+    }
+    Ok(())
+}
+
+fn end(child: &mut Child) -> io::Result<()> {
+    match kill_process_group(Pid::from_child(child), Signal::KILL) {
+        Ok(()) | Err(rustix::io::Errno::SRCH) => {}
+        Err(e) => return Err(e.into()),
+    }
+    child.wait().map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PATIENCE: Duration = Duration::from_secs(60);
+
+    fn sh(script: &str, input: &[u8], limit: Duration) -> Result<Output, CmdError> {
+        let env = [("PATH", "/usr/bin:/bin"), ("A", "1")];
+        run_fed(Path::new("/bin/sh"), &["-c", script], &env, input, limit)
+    }
+
+    #[test]
+    fn it_hears_its_input_and_is_heard() {
+        let out = sh("cat; echo $A >&2; exit 3", b"question", PATIENCE).expect("runs");
+        assert_eq!((out.stdout.as_slice(), out.stderr.as_slice()), (&b"question"[..], &b"1\n"[..]));
+        assert_eq!(out.status.code(), Some(3));
+        let deaf = sh("exec <&-; echo done", &[b'x'; MAX_INPUT], PATIENCE).expect("runs");
+        assert_eq!(deaf.stdout, b"done\n");
+        let long = sh("head -c 3000000 /dev/zero; echo end >&2", b"", PATIENCE).expect("runs");
+        assert_eq!((long.stdout.len(), long.stderr.as_slice()), (1 << 20, &b"end\n"[..]));
+    }
+
+    #[test]
+    fn one_that_takes_too_long_is_ended_with_all_that_it_started() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let pids = dir.path().join("pids");
+        let script = format!("sleep 1000 & echo $! >{0}; echo $$ >>{0}; wait", pids.display());
+        let begun = Instant::now();
+        let error = sh(&script, b"", Duration::from_millis(500)).expect_err("too slow");
+        assert!(begun.elapsed() < PATIENCE);
+        assert_eq!(error.to_string(), "/bin/sh did not end within 500ms");
+        for pid in std::fs::read_to_string(&pids).expect("it ran").lines() {
+            let alive =
+                || crate::host::process::observe(pid.parse().expect("a pid")).expect("reads").is_some();
+            while alive() {
+                assert!(begun.elapsed() < PATIENCE, "{pid} lives");
+                std::thread::sleep(Duration::from_millis(5));
+            }
+        }
+    }
+
+    #[test]
+    fn what_it_leaves_behind_holds_nobody_up() {
+        let begun = Instant::now();
+        let out = sh("sleep 30 & echo said", b"", PATIENCE).expect("runs");
+        assert_eq!(out.stdout, b"said\n");
+        assert!(begun.elapsed() < Duration::from_secs(20));
+    }
+}
