@@ -5,6 +5,7 @@ use std::path::Path;
 use std::process::Command;
 
 use banger::host::environment::Environment;
+use banger::host::progress::Silent;
 
 use crate::support::*;
 
@@ -108,9 +109,11 @@ fn names_and_https_work_in_an_empty_root_directory() {
         let mut bench = Bench::new();
         bench.settings.environment = Environment::of_process();
         bench.resolve(&reference).expect("resolves");
-        // All that is missing there is the program that makes the file.
-        let error = chain(&bench.pull(&reference).expect_err("there is no mke2fs"));
-        return assert!(error.contains("mke2fs is missing; install the package e2fsprogs"), "{error}");
+        // No program of the host is needed either; whether the file is sound is seen from outside.
+        let parsed = reference.parse().expect("a reference");
+        let pull = banger::oci::Pull::new(&parsed, &bench.settings, &Silent);
+        pull.fetch(Path::new("/out.ext4")).expect("pulls");
+        return;
     }
     let bench = Bench::new();
     let registry = Registry::private(&bench, "127.0.0.1");
@@ -120,4 +123,5 @@ fn names_and_https_work_in_an_empty_root_directory() {
     chroot.env("SSL_CERT_FILE", "/ca.crt");
     let reference = format!("localhost:{port}/app:1");
     run_child(&mut chroot, "secure::names_and_https_work_in_an_empty_root_directory", &[&reference]);
+    run("e2fsck", &["-fn", text(&bench.path("root/out.ext4"))]);
 }
