@@ -4,6 +4,7 @@
 //! [`write`] turns the finished tree into a file that a guest mounts.
 
 mod mke2fs;
+pub mod probe;
 pub mod spool;
 pub mod tree;
 
