@@ -152,3 +152,39 @@ fn names_can_be_added_moved_and_removed_and_an_image_in_use_is_kept() {
     assert!(!rig.state(&format!("images/{id}.ext4")).exists());
     assert!(rig.ok("image list").contains("minbase"));
 }
+
+#[test]
+#[ignore = "boots VMs; run by tests/run.sh"]
+fn a_registered_file_boots_and_stays_as_it_is_and_its_vms_outlive_it_once_it_is_promoted() {
+    let rig = Rig::new();
+    let dir = tempfile::tempdir().expect("a directory");
+    let tree = dir.path().join("tree");
+    std::fs::create_dir(&tree).expect("makes a directory");
+    run("tar", &["-xf", part("busybox.tar").to_str().expect("UTF-8")], &tree);
+    // As large as its blocks are small: 1 KiB, mke2fs's choice for a file system of this size.
+    run("mke2fs", &["-q", "-t", "ext4", "-d", "tree", "mine.ext4", "24M"], dir.path());
+    let file = dir.path().join("mine.ext4");
+    let sum = || blake3::hash(&std::fs::read(&file).expect("reads"));
+    let before = sum();
+    rig.ok_args(&["image", "register", file.to_str().expect("UTF-8")]);
+    let list = rig.ok("image list");
+    assert!(list.contains(&format!("registered: {}", file.display())), "{list}");
+    rig.ok("vm run -q -d --name dev --image mine --disk-size 1G");
+    rig.sh(
+        "dev",
+        "echo theirs >/etc/group; echo kept >/root/kept; head -c 100000000 /dev/zero >/root/much; sync",
+    );
+    rig.ok("vm restart dev");
+    assert_eq!(rig.sh("dev", "cat /root/kept"), "kept\n");
+    assert_eq!(sum(), before);
+    rig.ok("image promote mine");
+    let shown = rig.json("image show --json mine");
+    assert_eq!(
+        (shown["id"].as_str(), shown["path"].as_str()),
+        (Some(before.to_hex().as_str()), None),
+        "{shown:#}"
+    );
+    std::fs::remove_file(&file).expect("removes it");
+    rig.ok("vm restart dev");
+    assert_eq!(rig.sh("dev", "cat /root/kept /etc/group; wc -c </root/much"), "kept\ntheirs\n100000000\n");
+}
