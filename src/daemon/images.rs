@@ -5,16 +5,16 @@ use std::collections::HashMap;
 use std::fs::{File, Permissions};
 use std::io;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::daemon::fault::{Fault, chain};
 use crate::daemon::names::Names;
 use crate::daemon::op::Op;
-use crate::daemon::{Daemon, Shared, blocking, now, registered};
+use crate::daemon::{Daemon, Shared, blocking, image_id, now, registered};
 use crate::host::files::{create_private_dir, remove_if_present, sync_directory};
-use crate::host::progress::{Progress, Unit};
+use crate::host::progress::Progress;
 use crate::host::undo::Undo;
 use crate::image::record::ImageRecord;
 use crate::image::reference::Reference;
@@ -189,8 +189,8 @@ pub async fn pull(d: &Shared, op: &Op, wanted: ImagePull) -> Result<ImageRecord,
             op.note(&format!("{} is up to date", reference.local_name()));
             return tag_record(d, &there.id, &names);
         }
-        // What must be refused at the end is refused before the download. An image without a digest may turn out to be the same.
-        names.check(&d.store.all::<ImageRecord>()?, |holder| holder.digest.is_none())?;
+        // Refused before the download: what has the name now is another manifest's.
+        names.check(&d.store.all::<ImageRecord>()?, |_| false)?;
         build(d, &op, names, |out| oci::pull(&reference, &settings, out, &op).map_err(cannot))
     })
     .await
@@ -243,7 +243,7 @@ fn build(
     op.stage("storing the image");
     let file = File::open(&staged).map_err(failed)?;
     let bytes = file.metadata().map_err(failed)?.len();
-    let id = digest(&file, op).map_err(failed)?;
+    let id = image_id::of(&file).map_err(failed)?;
     file.set_permissions(Permissions::from_mode(0o444)).and_then(|()| file.sync_all()).map_err(failed)?;
     let names = names.or(built.names);
     let _ledger = d.ledger();
@@ -304,23 +304,6 @@ pub fn enter(
     let losers = names.give(&mut record, records);
     d.store.apply(losers.iter().fold(Changes::new().put(&record), Changes::put))?;
     Ok(record)
-}
-
-/// The blake3 of a whole file.
-pub fn digest(file: &File, op: &Op) -> io::Result<String> {
-    let length = file.metadata()?.len();
-    let mut hasher = blake3::Hasher::new();
-    let mut buffer = vec![0; 256 << 10];
-    loop {
-        if op.cancelled() {
-            return Err(io::Error::other("cancelled"));
-        }
-        match file.read_at(&mut buffer, hasher.count())? {
-            0 => return Ok(hasher.finalize().to_hex().to_string()),
-            n => hasher.update(&buffer[..n]),
-        };
-        op.advance(hasher.count(), length, Unit::Bytes);
-    }
 }
 
 /// Gives the image further names; names that stood for another image move.

@@ -16,6 +16,7 @@ mod exit;
 mod fault;
 mod guest;
 mod guest_text;
+mod image_id;
 mod images;
 mod initramfs;
 mod kernels;

@@ -40,7 +40,7 @@ impl Names {
         self.all().any(|n| n == name)
     }
 
-    /// Looks whether the image may have these names; `is_it` says of the one that has the given name whether it is, or may be, the same.
+    /// Looks whether the image may have these names; `is_it` says of the one that has the given name whether it is the same.
     pub fn check(&self, records: &[ImageRecord], is_it: impl Fn(&ImageRecord) -> bool) -> Result<(), Taken> {
         let Some(name) = self.given.as_ref().filter(|name| !self.force && !self.own.contains(name)) else {
             return Ok(());

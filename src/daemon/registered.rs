@@ -12,10 +12,10 @@ use std::path::{Path, PathBuf};
 use rustix::fs::OFlags;
 
 use crate::daemon::fault::Fault;
-use crate::daemon::images::{self, call, digest};
+use crate::daemon::images::{self, call};
 use crate::daemon::names::Names;
 use crate::daemon::op::Op;
-use crate::daemon::{Daemon, Shared, blocking, kernels, now, sparse};
+use crate::daemon::{Daemon, Shared, blocking, image_id, kernels, now, sparse};
 use crate::ext4::probe::{HEAD_BYTES, probe};
 use crate::host::dirs::Dirs;
 use crate::host::progress::Progress;
@@ -35,7 +35,7 @@ pub async fn register(d: &Shared, op: &Op, wanted: ImageRegister) -> Result<Imag
         let kernel = kernel.map(|kernel| kernel.name);
         let fit = open(&wanted.path, &d.dirs)?;
         let names = Names::new(vec![], wanted.name.or_else(|| stem(&fit.path)), wanted.force);
-        let id = fit.digest(&op)?;
+        let id = fit.id(&op)?;
         let _ledger = d.ledger();
         let records = d.store.all::<ImageRecord>()?;
         names.check(&records, |holder| holder.id == id)?;
@@ -147,11 +147,11 @@ fn open(typed: &str, dirs: &Dirs) -> Result<Fit, Fault> {
 }
 
 impl Fit {
-    /// The content's blake3, if nobody wrote to the file while it was read.
-    fn digest(&self, op: &Op) -> Result<String, Fault> {
+    /// The id of its content, if nobody wrote to the file while it was read.
+    fn id(&self, op: &Op) -> Result<String, Fault> {
         let cannot = |e: io::Error| Fault::failed(format!("cannot read {}", self.path), &e);
         op.stage(&format!("reading {}", self.path));
-        let id = digest(&self.file, op).map_err(cannot)?;
+        let id = image_id::of(&self.file).map_err(cannot)?;
         if stamp(&self.file.metadata().map_err(cannot)?) == self.stamp {
             return Ok(id);
         }
@@ -181,7 +181,7 @@ pub fn confirm(d: &Daemon, op: &Op, record: &ImageRecord, path: &str) -> Result<
     // It was moved and put back, copied, or touched: all that counts is its content.
     if seen.bytes == record.bytes {
         op.stage(&format!("reading {path}, which looks changed"));
-        let same = digest(&file, op).map_err(cannot)? == record.id;
+        let same = image_id::of(&file).map_err(cannot)? == record.id;
         if same && stamp(&file.metadata().map_err(cannot)?) == seen {
             remember(d, record, seen)?;
             return Ok(path.into());

@@ -352,7 +352,7 @@ pub struct ImageView {
     pub disk_bytes: u64,
     /// Names of the VMs that need it.
     pub used_by: Vec<String>,
-    /// Why no VM of a registered image can start: its file is gone, or looks changed.
+    /// What is wrong with the file of a registered image: it is gone, or looks changed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub problem: Option<String>,
 }

@@ -43,7 +43,7 @@ fn the_golden_image_has_every_service_up_and_docker_keeps_its_own_on_the_root_di
     let script = "cd /tmp && echo 'int main(void) { return 7; }' >x.c && make -s x && { ./x; echo $?; } && \
                   git init -q repo && echo '{\"a\": [1, 2]}' | jq -c .a && tmux -V | cut -c1-4 && bash -lc 'echo $LANG'";
     assert_eq!(rig.sh("dev", script), "7\n[1,2]\ntmux\nC.UTF-8\n");
-    assert_eq!(rig.sh("dev", "hostname; getent hosts dev | wc -l"), "dev\n1\n");
+    assert_eq!(rig.sh("dev", "hostname && getent hosts dev >/dev/null"), "dev\n");
     assert_eq!(rig.sh("dev", "awk -F: '$2 !~ /^[!*]/' /etc/shadow"), "", "nobody has a password");
 }
 

@@ -98,10 +98,20 @@ fn an_image_that_is_not_here_is_pulled_by_its_reference() {
     let reference = format!("127.0.0.1:{}/team/app:1", registry.port);
     let copy = ["copy", "-q", "--dest-tls-verify=false", "oci:layout:app", &format!("docker://{reference}")];
     run("skopeo", &copy, dir.path());
+    // A name that stands for another image is refused before anything is fetched, unless it is to move.
+    let said = rig.refused(&format!("image pull {reference} --name scratch"));
+    assert!(said.contains("\"scratch\" stands for another image already"), "{said}");
+    let blobs = std::fs::read_dir(rig.path().join("cache/oci/blobs/sha256"));
+    assert_eq!(blobs.map_or(0, Iterator::count), 0);
+    let scratch = rig.json("image show --json scratch");
     let end = rig.banger(&format!("vm run --rm --image {reference}"));
     assert_eq!((end.status, end.stdout.as_str()), (0, "the default\n"), "{end:#?}");
     let shown = rig.json(&format!("image show --json {reference}"));
     assert!(shown["digest"].as_str().is_some_and(|d| d.starts_with("sha256:")), "{shown:#}");
+    rig.refused(&format!("image pull {reference} --name scratch"));
+    assert_eq!(rig.json("image show --json scratch"), scratch);
+    rig.ok(&format!("image pull {reference} --name scratch --force"));
+    assert_eq!(rig.json("image show --json scratch")["id"], shown["id"]);
     let said = rig.refused(&format!("image pull 127.0.0.1:{}/team/nothing:1", registry.port));
     assert!(said.contains("team/nothing"), "{said}");
     // With the registry gone, what is here still runs.
@@ -172,7 +182,7 @@ fn a_registered_file_boots_and_stays_as_it_is_and_its_vms_outlive_it_once_it_is_
     rig.ok("vm run -q -d --name dev --image mine --disk-size 1G");
     rig.sh(
         "dev",
-        "echo theirs >/etc/group; echo kept >/root/kept; head -c 100000000 /dev/zero >/root/much; sync",
+        "echo theirs >/etc/group; echo kept >/root/kept; head -c 40000000 /dev/zero >/root/much; sync",
     );
     rig.ok("vm restart dev");
     assert_eq!(rig.sh("dev", "cat /root/kept"), "kept\n");
@@ -186,5 +196,5 @@ fn a_registered_file_boots_and_stays_as_it_is_and_its_vms_outlive_it_once_it_is_
     );
     std::fs::remove_file(&file).expect("removes it");
     rig.ok("vm restart dev");
-    assert_eq!(rig.sh("dev", "cat /root/kept /etc/group; wc -c </root/much"), "kept\ntheirs\n100000000\n");
+    assert_eq!(rig.sh("dev", "cat /root/kept /etc/group; wc -c </root/much"), "kept\ntheirs\n40000000\n");
 }
