@@ -60,6 +60,7 @@ make_parts() {
     make_tar systemd mmdebstrap -q --variant=minbase --include=systemd,systemd-sysv,dbus "$codename"
     make_tar busybox make_busybox
     make_tar scratch make_scratch
+    make_tar golden tests/images/golden.sh
 }
 
 # make_tar NAME COMMAND...: $parts/NAME.tar, by a command that takes the file's name as its last argument.
@@ -102,7 +103,7 @@ checks() {
     say "formatting, lints, scripts"
     cargo fmt --check
     cargo clippy --quiet --all-targets -- -D warnings
-    shellcheck install.sh tests/run.sh .ci/run tests/bench/*.sh
+    shellcheck install.sh tests/run.sh .ci/run tests/bench/*.sh tests/images/*.sh
     say "unit tests"
     cargo nextest run --config-file tests/nextest.toml --no-fail-fast
 }
@@ -115,7 +116,7 @@ make_seed() {
     local banger=(env BANGER_ROOT="$parts/seed" "$BANGER_TEST_BINARY")
     "${banger[@]}" kernel import --deb "$(ls "$parts"/linux-image-*.deb)"
     local name
-    for name in busybox minbase systemd scratch; do
+    for name in busybox minbase systemd scratch golden; do
         "${banger[@]}" image import "$parts/$name.tar" --name "$name"
     done
     "${banger[@]}" daemon stop

@@ -193,8 +193,8 @@ fn argument(verb: &str, n: usize) -> Due {
         ("vm start" | "vm stop" | "vm kill" | "vm restart" | "vm delete", _) => Due::Vms,
         ("vm exec" | "vm shell" | "vm show" | "vm logs", 0) => Due::Vms,
         ("vm cp", 0 | 1) => Due::VmsOrFiles,
-        ("image show" | "image delete" | "image tag", 0) => Due::Images,
-        ("image import", 0) => Due::Files,
+        ("image show" | "image delete" | "image tag" | "image promote", 0) => Due::Images,
+        ("image import" | "image register", 0) => Due::Files,
         ("kernel show" | "kernel rm" | "kernel default", 0) => Due::Kernels,
         ("completion", 0) => {
             Due::Words(["bash", "zsh", "fish"].iter().map(|w| Candidate::new(*w, "")).collect())
@@ -286,6 +286,9 @@ mod tests {
             ("vm cp ", Due::VmsOrFiles),
             ("vm cp a b ", Due::Nothing),
             ("image import ", Due::Files),
+            ("image register ", Due::Files),
+            ("image register f --kernel ", Due::Kernels),
+            ("image promote ", Due::Images),
             ("image pull ", Due::Nothing),
             ("image tag x ", Due::Nothing),
             ("kernel import --deb ", Due::Files),

@@ -14,7 +14,10 @@ use crate::cli::files::absolute;
 use crate::cli::render::{self, Progress};
 use crate::host::environment::Environment;
 use crate::image::record::ImageRecord;
-use crate::proto::api::{ImageDelete, ImageImport, ImageList, ImagePull, ImageShow, ImageTag, ImageView};
+use crate::proto::api::{
+    Call, ImageDelete, ImageImport, ImageList, ImagePromote, ImagePull, ImageRegister, ImageShow, ImageTag,
+    ImageView,
+};
 
 #[derive(FromArgs, ArgsInfo, Debug)]
 /// Manage the images that VMs are made of.
@@ -34,6 +37,8 @@ pub struct Image {
 enum Verb {
     Pull(Pull),
     Import(Import),
+    Register(Register),
+    Promote(Promote),
     List(List),
     Show(Show),
     Delete(Delete),
@@ -57,6 +62,9 @@ struct Pull {
     /// a further name for it
     #[argh(option, arg_name = "name")]
     name: Option<String>,
+    /// let the name stand for it even if it stands for another image
+    #[argh(switch)]
+    force: bool,
     /// show no progress
     #[argh(switch, short = 'q')]
     quiet: bool,
@@ -75,9 +83,56 @@ struct Import {
     /// the file or directory; - reads a tar from stdin
     #[argh(positional)]
     path: String,
-    /// what to call it; the name in the archive by default, else the file's
+    /// what to call it; the name in the archive by default
     #[argh(option, arg_name = "name")]
     name: Option<String>,
+    /// let the name stand for it even if it stands for another image
+    #[argh(switch)]
+    force: bool,
+    /// show no progress
+    #[argh(switch, short = 'q')]
+    quiet: bool,
+}
+
+#[derive(FromArgs, ArgsInfo, Debug)]
+/// Make an image of a file with an ext4 file system, without copying it. VMs read it where it is, so it must stay as it is; banger never writes to it and never removes it.
+#[argh(
+    subcommand,
+    name = "register",
+    help_triggers("-h", "--help", "help"),
+    example = "banger image register ./rootfs.ext4 --name mine\n\
+               banger image register /srv/images/ci.ext4 --kernel 6.1.0-56-cloud-amd64"
+)]
+struct Register {
+    /// the file
+    #[argh(positional)]
+    file: String,
+    /// what to call it; the file's name without its extension by default
+    #[argh(option, arg_name = "name")]
+    name: Option<String>,
+    /// the kernel that its VMs boot when they name none
+    #[argh(option, arg_name = "name")]
+    kernel: Option<String>,
+    /// let the name stand for it even if it stands for another image
+    #[argh(switch)]
+    force: bool,
+    /// show no progress
+    #[argh(switch, short = 'q')]
+    quiet: bool,
+}
+
+#[derive(FromArgs, ArgsInfo, Debug)]
+/// Copy the file of a registered image in, so that it is banger's own. Its VMs go on, and the file is not needed any more.
+#[argh(
+    subcommand,
+    name = "promote",
+    help_triggers("-h", "--help", "help"),
+    example = "banger image promote mine"
+)]
+struct Promote {
+    /// the image's name, its id, or the beginning of its id
+    #[argh(positional)]
+    image: String,
     /// show no progress
     #[argh(switch, short = 'q')]
     quiet: bool,
@@ -90,7 +145,7 @@ struct Import {
     name = "list",
     help_triggers("-h", "--help", "help"),
     example = "banger image list\nbanger image list --json | jq -r '.[].names[]'",
-    note = "Fields of --json: id, names, digest, source, arch, bytes, created_at (seconds since 1970), config (User, Env, Entrypoint, Cmd, WorkingDir), disk_bytes, used_by."
+    note = "Fields of --json: id, names, digest, source, arch, bytes, created_at (seconds since 1970), config (User, Env, Entrypoint, Cmd, WorkingDir), kernel, path (of a registered file), stamp, disk_bytes, used_by, problem."
 )]
 struct List {
     /// print JSON
@@ -152,17 +207,29 @@ impl Image {
         let client = Client::from_env()?;
         match &self.verb {
             Verb::Pull(pull) => {
+                let Pull { reference, name, force, quiet } = pull;
                 let request = ImagePull {
-                    reference: pull.reference.clone(),
-                    name: pull.name.clone(),
+                    reference: reference.clone(),
+                    name: name.clone(),
+                    force: *force,
                     environment: Environment::of_process().to_bring(),
                 };
-                let mut progress = Progress::new(pull.quiet);
-                let image = client.call(request, &mut Attention::to(&mut progress))?;
-                progress.clear();
-                render::out_line(&called(&image))
+                make(&client, request, *quiet)
             }
             Verb::Import(import) => import.run(&client),
+            Verb::Register(register) => {
+                let Register { file, name, kernel, force, quiet } = register;
+                let request = ImageRegister {
+                    path: absolute(file)?,
+                    name: name.clone(),
+                    kernel: kernel.clone(),
+                    force: *force,
+                };
+                make(&client, request, *quiet)
+            }
+            Verb::Promote(promote) => {
+                make(&client, ImagePromote { image: promote.image.clone() }, promote.quiet)
+            }
             Verb::List(list) => list.run(&client),
             Verb::Show(show) => show.run(&client),
             Verb::Delete(delete) => Ok(client.ask(ImageDelete { image: delete.image.clone() })?),
@@ -175,9 +242,26 @@ impl Image {
     }
 }
 
+/// Asks for an image, shows how it is made, and prints what it is called.
+fn make(client: &Client, request: impl Call<Answer = ImageRecord>, quiet: bool) -> Result<(), Error> {
+    let mut progress = Progress::new(quiet);
+    let image = client.call(request, &mut Attention::to(&mut progress))?;
+    progress.clear();
+    render::out_line(&called(&image))
+}
+
 /// What people call an image: its last name, which is the one it was given just now; else its short id.
 fn called(image: &ImageRecord) -> String {
     image.names.last().cloned().unwrap_or_else(|| short(&image.id).to_owned())
+}
+
+/// Whose file it is, where a registered one is, and what is wrong with it.
+fn place(image: &ImageView) -> String {
+    match (&image.record.path, &image.problem) {
+        (None, _) => "managed".to_owned(),
+        (Some(path), None) => format!("registered: {path}"),
+        (Some(path), Some(problem)) => format!("registered: {path} ({problem})"),
+    }
 }
 
 /// As many digits of an id as `banger vm list` shows of a VM's.
@@ -187,25 +271,20 @@ fn short(id: &str) -> &str {
 
 impl Import {
     fn run(&self, client: &Client) -> Result<(), Error> {
+        let (name, force) = (self.name.clone(), self.force);
+        if self.path != "-" {
+            return make(client, ImageImport { path: Some(absolute(&self.path)?), name, force }, self.quiet);
+        }
+        let stdin = std::io::stdin();
+        if stdin.is_terminal() {
+            return Err(Error::Refused(
+                "`banger image import -` reads a tar from stdin, which is a terminal; redirect it from a file or a pipe"
+                    .to_owned(),
+            ));
+        }
         let mut progress = Progress::new(self.quiet);
-        let name = self.name.clone();
-        let image = if self.path == "-" {
-            let stdin = std::io::stdin();
-            if stdin.is_terminal() {
-                return Err(Error::Refused(
-                    "`banger image import -` reads a tar from stdin, which is a terminal; redirect it from a file or a pipe"
-                        .to_owned(),
-                ));
-            }
-            client.call_with(
-                ImageImport { path: None, name },
-                stdin.as_fd(),
-                &mut Attention::to(&mut progress),
-            )?
-        } else {
-            let path = Some(absolute(&self.path)?);
-            client.call(ImageImport { path, name }, &mut Attention::to(&mut progress))?
-        };
+        let request = ImageImport { path: None, name, force };
+        let image = client.call_with(request, stdin.as_fd(), &mut Attention::to(&mut progress))?;
         progress.clear();
         render::out_line(&called(&image))
     }
@@ -225,10 +304,11 @@ impl List {
                 render::bytes(image.disk_bytes),
                 image.used_by.len().to_string(),
                 render::age(render::now(), image.record.created_at),
+                place(image),
             ]
         };
         let rows: Vec<_> = images.iter().map(row).collect();
-        render::out(&render::table(["ID", "NAMES", "ARCH", "SIZE", "VMS", "CREATED"], &rows))
+        render::out(&render::table(["ID", "NAMES", "ARCH", "SIZE", "VMS", "CREATED", "FILE"], &rows))
     }
 }
 
@@ -238,12 +318,15 @@ impl Show {
         if self.json {
             return render::json(&image);
         }
-        let ImageView { record, disk_bytes, used_by } = image;
+        let file = place(&image);
+        let ImageView { record, disk_bytes, used_by, .. } = image;
         let config = record.config;
         render::out(&render::fields(&[
             ("id", record.id),
             ("names", record.names.join(", ")),
             ("source", record.source),
+            ("file", file),
+            ("kernel", record.kernel.unwrap_or_default()),
             ("digest", record.digest.unwrap_or_default()),
             ("arch", record.arch),
             ("size", format!("{}, {} on disk", render::bytes(record.bytes), render::bytes(disk_bytes))),

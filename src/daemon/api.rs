@@ -16,7 +16,7 @@ use crate::daemon::fault::Fault;
 use crate::daemon::op::Op;
 use crate::daemon::orders::What;
 use crate::daemon::socket::{Asked, Client, NoRequest, Peer};
-use crate::daemon::{Daemon, Shared, cache, guest, images, kernels, vms};
+use crate::daemon::{Daemon, Shared, cache, guest, images, kernels, registered, vms};
 use crate::host::files::remove_if_present;
 use crate::proto::api::*;
 use crate::store::record::Run;
@@ -169,6 +169,8 @@ async fn dispatch(d: &Shared, op: &Op, request: Request, fd: Option<OwnedFd>) ->
         Request::VmLogs(r) => answer_with::<VmLogs>(guest::logs(d, &r)?),
         Request::ImagePull(r) => answer::<ImagePull>(images::pull(d, op, r).await?),
         Request::ImageImport(r) => answer::<ImageImport>(images::import(d, op, r, fd).await?),
+        Request::ImageRegister(r) => answer::<ImageRegister>(registered::register(d, op, r).await?),
+        Request::ImagePromote(r) => answer::<ImagePromote>(registered::promote(d, op, r.image).await?),
         Request::ImageList(_) => answer::<ImageList>(images::list(d)?),
         Request::ImageShow(r) => answer::<ImageShow>(images::show(d, &r.image)?),
         Request::ImageTag(r) => answer::<ImageTag>(images::tag(d, r.image, r.name).await?),

@@ -4,6 +4,7 @@ use std::error::Error;
 use std::fmt::Display;
 
 use crate::daemon::guest_text;
+use crate::daemon::names::Taken;
 use crate::proto::api::{Code, Failure};
 use crate::store::StoreError;
 use crate::vm::lookup::LookupError;
@@ -78,6 +79,12 @@ impl From<LookupError> for Fault {
             LookupError::Ambiguous { .. } => Code::Conflict,
         };
         Self::new(code, e.to_string())
+    }
+}
+
+impl From<Taken> for Fault {
+    fn from(e: Taken) -> Self {
+        Self::new(Code::Conflict, e.to_string())
     }
 }
 

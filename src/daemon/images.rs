@@ -1,4 +1,5 @@
-//! The images: pulled or imported into one immutable file each, images/<id>.ext4; names come and go.
+//! The images: pulled or imported into one immutable file each, images/<id>.ext4, or registered where they are ([`registered`]);
+//! names come and go.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::{File, Permissions};
@@ -9,8 +10,9 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::daemon::fault::{Fault, chain};
+use crate::daemon::names::Names;
 use crate::daemon::op::Op;
-use crate::daemon::{Daemon, Shared, blocking, image_id, now};
+use crate::daemon::{Daemon, Shared, blocking, image_id, now, registered};
 use crate::host::environment::Environment;
 use crate::host::files::{create_private_dir, remove_if_present, sync_directory};
 use crate::host::progress::Progress;
@@ -56,9 +58,25 @@ pub fn show(d: &Daemon, typed: &str) -> Result<ImageView, Fault> {
 }
 
 fn view(d: &Daemon, record: ImageRecord, vms: &[VmRecord]) -> Result<ImageView, Fault> {
-    let disk_bytes = disk_bytes(&d.dirs.image_file(&record.id))
-        .map_err(|e| Fault::failed(format!("cannot look at image {}", call(&record)), &e))?;
-    Ok(ImageView { used_by: users(&record, vms), disk_bytes, record })
+    let (problem, disk_bytes) = match &record.path {
+        Some(path) => registered::glance(&record, path),
+        None => {
+            let bytes = disk_bytes(&d.dirs.image_file(&record.id));
+            (None, bytes.map_err(|e| Fault::failed(format!("cannot look at image {}", call(&record)), &e))?)
+        }
+    };
+    Ok(ImageView { used_by: users(&record, vms), disk_bytes, problem, record })
+}
+
+/// The file that VMs of the image `id` have as their base: banger's own, or the registered one if it is still what was registered.
+pub fn file(d: &Daemon, op: &Op, id: &str) -> Result<PathBuf, Fault> {
+    let record = d.store.get::<ImageRecord>(id)?;
+    let record =
+        record.ok_or_else(|| Fault::new(Code::NotFound, format!("its image {} is gone", short(id))))?;
+    match &record.path {
+        Some(path) => registered::confirm(d, op, &record, path),
+        None => Ok(d.dirs.image_file(id)),
+    }
 }
 
 /// What a file, or the files directly in a directory, take on disk.
@@ -71,8 +89,12 @@ pub fn disk_bytes(path: &Path) -> io::Result<u64> {
 }
 
 /// What people call it.
-fn call(record: &ImageRecord) -> String {
-    record.names.first().cloned().unwrap_or_else(|| record.id[..12.min(record.id.len())].to_owned())
+pub fn call(record: &ImageRecord) -> String {
+    record.names.first().cloned().unwrap_or_else(|| short(&record.id).to_owned())
+}
+
+pub fn short(id: &str) -> &str {
+    id.get(..12).unwrap_or(id)
 }
 
 fn users(record: &ImageRecord, vms: &[VmRecord]) -> Vec<String> {
@@ -91,7 +113,7 @@ pub fn vm_list(names: &[String]) -> String {
 
 /// The image that `typed` means: a name as it is, a reference as docker completes it (`debian` is `debian:latest`), an id, or a
 /// prefix.
-fn find(d: &Daemon, typed: &str) -> Result<ImageRecord, Fault> {
+pub fn find(d: &Daemon, typed: &str) -> Result<ImageRecord, Fault> {
     look_up(d, typed)?.map_err(Fault::from)
 }
 
@@ -125,9 +147,9 @@ pub async fn wanted(
         Err(ambiguous) => return Err(ambiguous.into()),
     };
     let Ok(reference) = name.parse::<Reference>() else { return Err(unknown.into()) };
-    let pulled =
-        pull(d, op, ImagePull { reference: name.to_owned(), name: None, environment: environment.clone() })
-            .await;
+    let request =
+        ImagePull { reference: name.to_owned(), name: None, force: false, environment: environment.clone() };
+    let pulled = pull(d, op, request).await;
     match pulled {
         Ok(record) => Ok((record, reference.local_name())),
         Err(fault) if typed.is_none() => Err(Fault {
@@ -160,7 +182,7 @@ fn settings(d: &Daemon, brought: &BTreeMap<String, String>) -> Settings {
 }
 
 /// What this machine runs, as images call it.
-const ARCH: &str = if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" };
+pub const ARCH: &str = if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" };
 
 /// Pulls what `reference` stands for now. What is here already costs one request.
 pub async fn pull(d: &Shared, op: &Op, wanted: ImagePull) -> Result<ImageRecord, Fault> {
@@ -181,7 +203,7 @@ pub async fn pull(d: &Shared, op: &Op, wanted: ImagePull) -> Result<ImageRecord,
     };
     let op = op.clone();
     blocking(d, move |d| {
-        let names: Vec<String> = std::iter::once(reference.local_name()).chain(wanted.name).collect();
+        let names = Names::new(vec![reference.local_name()], wanted.name, wanted.force);
         let cannot =
             |e: oci::OciError| Fault::new(Code::Failed, format!("cannot pull {reference}: {}", chain(&e)));
         if op.cancelled() {
@@ -199,6 +221,8 @@ pub async fn pull(d: &Shared, op: &Op, wanted: ImagePull) -> Result<ImageRecord,
             op.note(&format!("{} is up to date", reference.local_name()));
             return tag_record(d, &there.id, &names);
         }
+        // Refused before the download: what has the name now is another manifest's.
+        names.check(&d.store.all::<ImageRecord>()?, |_| false)?;
         build(d, &op, names, |out| pull.fetch(out).map_err(cannot))
     })
     .await
@@ -227,7 +251,7 @@ pub async fn import(
     let op = op.clone();
     blocking(d, move |d| {
         let settings = settings(d, &BTreeMap::new());
-        build(d, &op, wanted.name.into_iter().collect(), |out| {
+        build(d, &op, Names::new(vec![], wanted.name, wanted.force), |out| {
             oci::import(input, &settings, out, &op)
                 .map_err(|e| Fault::new(Code::BadRequest, format!("cannot import {what}: {}", chain(&e))))
         })
@@ -239,17 +263,11 @@ pub async fn import(
 fn build(
     d: &Daemon,
     op: &Op,
-    names: Vec<String>,
+    names: Names,
     make: impl FnOnce(&Path) -> Result<Built, Fault>,
 ) -> Result<ImageRecord, Fault> {
     let failed = |e: io::Error| Fault::failed("cannot store the image", &e);
-    create_private_dir(&d.dirs.images()).map_err(failed)?;
-    let mut undo = Undo::default();
-    let staged = d.dirs.images().join(format!(".staged-{op}"));
-    undo.push(format!("file {}", staged.display()), {
-        let staged = staged.clone();
-        move || remove_if_present(&staged)
-    });
+    let (staged, undo) = stage(d, op).map_err(failed)?;
     let built = make(&staged)?;
     if op.cancelled() {
         return Err(Fault::new(Code::Failed, "cancelled"));
@@ -259,30 +277,35 @@ fn build(
     let bytes = file.metadata().map_err(failed)?.len();
     file.set_permissions(Permissions::from_mode(0o444)).map_err(failed)?;
     let id = hash_and_sync(&file).map_err(failed)?;
-    let names = if names.is_empty() { built.names.clone() } else { names };
+    let names = names.or(built.names);
+    let _ledger = d.ledger();
+    let records = d.store.all::<ImageRecord>()?;
+    names.check(&records, |holder| holder.id == id)?;
+    let known = records.iter().find(|record| record.id == id);
+    // The same bytes may come with another configuration; the newer one counts, as with a tag that was moved.
     let record = ImageRecord {
-        id: id.clone(),
-        names: vec![],
+        id,
+        names: known.map(|k| k.names.clone()).unwrap_or_default(),
         digest: built.digest.map(|digest| digest.to_string()),
         source: built.source,
         arch: built.arch,
         bytes,
         created_at: now(),
         config: built.config,
+        kernel: known.and_then(|k| k.kernel.clone()),
+        path: None,
+        stamp: None,
     };
-    {
-        let _ledger = d.ledger();
-        let known = d.store.get::<ImageRecord>(&id)?;
-        // The same bytes may come with another configuration; the newer one counts, as with a tag that was moved.
-        let record = ImageRecord { names: known.map(|k| k.names).unwrap_or_default(), ..record };
-        let place = d.dirs.image_file(&id);
-        std::fs::rename(&staged, &place).map_err(failed)?;
-        sync_directory(&d.dirs.images()).map_err(failed)?;
-        d.store.apply(Changes::new().put(&record))?;
-        log::info!("{op} image {}: {} bytes from {}", &id[..12], bytes, record.source);
+    let place = d.dirs.image_file(&record.id);
+    // Who was first with this content has made its file; that of a registered image stays where it is, and is not needed any more.
+    let there = known.is_some_and(|k| k.path.is_none()) && place.try_exists().map_err(failed)?;
+    if !there {
+        publish(d, &staged, &record.id).map_err(failed)?;
     }
-    undo.commit();
-    tag_record(d, &id, &names)
+    log::info!("{op} image {}: {bytes} bytes from {}", short(&record.id), record.source);
+    // With its file moved away, or not needed, there is nothing left but what may be removed.
+    drop(undo);
+    enter(d, records, record, &names)
 }
 
 /// Returns the id of an image while it is written to the disk: the one waits for the processor, the other for the disk.
@@ -295,31 +318,49 @@ fn hash_and_sync(file: &File) -> io::Result<String> {
     })
 }
 
+/// Where a file may be made that becomes an image's, and what removes it if it does not.
+pub fn stage(d: &Daemon, op: &Op) -> io::Result<(PathBuf, Undo)> {
+    create_private_dir(&d.dirs.images())?;
+    let mut undo = Undo::default();
+    let staged = d.dirs.images().join(format!(".staged-{op}"));
+    undo.push(format!("file {}", staged.display()), {
+        let staged = staged.clone();
+        move || remove_if_present(&staged)
+    });
+    Ok((staged, undo))
+}
+
+/// Moves a finished file to its place.
+pub fn publish(d: &Daemon, staged: &Path, id: &str) -> io::Result<()> {
+    std::fs::rename(staged, d.dirs.image_file(id))?;
+    sync_directory(&d.dirs.images())
+}
+
+/// Stores the image, new or changed, with its names. The ledger has been held since `records` were read.
+pub fn enter(
+    d: &Daemon,
+    records: Vec<ImageRecord>,
+    mut record: ImageRecord,
+    names: &Names,
+) -> Result<ImageRecord, Fault> {
+    let losers = names.give(&mut record, records);
+    d.store.apply(losers.iter().fold(Changes::new().put(&record), Changes::put))?;
+    Ok(record)
+}
+
 /// Gives the image further names; names that stood for another image move.
 pub async fn tag(d: &Shared, typed: String, name: String) -> Result<ImageRecord, Fault> {
     check_name(&name)?;
-    blocking(d, move |d| tag_record(d, &find(d, &typed)?.id, &[name])).await
+    blocking(d, move |d| tag_record(d, &find(d, &typed)?.id, &Names::new(vec![name], None, false))).await
 }
 
-fn tag_record(d: &Daemon, id: &str, names: &[String]) -> Result<ImageRecord, Fault> {
+fn tag_record(d: &Daemon, id: &str, names: &Names) -> Result<ImageRecord, Fault> {
     let _ledger = d.ledger();
-    let mut records = d.store.all::<ImageRecord>()?;
-    let mut changes = Changes::new();
-    for record in &mut records {
-        let before = record.names.clone();
-        if record.id == id {
-            record.names.extend(names.iter().filter(|n| !before.contains(n)).cloned());
-        } else {
-            record.names.retain(|n| !names.contains(n));
-        }
-        if record.names != before {
-            changes = changes.put(record);
-        }
-    }
+    let records = d.store.all::<ImageRecord>()?;
+    names.check(&records, |holder| holder.id == id)?;
     let gone = || Fault::new(Code::NotFound, "the image was deleted meanwhile");
-    let tagged = records.into_iter().find(|record| record.id == id).ok_or_else(gone)?;
-    d.store.apply(changes)?;
-    Ok(tagged)
+    let record = records.iter().find(|record| record.id == id).cloned().ok_or_else(gone)?;
+    enter(d, records, record, names)
 }
 
 /// Removes a name; with the last one, or by its id, the image, which no VM may need.
@@ -347,6 +388,10 @@ pub async fn delete(d: &Shared, op: &Op, typed: String) -> Result<(), Fault> {
         // The record goes first: a file without one is removed at the next start.
         d.store.apply(Changes::new().remove::<ImageRecord>(&record.id))?;
         log::info!("{op} image {}: deleted", call(&record));
+        if record.path.is_some() {
+            // The file is not ours.
+            return Ok(());
+        }
         remove_if_present(&d.dirs.image_file(&record.id))
             .map_err(|e| Fault::failed(format!("cannot remove the file of image {}", call(&record)), &e))
     })
@@ -354,7 +399,7 @@ pub async fn delete(d: &Shared, op: &Op, typed: String) -> Result<(), Fault> {
 }
 
 /// An image's name is anything that could be a reference: a lower-case name, `base`, `base:v2`, `registry/base`.
-fn check_name(name: &str) -> Result<(), Fault> {
+pub fn check_name(name: &str) -> Result<(), Fault> {
     match name.parse::<Reference>() {
         Ok(_) => Ok(()),
         Err(e) => Err(Fault::because(Code::BadRequest, format!("{name:?} cannot name an image"), &e)),

@@ -11,6 +11,7 @@ use crate::daemon::{Daemon, Shared, blocking, images, modules_image, now};
 use crate::host::files::{create_private_dir, remove_tree_if_present, sync_directory};
 use crate::host::progress::Progress;
 use crate::host::undo::Undo;
+use crate::image::record::ImageRecord;
 use crate::kernel::import::{self, Imported};
 use crate::kernel::record::KernelRecord;
 use crate::proto::api::{Code, KernelImport, KernelSource, KernelView};
@@ -69,6 +70,11 @@ pub fn wanted(d: &Daemon, typed: Option<&str>) -> Result<KernelRecord, Fault> {
             })
         }
     }
+}
+
+/// The kernel that an image wishes for its VMs, if it is there.
+pub fn of_image(d: &Daemon, image: &ImageRecord) -> Result<Option<KernelRecord>, Fault> {
+    Ok(image.kernel.as_ref().map(|name| d.store.get::<KernelRecord>(name)).transpose()?.flatten())
 }
 
 /// The kernel that a VM starts with: the one it was made with, where one was asked for, else the default one of today.

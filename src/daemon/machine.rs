@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::daemon::fault::Fault;
 use crate::daemon::op::Op;
-use crate::daemon::{Daemon, initramfs, kernels, sparse};
+use crate::daemon::{Daemon, images, initramfs, kernels, sparse};
 use crate::host::files::{create_private_dir, remove_tree_if_present, staged_name};
 use crate::host::undo::Undo;
 use crate::kernel::record::KernelRecord;
@@ -46,7 +46,6 @@ pub fn prepare(d: &Daemon, record: &VmRecord, op: &Op) -> Result<Ready, Fault> {
     let chosen = choose(d, record)?;
     let vmm = chosen.vmm();
     let kernel = kernels::for_start(d, record.kernel.as_deref())?;
-    let image = d.dirs.image_file(&record.image);
     let initrd = initramfs::ensure(&d.dirs, &kernel.name, op)?;
     let failed = |what: &'static str| move |e: std::io::Error| Fault::failed(format!("cannot {what}"), &e);
     let planned = |e| Fault::failed("cannot run it", &e);
@@ -64,7 +63,7 @@ pub fn prepare(d: &Daemon, record: &VmRecord, op: &Op) -> Result<Ready, Fault> {
     let listener = channel.listen(READY_PORT).map_err(failed("listen for the guest"))?;
 
     let directory = d.dirs.vm(record.id);
-    let (root, drives) = drives(d, record, &kernel, &image, &directory)?;
+    let (root, drives) = drives(d, op, record, &kernel, &directory)?;
     // Each run has its own: the console of the one before would be taken for this one's.
     for log in [CONSOLE, VMM_LOG] {
         fresh(&directory.join(log)).map_err(failed("make the logs"))?;
@@ -122,9 +121,9 @@ fn choose(d: &Daemon, record: &VmRecord) -> Result<Chosen, Fault> {
 /// The drives in the guest's order, and how its root is made of them.
 fn drives(
     d: &Daemon,
+    op: &Op,
     record: &VmRecord,
     kernel: &KernelRecord,
-    image: &Path,
     directory: &Path,
 ) -> Result<(Root, Vec<Drive>), Fault> {
     let disposable = record.owner.is_some();
@@ -147,7 +146,7 @@ fn drives(
     } else if kernel.snapshot {
         let root =
             Root::Snapshot { base: device(0), cow: device(1), sectors: record.spec.disk.bytes() / 512 };
-        (root, vec![read_only(image.to_owned()), writable(cow)])
+        (root, vec![read_only(images::file(d, op, &record.image)?), writable(cow)])
     } else {
         return Err(Fault::new(
             Code::Conflict,

@@ -46,7 +46,7 @@ struct Found {
     state: Vec<String>,
 }
 
-/// What the store knows, by name.
+/// What the store knows and banger has files of, by name.
 struct Known<'a> {
     vms: &'a [VmRecord],
     images: BTreeSet<String>,
@@ -107,9 +107,10 @@ fn plan(known: &Known<'_>, found: &Found, alive: impl Fn(Process) -> bool) -> Ve
 /// Makes the store and the host agree, before the first client is served.
 pub fn at_start(d: &Shared) -> Result<(), Fault> {
     let records = d.store.all::<VmRecord>()?;
+    let own = |image: &ImageRecord| image.path.is_none();
     let known = Known {
         vms: &records,
-        images: d.store.all::<ImageRecord>()?.into_iter().map(|i| i.id).collect(),
+        images: d.store.all::<ImageRecord>()?.into_iter().filter(own).map(|i| i.id).collect(),
         kernels: d.store.all::<KernelRecord>()?.into_iter().map(|k| k.name).collect(),
     };
     let names = |dir: &Path| {

@@ -2,17 +2,22 @@
 
 use std::fs::File;
 use std::io;
+use std::os::unix::fs::FileExt;
 
 use rustix::fs::{SeekFrom, copy_file_range, ioctl_ficlone, seek};
 use rustix::io::Errno;
 
+use crate::daemon::image_id;
+use crate::daemon::op::Op;
+use crate::host::progress::{Progress, Unit};
+
+/// How much is read at once where the bytes are looked at, and the least hole that a copy of zeros gets.
+const PIECE: usize = 64 << 10;
+
 /// Copies all of `from` to the empty file `to`.
 pub fn copy(from: &File, to: &File) -> io::Result<()> {
-    match ioctl_ficlone(to, from) {
-        Ok(()) => return Ok(()),
-        // Not on this file system, not between these two, or not for this file (ioctl_ficlonerange(2)).
-        Err(Errno::OPNOTSUPP | Errno::XDEV | Errno::INVAL | Errno::NOTTY) => {}
-        Err(e) => return Err(e.into()),
+    if share(from, to)? {
+        return Ok(());
     }
     let length = from.metadata()?.len();
     to.set_len(length)?;
@@ -28,6 +33,43 @@ pub fn copy(from: &File, to: &File) -> io::Result<()> {
         copy_range(from, to, start, at)?;
     }
     Ok(())
+}
+
+/// The same, and returns the blake3 of what the copy holds. Zeros become holes, since all of it is looked at anyway.
+pub fn copy_hashed(from: &File, to: &File, op: &Op) -> io::Result<String> {
+    if share(from, to)? {
+        return image_id::of(to);
+    }
+    let length = from.metadata()?.len();
+    let mut hasher = blake3::Hasher::new();
+    let mut buffer = vec![0; PIECE];
+    loop {
+        let at = hasher.count();
+        let piece = match from.read_at(&mut buffer, at)? {
+            0 => break,
+            n => &buffer[..n],
+        };
+        if op.cancelled() {
+            return Err(io::Error::other("cancelled"));
+        }
+        hasher.update(piece);
+        if piece.iter().any(|byte| *byte != 0) {
+            to.write_all_at(piece, at)?;
+        }
+        op.advance(hasher.count(), length, Unit::Bytes);
+    }
+    to.set_len(hasher.count())?;
+    Ok(hasher.finalize().to_hex().to_string())
+}
+
+/// Lets `to` have the blocks of `from`; false where that is not possible.
+fn share(from: &File, to: &File) -> io::Result<bool> {
+    match ioctl_ficlone(to, from) {
+        Ok(()) => Ok(true),
+        // Not on this file system, not between these two, or not for this file (ioctl_ficlonerange(2)).
+        Err(Errno::OPNOTSUPP | Errno::XDEV | Errno::INVAL | Errno::NOTTY) => Ok(false),
+        Err(e) => Err(e.into()),
+    }
 }
 
 fn copy_range(from: &File, to: &File, start: u64, end: u64) -> io::Result<()> {
@@ -58,11 +100,22 @@ mod tests {
             from.write_all(b"abc").expect("writes");
         }
         let from = File::open(dir.path().join("from")).expect("opens");
-        let to = File::create_new(dir.path().join("to")).expect("creates");
-        copy(&from, &to).expect("copies");
         let read = |name| std::fs::read(dir.path().join(name)).expect("reads");
-        assert!(read("from") == read("to"), "the same bytes");
-        let blocks = to.metadata().expect("stats").blocks();
-        assert!(blocks * 512 <= 1 << 20, "{blocks} blocks");
+        type Copy = fn(&File, &File);
+        let hashed: Copy = |from, to| {
+            let op = Op::own();
+            let hash = copy_hashed(from, to, &op).expect("copies");
+            assert_eq!(hash, image_id::of(from).expect("reads"));
+        };
+        for (name, copy) in
+            [("plain", (|from, to| copy(from, to).expect("copies")) as Copy), ("hashed", hashed)]
+        {
+            let options = File::options().read(true).write(true).create_new(true).open(dir.path().join(name));
+            let to = options.expect("creates");
+            copy(&from, &to);
+            assert!(read("from") == read(name), "the same bytes");
+            let blocks = to.metadata().expect("stats").blocks();
+            assert!(blocks * 512 <= 1 << 20, "{blocks} blocks");
+        }
     }
 }

@@ -215,19 +215,27 @@ fn reserve(d: &Shared, wished: Option<VmName>) -> Result<Reserved, Fault> {
 }
 
 /// Makes a VM, and starts it where that was asked for.
-pub async fn create(d: &Shared, op: &Op, wanted: VmCreate) -> Result<VmView, Fault> {
+pub async fn create(d: &Shared, op: &Op, mut wanted: VmCreate) -> Result<VmView, Fault> {
     let name = reserve(d, wanted.name.clone())?;
     let owner = if wanted.ephemeral { Some(owner(op)?) } else { None };
     // Before an image is pulled for minutes.
-    let kernel = kernels::wanted(d, wanted.kernel.as_deref())?;
+    let mut kernel = kernels::wanted(d, wanted.kernel.as_deref())?;
     let (image, image_name) = images::wanted(d, op, wanted.image.as_deref(), &wanted.environment).await?;
+    if wanted.kernel.is_none()
+        && let Some(own) = kernels::of_image(d, &image)?
+    {
+        // As if it had been asked for: the VM keeps it.
+        wanted.kernel = Some(own.name.clone());
+        kernel = own;
+    }
     if op.cancelled() {
         return Err(Fault::new(Code::Failed, "cancelled"));
     }
     let start = wanted.start;
+    let asked = op.clone();
     let record = blocking(d, move |d| {
         let record = settle(d, wanted, name.name.clone(), &image, image_name, &kernel, owner)?;
-        make(d, &record, &image, &kernel)?;
+        make(d, &asked, &record, &image, &kernel)?;
         drop(name);
         Ok::<_, Fault>(record)
     })
@@ -289,7 +297,15 @@ fn settle(
 }
 
 /// Stores the record, then makes the directory and the disk. Nothing is left of either on an error.
-fn make(d: &Shared, record: &VmRecord, image: &ImageRecord, kernel: &KernelRecord) -> Result<(), Fault> {
+fn make(
+    d: &Shared,
+    op: &Op,
+    record: &VmRecord,
+    image: &ImageRecord,
+    kernel: &KernelRecord,
+) -> Result<(), Fault> {
+    let file =
+        images::file(d, op, &image.id).map_err(|e| e.within(format!("cannot make vm {}", record.name)))?;
     let mut undo = Undo::default();
     {
         // Neither may be deleted between the look and the record that needs it.
@@ -316,7 +332,6 @@ fn make(d: &Shared, record: &VmRecord, image: &ImageRecord, kernel: &KernelRecor
         let directory = directory.clone();
         move || remove_tree_if_present(&directory)
     });
-    let file = d.dirs.image_file(&image.id);
     machine::make_disk(&directory, &file, record.spec.disk, kernel.snapshot).map_err(cannot)?;
     undo.commit();
     Ok(())

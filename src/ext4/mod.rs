@@ -23,6 +23,7 @@ mod hash;
 mod image;
 mod inode;
 mod journal;
+pub mod probe;
 mod resize;
 mod space;
 mod superblock;

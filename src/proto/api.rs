@@ -57,6 +57,10 @@ pub enum Request {
     ImagePull(ImagePull),
     #[serde(rename = "image.import")]
     ImageImport(ImageImport),
+    #[serde(rename = "image.register")]
+    ImageRegister(ImageRegister),
+    #[serde(rename = "image.promote")]
+    ImagePromote(ImagePromote),
     #[serde(rename = "image.list")]
     ImageList(ImageList),
     #[serde(rename = "image.show")]
@@ -114,6 +118,8 @@ calls! {
     VmLogs -> ();
     ImagePull -> ImageRecord;
     ImageImport -> ImageRecord;
+    ImageRegister -> ImageRecord;
+    ImagePromote -> ImageRecord;
     ImageList -> Vec<ImageView>;
     ImageShow -> ImageView;
     ImageTag -> ImageRecord;
@@ -226,14 +232,39 @@ pub struct ImagePull {
     /// nothing.
     #[serde(default)]
     pub environment: BTreeMap<String, String>,
+    /// Let `name` stand for this image even if it stands for another one.
+    #[serde(default)]
+    pub force: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ImageImport {
     /// An absolute path; None: the request carries a descriptor to read from.
     pub path: Option<String>,
-    /// None: the name found in the archive, else the file's name.
+    /// None: the names found in the archive.
     pub name: Option<String>,
+    /// Let `name` stand for this image even if it stands for another one.
+    #[serde(default)]
+    pub force: bool,
+}
+
+/// Makes an image of an ext4 file without copying it. It stays its owner's: banger only reads it, and never removes it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImageRegister {
+    /// An absolute path.
+    pub path: String,
+    /// None: the file's name without its extension, if that can be one.
+    pub name: Option<String>,
+    /// The kernel that its VMs take when none is asked for.
+    pub kernel: Option<String>,
+    /// Let the name stand for this image even if it stands for another one.
+    pub force: bool,
+}
+
+/// Copies the file of a registered image, which is banger's own from then on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImagePromote {
+    pub image: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -347,6 +378,9 @@ pub struct ImageView {
     pub disk_bytes: u64,
     /// Names of the VMs that need it.
     pub used_by: Vec<String>,
+    /// What is wrong with the file of a registered image: it is gone, or looks changed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub problem: Option<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

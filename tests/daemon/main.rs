@@ -2,6 +2,7 @@
 //! in tests/e2e; the guests here are threads of the test that speak as one does, or as a hostile one would.
 
 mod guests;
+mod images;
 mod launch;
 mod life;
 mod rig;

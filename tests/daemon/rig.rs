@@ -105,6 +105,9 @@ impl Rig {
             bytes: 14,
             created_at: 1,
             config: ImageConfig::default(),
+            kernel: None,
+            path: None,
+            stamp: None,
         };
         let kernel = KernelRecord {
             name: KERNEL.to_owned(),

@@ -93,10 +93,13 @@ fn a_client_that_shuts_its_writing_half_still_gets_its_answer() {
 fn a_descriptor_comes_with_the_request() {
     let rig = Rig::started();
     let client = rig.connect();
-    let line =
-        serde_json::to_string(&banger::proto::api::Request::from(ImageImport { path: None, name: None }))
-            .expect("serialises")
-            + "\n";
+    let line = serde_json::to_string(&banger::proto::api::Request::from(ImageImport {
+        path: None,
+        name: None,
+        force: false,
+    }))
+    .expect("serialises")
+        + "\n";
     let file = std::fs::File::open("/dev/null").expect("opens");
     let fds = [file.as_fd(), file.as_fd(), file.as_fd()];
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(3))];
@@ -108,7 +111,9 @@ fn a_descriptor_comes_with_the_request() {
     let mut client = client;
     let failure = client.outcome::<ImageImport>().expect_err("an empty stream is no image");
     assert!(failure.message.starts_with("cannot import the stream: "), "{failure:?}");
-    let without = rig.call(ImageImport { path: None, name: None }).expect_err("there is nothing to import");
+    let without = rig
+        .call(ImageImport { path: None, name: None, force: false })
+        .expect_err("there is nothing to import");
     assert_eq!(without.message, "there is neither a path nor a stream to import from");
 }
 

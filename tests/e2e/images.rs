@@ -98,10 +98,20 @@ fn an_image_that_is_not_here_is_pulled_by_its_reference() {
     let reference = format!("127.0.0.1:{}/team/app:1", registry.port);
     let copy = ["copy", "-q", "--dest-tls-verify=false", "oci:layout:app", &format!("docker://{reference}")];
     run("skopeo", &copy, dir.path());
+    // A name that stands for another image is refused before anything is fetched, unless it is to move.
+    let said = rig.refused(&format!("image pull {reference} --name scratch"));
+    assert!(said.contains("\"scratch\" stands for another image already"), "{said}");
+    let blobs = std::fs::read_dir(rig.path().join("cache/oci/blobs/sha256"));
+    assert_eq!(blobs.map_or(0, Iterator::count), 0);
+    let scratch = rig.json("image show --json scratch");
     let end = rig.banger(&format!("vm run --rm --image {reference}"));
     assert_eq!((end.status, end.stdout.as_str()), (0, "the default\n"), "{end:#?}");
     let shown = rig.json(&format!("image show --json {reference}"));
     assert!(shown["digest"].as_str().is_some_and(|d| d.starts_with("sha256:")), "{shown:#}");
+    rig.refused(&format!("image pull {reference} --name scratch"));
+    assert_eq!(rig.json("image show --json scratch"), scratch);
+    rig.ok(&format!("image pull {reference} --name scratch --force"));
+    assert_eq!(rig.json("image show --json scratch")["id"], shown["id"]);
     let said = rig.refused(&format!("image pull 127.0.0.1:{}/team/nothing:1", registry.port));
     assert!(said.contains("team/nothing"), "{said}");
     // With the registry gone, what is here still runs.
@@ -151,4 +161,40 @@ fn names_can_be_added_moved_and_removed_and_an_image_in_use_is_kept() {
     rig.ok("image delete busybox");
     assert!(!rig.state(&format!("images/{id}.ext4")).exists());
     assert!(rig.ok("image list").contains("minbase"));
+}
+
+#[test]
+#[ignore = "boots VMs; run by tests/run.sh"]
+fn a_registered_file_boots_and_stays_as_it_is_and_its_vms_outlive_it_once_it_is_promoted() {
+    let rig = Rig::new();
+    let dir = tempfile::tempdir().expect("a directory");
+    let tree = dir.path().join("tree");
+    std::fs::create_dir(&tree).expect("makes a directory");
+    run("tar", &["-xf", part("busybox.tar").to_str().expect("UTF-8")], &tree);
+    // As large as its blocks are small: 1 KiB, mke2fs's choice for a file system of this size.
+    run("mke2fs", &["-q", "-t", "ext4", "-d", "tree", "mine.ext4", "24M"], dir.path());
+    let file = dir.path().join("mine.ext4");
+    let sum = || blake3::hash(&std::fs::read(&file).expect("reads"));
+    let before = sum();
+    rig.ok_args(&["image", "register", file.to_str().expect("UTF-8")]);
+    let list = rig.ok("image list");
+    assert!(list.contains(&format!("registered: {}", file.display())), "{list}");
+    rig.ok("vm run -q -d --name dev --image mine --disk-size 1G");
+    rig.sh(
+        "dev",
+        "echo theirs >/etc/group; echo kept >/root/kept; head -c 40000000 /dev/zero >/root/much; sync",
+    );
+    rig.ok("vm restart dev");
+    assert_eq!(rig.sh("dev", "cat /root/kept"), "kept\n");
+    assert_eq!(sum(), before);
+    rig.ok("image promote mine");
+    let shown = rig.json("image show --json mine");
+    assert_eq!(
+        (shown["id"].as_str(), shown["path"].as_str()),
+        (Some(before.to_hex().as_str()), None),
+        "{shown:#}"
+    );
+    std::fs::remove_file(&file).expect("removes it");
+    rig.ok("vm restart dev");
+    assert_eq!(rig.sh("dev", "cat /root/kept /etc/group; wc -c </root/much"), "kept\ntheirs\n40000000\n");
 }

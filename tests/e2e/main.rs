@@ -7,6 +7,7 @@ mod bad_input;
 mod crash;
 mod disk;
 mod files;
+mod golden;
 mod guests;
 mod images;
 mod lifecycle;
