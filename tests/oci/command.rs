@@ -217,7 +217,10 @@ fn what_a_killed_daemon_was_fetching_is_swept_by_the_next() {
     home.ok("image list");
     let mut pull =
         home.command(&format!("image pull {}/app:1", server.address)).spawn().expect("runs banger");
-    until("something is on its way", || home.cached().1.len() == 1);
+    until("the layer is on its way", || {
+        let (whole, staged) = home.cached();
+        (whole.len(), staged.len()) == (1, 1)
+    });
     let daemon = i32::try_from(home.daemon()).ok().and_then(Pid::from_raw).expect("a pid");
     kill_process(daemon, Signal::KILL).expect("kills it");
     assert!(!pull.wait().expect("ends").success());
