@@ -56,7 +56,7 @@ struct Staged {
 }
 
 enum Stage {
-    Waiting(Hasher),
+    Waiting(Box<Hasher>),
     Led,
     Whole,
     /// Why it is not what it should be.
@@ -83,7 +83,7 @@ pub enum FinishError {
 
 impl Transfer {
     pub fn new(store: Blobs, digest: Digest, size: u64) -> Self {
-        let stage = Stage::Waiting(Hasher::new(digest.algorithm()));
+        let stage = Stage::Waiting(Box::new(Hasher::new(digest.algorithm())));
         let state = State { staged: None, written: 0, stage };
         Self { store, digest, size, state: Mutex::new(state), changed: Condvar::new() }
     }
@@ -162,7 +162,7 @@ pub struct Lead<'t> {
     transfer: &'t Transfer,
     file: Arc<File>,
     written: u64,
-    hasher: Option<Hasher>,
+    hasher: Option<Box<Hasher>>,
 }
 
 impl Lead<'_> {

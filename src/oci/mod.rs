@@ -40,8 +40,12 @@ use std::path::{Path, PathBuf};
 use crate::ext4::{self, Seed, WriteError};
 use crate::host::environment::Environment;
 use crate::host::files::remove_if_present;
+<<<<<<< HEAD
 use crate::host::progress::Progress;
 use crate::host::undo::Undo;
+=======
+use crate::host::progress::{Progress, Unit};
+>>>>>>> registry
 use crate::image::config::ImageConfig;
 use crate::image::digest::Digest;
 use crate::image::platform::runs;
@@ -152,7 +156,12 @@ fn attempt(
     let (digest, document) = registry.top()?;
     let found = select::choose(registry, document, &settings.arch)?;
     let layers = select::layers(&found, |descriptor| registry.open(descriptor))?;
-    registry.fetch_while(&unpacking(&layers), |progress| build(&layers, settings, out, progress))?;
+    let made = registry.fetch_while(&unpacking(&layers), |progress| build(&layers, settings, out, progress));
+    if let Err(e) = made {
+        // All may have been unpacked by the time that the last layer could not be stored.
+        remove_if_present(out).map_err(|e| OciError::io(format!("remove {}", out.display()), e))?;
+        return Err(e);
+    }
     Ok((digest, found))
 }
 

@@ -217,7 +217,7 @@ fn what_a_killed_daemon_was_fetching_is_swept_by_the_next() {
     home.ok("image list");
     let mut pull =
         home.command(&format!("image pull {}/app:1", server.address)).spawn().expect("runs banger");
-    until("the configuration is here and the layer on its way", || {
+    until("the layer is on its way", || {
         let (whole, staged) = home.cached();
         (whole.len(), staged.len()) == (1, 1)
     });

@@ -59,7 +59,8 @@ fn manifests_that_lie_are_refused() {
         }
     };
     let huge = [parts.manifest.clone(), vec![b' '; 5 << 20]].concat();
-    let table: [(Box<dyn Fn(&Seen) -> Vec<u8> + Send + Sync>, &str); 6] = [
+    type Answering = Box<dyn Fn(&Seen) -> Vec<u8> + Send + Sync>;
+    let table: [(Answering, &str); 6] = [
         (
             Box::new(answer(parts.manifest.clone(), MANIFEST, other.clone())),
             "is damaged: its content has the digest",

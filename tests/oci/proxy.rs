@@ -13,8 +13,10 @@ use crate::support::*;
 /// A proxy for which every host is at `backend`. It keeps the first line of each request, and the password that came with it.
 struct Proxy {
     address: String,
-    seen: Arc<Mutex<Vec<(String, Option<String>)>>>,
+    seen: Arc<Log>,
 }
+
+type Log = Mutex<Vec<(String, Option<String>)>>;
 
 impl Proxy {
     fn start(backend: &str) -> Self {
@@ -69,10 +71,7 @@ impl Proxy {
         })
     }
 
-    fn listen(
-        backend: &str,
-        serve: impl Fn(TcpStream, TcpStream, &Mutex<Vec<(String, Option<String>)>>) + Send + Sync + 'static,
-    ) -> Self {
+    fn listen(backend: &str, serve: impl Fn(TcpStream, TcpStream, &Log) + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("binds");
         let address = listener.local_addr().expect("bound").to_string();
         let seen = Arc::new(Mutex::new(vec![]));

@@ -382,6 +382,47 @@ fn a_layer_that_an_image_has_twice_comes_once() {
 }
 
 #[test]
+fn a_layer_that_is_listed_with_two_sizes_is_refused() {
+    let bench = Bench::new();
+    let tar = files(&[("a", &noise(300_000, 1))]);
+    let mut parts = Parts::of(&[tar.clone(), tar]);
+    let manifest = String::from_utf8(parts.manifest).expect("UTF-8");
+    let size = format!(r#""size":{}"#, parts.layers[0].len());
+    let (first, last) = manifest.rsplit_once(&size).expect("it is listed twice");
+    parts.manifest = format!(r#"{first}"size":{}{last}"#, parts.layers[0].len() + 1).into_bytes();
+    let server = Server::start(move |seen| parts.answer(seen));
+    let error = bench.pull(&format!("{}/app:1", server.address)).expect_err("refused");
+    assert!(matches!(error, OciError::Damaged { .. }), "{error}");
+}
+
+#[test]
+fn a_layer_that_cannot_be_stored_leaves_no_image_though_it_was_unpacked() {
+    let bench = Bench::new();
+    let (parts, gate) = (Arc::new(Parts::large(300_000)), Arc::new(Gate::default()));
+    let server = serving(&parts, {
+        let gate = Arc::clone(&gate);
+        move |parts, seen, _| gated(&parts.answer(seen), 1000, &gate)
+    });
+    let hex = sha256(parts.layer()).replace("sha256:", "");
+    std::thread::scope(|scope| {
+        let pulling = scope.spawn(|| bench.pull(&format!("{}/app:1", server.address)));
+        let begun = Instant::now();
+        while ranges(&server, &parts).is_empty() {
+            assert!(begun.elapsed() < PROMPT, "the layer does not come");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        // Something is in its place that cannot be replaced.
+        fs::create_dir_all(bench.settings.blobs.directory().join(hex).join("x")).expect("makes directories");
+        gate.open();
+        let error = chain(&pulling.join().expect("no panic").expect_err("it cannot be stored"));
+        assert!(
+            error.starts_with("cannot fetch layer sha256:") && error.contains("cannot store layer"),
+            "{error}"
+        );
+    });
+}
+
+#[test]
 fn a_registry_on_an_ipv6_address_is_a_registry() {
     let bench = Bench::new();
     let parts = Parts::small();

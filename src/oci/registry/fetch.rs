@@ -34,7 +34,8 @@ impl Registry<'_> {
             Turn::Damaged(why) => return Err(OciError::Damaged { what, digest: digest.to_string(), why }),
             Turn::Over => return Err(OciError::Cancelled),
         };
-        self.first_that_has_it(|http| self.rest_of(wanted, http, &mut lead, &mut count))?;
+        let fate = &self.fate;
+        self.places.first_that_has_it(fate, |http| self.rest_of(wanted, http, &mut lead, &mut count))?;
         lead.finish().map_err(|e| match e {
             FinishError::Disk(e) => store(e),
             FinishError::Damaged(why) => OciError::Damaged { what, digest: digest.to_string(), why },
@@ -50,7 +51,7 @@ impl Registry<'_> {
         lead: &mut Lead<'_>,
         count: &mut dyn FnMut(u64),
     ) -> Result<(), OciError> {
-        let patience = self.patience_with(http);
+        let patience = self.places.patience_with(http);
         let mut tries = Tries::new(&patience);
         while lead.missing() > 0 || lead.written() == 0 {
             let before = lead.written();
@@ -59,7 +60,7 @@ impl Registry<'_> {
                 Err(_) if self.fate.is_sealed() || self.progress.cancelled() => {
                     return Err(OciError::Cancelled);
                 }
-                Err(e) => self.wait(http, &mut tries, e, lead.written() - before)?,
+                Err(e) => self.places.wait(&self.fate, http, &mut tries, e, lead.written() - before)?,
             }
         }
         Ok(())

@@ -13,6 +13,7 @@ mod fetch;
 mod helper;
 mod http;
 mod login;
+mod places;
 mod range;
 mod redirect;
 mod refusal;
@@ -20,63 +21,58 @@ mod retry;
 mod token;
 
 use std::collections::HashSet;
-use std::path::PathBuf;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
-use std::time::{Duration, Instant};
 
 use ureq::http::Method;
 
-use crate::host::https::Client;
 use crate::host::progress::Progress;
 use crate::image::digest::Digest;
 use crate::image::manifest::{
     DOCKER_LIST, DOCKER_MANIFEST, Descriptor, Document, MAX_BLOB, MAX_DOCUMENT, OCI_INDEX, OCI_MANIFEST,
     parse,
 };
-use crate::image::reference::{DOCKER_HUB, Reference};
+use crate::image::reference::Reference;
 use crate::oci::Settings;
 use crate::oci::arrival::{Arrival, Transfer};
 use crate::oci::blob::Blob;
 use crate::oci::blobs::{Blobs, Claim};
-use crate::oci::error::{OciError, seconds};
+use crate::oci::error::OciError;
 use crate::oci::fate::{Failure, Fate, attended};
 use crate::oci::hash;
 use crate::oci::meter::{Meter, Unpacking};
 use crate::oci::region::Region;
 use crate::oci::select::Content;
-use http::{Ask, DOCKER_HUB_HOST, Http};
-use login::Login;
+use http::{Ask, Http};
+use places::Places;
 pub use retry::Patience;
-use retry::{Tries, dice};
+use retry::Tries;
 
 const MANIFESTS: [&str; 4] = [OCI_INDEX, DOCKER_LIST, OCI_MANIFEST, DOCKER_MANIFEST];
-const USER_AGENT: &str = concat!("banger/", env!("CARGO_PKG_VERSION"));
 /// So many layers come at the same time. One connection seldom fills a line; many are rude to the registry.
 const CONNECTIONS: usize = 4;
 
 /// One repository of a registry.
 pub struct Registry<'a> {
     reference: &'a Reference,
-    client: Arc<Client>,
-    /// Mirrors in their order, then the registry itself.
-    places: Vec<Http<'a>>,
-    /// The first place that may still be asked: those before it have failed.
-    from: AtomicUsize,
+    places: Places<'a>,
     blobs: Blobs,
-    patience: Patience,
     progress: &'a dyn Progress,
     meter: Meter<'a>,
     fate: Arc<Fate>,
-    /// When the last pause that was told of ends.
-    waiting: Mutex<Option<Instant>>,
     /// Layers to come, oldest first.
     wanted: Vec<Wanted>,
-    /// Layers that were asked for.
-    opened: HashSet<Digest>,
+    /// Layers that were asked for, by digest and size: an image may have one twice, and may lie about one of both.
+    opened: HashSet<(Digest, u64)>,
     /// Blobs that are somebody else's work: they were in the store, or another pull fetches them.
     reused: Vec<Digest>,
+}
+
+/// A manifest, and what its answer's headers say of it.
+struct Answer {
+    digest: Option<Digest>,
+    media_type: Option<String>,
+    bytes: Vec<u8>,
 }
 
 /// A blob to fetch.
@@ -94,39 +90,13 @@ impl<'a> Registry<'a> {
         progress: &'a dyn Progress,
         mirrors: bool,
     ) -> Self {
-        let (registries, environment) = (&settings.registries, &settings.environment);
-        let mirrors = if mirrors { registries.mirrors(reference.registry()) } else { &[] };
-        let insecure = registries.is_insecure(reference.registry());
-        let host = |registry: &str| {
-            if registry == DOCKER_HUB { DOCKER_HUB_HOST.to_owned() } else { registry.to_owned() }
-        };
-        let unverified = std::iter::once(reference.registry())
-            .chain(mirrors.iter().map(|mirror| mirror.authority()))
-            .filter(|registry| registries.is_insecure(registry));
-        let client = Client::new(environment, USER_AGENT)
-            .stalled_after(settings.patience.stalled)
-            .without_verifying(unverified.map(host).collect());
-        let client = Arc::new(client);
-        let login = |registry: &str| -> Login<'a> {
-            let config: Option<PathBuf> = settings.docker_config.clone();
-            Login::new(config, registry, environment, progress)
-        };
-        let mut places: Vec<Http<'a>> = mirrors
-            .iter()
-            .map(|mirror| Http::mirror(mirror, reference, Arc::clone(&client), login(mirror.authority())))
-            .collect();
-        places.push(Http::registry(reference, insecure, Arc::clone(&client), login(reference.registry())));
         Self {
             reference,
-            client,
-            places,
-            from: AtomicUsize::new(0),
+            places: Places::new(reference, settings, progress, mirrors),
             blobs: settings.blobs.clone(),
-            patience: settings.patience.clone(),
             progress,
             meter: Meter::new(progress),
-            fate: Arc::new(Fate::default()),
-            waiting: Mutex::new(None),
+            fate: Arc::default(),
             wanted: vec![],
             opened: HashSet::new(),
             reused: vec![],
@@ -139,7 +109,7 @@ impl<'a> Registry<'a> {
         work: impl FnOnce(&mut Self) -> Result<T, OciError>,
     ) -> Result<T, OciError> {
         self.fate = Arc::default();
-        let (fate, client, progress) = (Arc::clone(&self.fate), Arc::clone(&self.client), self.progress);
+        let (fate, client, progress) = (Arc::clone(&self.fate), self.places.client(), self.progress);
         let outcome = attended(&fate, progress, || client.close(), || work(self));
         match outcome {
             // Whatever an interrupted read was taken for.
@@ -154,14 +124,9 @@ impl<'a> Registry<'a> {
 
     /// The digest that the reference stands for now. One request, where the registry follows the specification.
     pub fn resolve(&self) -> Result<Digest, OciError> {
-        let digest = self.first_that_has_it(|http| self.digest_from(http))?;
-        let mirror = self.places().first().filter(|http| !self.is_last(http));
-        if let (Some(mirror), None) = (mirror, self.reference.digest()) {
-            self.progress.note(&format!(
-                "{} is what {} says it is",
-                self.reference.familiar(),
-                mirror.name()
-            ));
+        let digest = self.places.first_that_has_it(&self.fate, |http| self.digest_from(http))?;
+        if let (Some(mirror), None) = (self.places.mirror(), self.reference.digest()) {
+            self.progress.note(&format!("{} is what {mirror} says it is", self.reference.familiar()));
         }
         Ok(digest)
     }
@@ -189,11 +154,12 @@ impl<'a> Registry<'a> {
 
     /// What the reference stands for, and its digest.
     pub fn top(&self) -> Result<(Digest, Document), OciError> {
-        self.first_that_has_it(|http| self.top_from(http))
+        self.places.first_that_has_it(&self.fate, |http| self.top_from(http))
     }
 
     fn top_from(&self, http: &Http<'_>) -> Result<(Digest, Document), OciError> {
-        let (said, media_type, bytes) = self.document_from(http, &self.reference.target())?;
+        let Answer { digest: said, media_type, bytes } =
+            self.document_from(http, &self.reference.target())?;
         let own = hash::sha256(&bytes).ok_or_else(|| http.protocol("its manifest has no digest"))?;
         // The reference's digest is the user's; the header's is the registry's, and may only agree.
         let wanted = self.reference.digest().cloned().or(said.filter(|d| d.algorithm() == own.algorithm()));
@@ -206,21 +172,17 @@ impl<'a> Registry<'a> {
         Ok((wanted.unwrap_or(own), document))
     }
 
-    /// A manifest's bytes, and what its answer's headers call its digest and its type.
-    fn document_from(
-        &self,
-        http: &Http<'_>,
-        target: &str,
-    ) -> Result<(Option<Digest>, Option<String>, Vec<u8>), OciError> {
-        let patience = self.patience_with(http);
+    /// A manifest, from one place.
+    fn document_from(&self, http: &Http<'_>, target: &str) -> Result<Answer, OciError> {
+        let patience = self.places.patience_with(http);
         let mut tries = Tries::new(&patience);
         loop {
             let fetched = http.request(&manifest(target)).and_then(|mut response| {
-                let (said, media_type) = (content_digest(&response), header(&response, "content-type"));
-                Ok((said, media_type, http.body(&mut response, MAX_DOCUMENT)?))
+                let (digest, media_type) = (content_digest(&response), header(&response, "content-type"));
+                Ok(Answer { digest, media_type, bytes: http.body(&mut response, MAX_DOCUMENT)? })
             });
             match fetched {
-                Err(e) => self.wait(http, &mut tries, e, 0)?,
+                Err(e) => self.places.wait(&self.fate, http, &mut tries, e, 0)?,
                 fetched => return fetched,
             }
         }
@@ -231,7 +193,7 @@ impl<'a> Registry<'a> {
         if self.reused.iter().any(|d| d.to_string() == digest) {
             return Some(Doubt::Cache);
         }
-        (self.places.len() > 1).then_some(Doubt::Mirror)
+        self.places.has_mirrors().then_some(Doubt::Mirror)
     }
 
     /// Removes from the store what was in it before.
@@ -246,23 +208,20 @@ impl<'a> Registry<'a> {
 
     /// A layer, here or to be fetched by [`Registry::fetch_while`].
     pub fn open(&mut self, descriptor: &Descriptor) -> Result<Blob, OciError> {
-        let first = self.opened.insert(descriptor.digest.clone());
-        let size = if first { descriptor.size } else { 0 };
-        match self.claim("layer", descriptor)? {
-            Claim::Here(region) => {
-                self.meter.expect(size, size);
-                Ok(Blob::Here(region))
-            }
-            Claim::Coming { transfer, .. } => {
-                self.meter.expect(size, 0);
-                let arrival = Arrival::new(Arc::clone(&transfer), Arc::clone(&self.fate));
-                // An image may have a layer twice.
-                if first {
-                    self.wanted.push(Wanted { what: "layer", descriptor: descriptor.clone(), transfer });
-                }
-                Ok(Blob::Arriving(arrival))
+        let claim = self.claim("layer", descriptor)?;
+        let size = descriptor.size;
+        if self.opened.insert((descriptor.digest.clone(), size)) {
+            self.note_reuse(&claim, descriptor);
+            self.meter.expect(size, if matches!(claim, Claim::Here(_)) { size } else { 0 });
+            if let Claim::Coming { transfer, .. } = &claim {
+                let (descriptor, transfer) = (descriptor.clone(), Arc::clone(transfer));
+                self.wanted.push(Wanted { what: "layer", descriptor, transfer });
             }
         }
+        Ok(match claim {
+            Claim::Here(region) => Blob::Here(region),
+            Claim::Coming { transfer, .. } => Blob::Arriving(Arrival::new(transfer, Arc::clone(&self.fate))),
+        })
     }
 
     /// Fetches the layers that were opened, and does `work` meanwhile, a stage that is called `text`. Both end with the first error.
@@ -301,79 +260,19 @@ impl<'a> Registry<'a> {
         unfinished.finished();
     }
 
-    fn claim(&mut self, what: &'static str, descriptor: &Descriptor) -> Result<Claim, OciError> {
+    fn claim(&self, what: &'static str, descriptor: &Descriptor) -> Result<Claim, OciError> {
         let Descriptor { digest, size, .. } = descriptor;
         if *size > MAX_BLOB {
             return Err(OciError::wrong_size(what, digest, MAX_BLOB, *size));
         }
-        let claim = self.blobs.claim(digest, *size);
-        let claim = claim.map_err(|e| {
+        self.blobs.claim(digest, *size).map_err(|e| {
             OciError::io(format!("look for {what} {digest} in {}", self.blobs.directory().display()), e)
-        })?;
+        })
+    }
+
+    fn note_reuse(&mut self, claim: &Claim, descriptor: &Descriptor) {
         if !matches!(claim, Claim::Coming { joined: false, .. }) {
-            self.reused.push(digest.clone());
-        }
-        Ok(claim)
-    }
-
-    /// Where the image can be had, best first.
-    fn places(&self) -> &[Http<'a>] {
-        &self.places[self.from.load(Ordering::Relaxed)..]
-    }
-
-    fn is_last(&self, http: &Http<'_>) -> bool {
-        self.places.last().is_some_and(|last| std::ptr::eq(last, http))
-    }
-
-    /// A mirror is not worth much patience: there is another place to ask.
-    fn patience_with(&self, http: &Http<'_>) -> Patience {
-        let tries = if self.is_last(http) { self.patience.tries } else { self.patience.tries.min(2) };
-        Patience { tries, ..self.patience.clone() }
-    }
-
-    /// What `get` gets, from the first place where it gets anything; the error of the last, which is the registry itself.
-    fn first_that_has_it<T>(
-        &self,
-        mut get: impl FnMut(&Http<'a>) -> Result<T, OciError>,
-    ) -> Result<T, OciError> {
-        let mut from = self.from.load(Ordering::Relaxed);
-        loop {
-            let Some(http) = self.places.get(from) else { return Err(OciError::Cancelled) };
-            match get(http) {
-                Err(e @ (OciError::Cancelled | OciError::Io { .. })) => return Err(e),
-                Err(e) if !self.is_last(http) && !self.fate.is_sealed() => {
-                    from += 1;
-                    // Several threads may find out at the same time.
-                    let next = self.places.get(from).map(Http::name).unwrap_or_default();
-                    if self.from.fetch_max(from, Ordering::Relaxed) < from {
-                        self.progress.note(&format!("{e}; going on with {next}"));
-                    }
-                }
-                got => return got,
-            }
-        }
-    }
-
-    /// Waits before the next try, if one is due after `error`.
-    fn wait(
-        &self,
-        http: &Http<'_>,
-        tries: &mut Tries<'_>,
-        error: OciError,
-        brought: u64,
-    ) -> Result<(), OciError> {
-        let why = retry::short(&error);
-        let pause = tries.again(error, http.has_answered(), brought, dice())?;
-        self.tell_once(&format!("{why}; trying again in {}", seconds(pause)), pause);
-        if self.fate.rest(pause) { Err(OciError::Cancelled) } else { Ok(()) }
-    }
-
-    /// When several threads wait for the same registry, one note is enough.
-    fn tell_once(&self, text: &str, pause: Duration) {
-        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        if waiting.is_none_or(|end| end <= Instant::now()) {
-            *waiting = Some(Instant::now() + pause);
-            self.progress.note(text);
+            self.reused.push(descriptor.digest.clone());
         }
     }
 }
@@ -395,15 +294,17 @@ impl Content for Registry<'_> {
         if descriptor.size > MAX_DOCUMENT {
             return Err(OciError::wrong_size("manifest", digest, MAX_DOCUMENT, descriptor.size));
         }
-        self.first_that_has_it(|http| {
-            let (_, _, bytes) = self.document_from(http, &digest.to_string())?;
+        self.places.first_that_has_it(&self.fate, |http| {
+            let Answer { bytes, .. } = self.document_from(http, &digest.to_string())?;
             verify("manifest", descriptor, &bytes)?;
             Ok(bytes)
         })
     }
 
     fn blob(&mut self, what: &'static str, descriptor: &Descriptor) -> Result<Region, OciError> {
-        match self.claim(what, descriptor)? {
+        let claim = self.claim(what, descriptor)?;
+        self.note_reuse(&claim, descriptor);
+        match claim {
             Claim::Here(region) => Ok(region),
             Claim::Coming { transfer, .. } => {
                 let wanted = Wanted { what, descriptor: descriptor.clone(), transfer };
