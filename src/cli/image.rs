@@ -65,6 +65,9 @@ struct Pull {
     /// let the name stand for it even if it stands for another image
     #[argh(switch)]
     force: bool,
+    /// which of an index's images: linux/amd64, linux/amd64/v3; this machine's by default
+    #[argh(option, arg_name = "os/arch")]
+    platform: Option<String>,
     /// show no progress
     #[argh(switch, short = 'q')]
     quiet: bool,
@@ -89,6 +92,9 @@ struct Import {
     /// let the name stand for it even if it stands for another image
     #[argh(switch)]
     force: bool,
+    /// which of an index's images: linux/amd64, linux/amd64/v3; this machine's by default
+    #[argh(option, arg_name = "os/arch")]
+    platform: Option<String>,
     /// show no progress
     #[argh(switch, short = 'q')]
     quiet: bool,
@@ -207,11 +213,12 @@ impl Image {
         let client = Client::from_env()?;
         match &self.verb {
             Verb::Pull(pull) => {
-                let Pull { reference, name, force, quiet } = pull;
+                let Pull { reference, name, force, platform, quiet } = pull;
                 let request = ImagePull {
                     reference: reference.clone(),
                     name: name.clone(),
                     force: *force,
+                    platform: platform.clone(),
                     environment: Environment::of_process().to_bring(),
                 };
                 make(&client, request, *quiet)
@@ -271,9 +278,13 @@ fn short(id: &str) -> &str {
 
 impl Import {
     fn run(&self, client: &Client) -> Result<(), Error> {
-        let (name, force) = (self.name.clone(), self.force);
+        let (name, force, platform) = (self.name.clone(), self.force, self.platform.clone());
         if self.path != "-" {
-            return make(client, ImageImport { path: Some(absolute(&self.path)?), name, force }, self.quiet);
+            return make(
+                client,
+                ImageImport { path: Some(absolute(&self.path)?), name, force, platform },
+                self.quiet,
+            );
         }
         let stdin = std::io::stdin();
         if stdin.is_terminal() {
@@ -283,7 +294,7 @@ impl Import {
             ));
         }
         let mut progress = Progress::new(self.quiet);
-        let request = ImageImport { path: None, name, force };
+        let request = ImageImport { path: None, name, force, platform };
         let image = client.call_with(request, stdin.as_fd(), &mut Attention::to(&mut progress))?;
         progress.clear();
         render::out_line(&called(&image))

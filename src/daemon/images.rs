@@ -17,6 +17,7 @@ use crate::host::environment::Environment;
 use crate::host::files::{create_private_dir, remove_if_present, sync_directory};
 use crate::host::progress::Progress;
 use crate::host::undo::Undo;
+use crate::image::platform::Platform;
 use crate::image::record::ImageRecord;
 use crate::image::reference::Reference;
 use crate::oci::{self, Blobs, Built, Input, Patience, Settings};
@@ -147,8 +148,13 @@ pub async fn wanted(
         Err(ambiguous) => return Err(ambiguous.into()),
     };
     let Ok(reference) = name.parse::<Reference>() else { return Err(unknown.into()) };
-    let request =
-        ImagePull { reference: name.to_owned(), name: None, force: false, environment: environment.clone() };
+    let request = ImagePull {
+        reference: name.to_owned(),
+        name: None,
+        force: false,
+        platform: None,
+        environment: environment.clone(),
+    };
     let pulled = pull(d, op, request).await;
     match pulled {
         Ok(record) => Ok((record, reference.local_name())),
@@ -165,7 +171,7 @@ pub async fn wanted(
 }
 
 /// `brought` is the part of its environment that a caller brings along.
-fn settings(d: &Daemon, brought: &BTreeMap<String, String>) -> Settings {
+fn settings(d: &Daemon, platform: Platform, brought: &BTreeMap<String, String>) -> Settings {
     let environment = Environment::of_process().with_callers(brought);
     let home = environment.get("HOME").map(|home| PathBuf::from(home).join(".docker"));
     let docker = environment.get("DOCKER_CONFIG").map(PathBuf::from).or(home);
@@ -173,7 +179,7 @@ fn settings(d: &Daemon, brought: &BTreeMap<String, String>) -> Settings {
         blobs: d.images.blobs.clone(),
         scratch: d.dirs.images(),
         docker_config: docker.map(|dir| dir.join("config.json")),
-        arch: ARCH.to_owned(),
+        platform,
         limits: d.config.image_limits,
         registries: d.config.registries.clone(),
         environment,
@@ -184,12 +190,21 @@ fn settings(d: &Daemon, brought: &BTreeMap<String, String>) -> Settings {
 /// What this machine runs, as images call it.
 pub const ARCH: &str = if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" };
 
+/// The platform that was asked for, or this machine's.
+fn platform(asked: Option<&str>) -> Result<Platform, Fault> {
+    match asked {
+        None => Ok(Platform::linux(ARCH)),
+        Some(text) => text.parse().map_err(|e| Fault::because(Code::BadRequest, "bad --platform", &e)),
+    }
+}
+
 /// Pulls what `reference` stands for now. What is here already costs one request.
 pub async fn pull(d: &Shared, op: &Op, wanted: ImagePull) -> Result<ImageRecord, Fault> {
     let reference: Reference = wanted
         .reference
         .parse()
         .map_err(|e| Fault::because(Code::BadRequest, format!("cannot pull {:?}", wanted.reference), &e))?;
+    let platform = platform(wanted.platform.as_deref())?;
     if let Some(name) = &wanted.name {
         check_name(name)?;
     }
@@ -210,20 +225,25 @@ pub async fn pull(d: &Shared, op: &Op, wanted: ImagePull) -> Result<ImageRecord,
             return Err(Fault::new(Code::Failed, "cancelled"));
         }
         op.stage(&format!("looking up {}", reference.local_name()));
-        let settings = settings(d, &wanted.environment);
+        let settings = settings(d, platform.clone(), &wanted.environment);
         let mut pull = oci::Pull::new(&reference, &settings, &op);
         let digest = pull.resolve().map_err(cannot)?.to_string();
         // The same image may be on its way under another name.
-        let turn = d.images.turn(&digest);
+        let turn = d.images.turn(&format!("{digest} {platform}"));
         let _turn = turn.lock_blocking();
-        let there = d.store.all::<ImageRecord>()?.into_iter().find(|i| i.digest.as_ref() == Some(&digest));
+        let is_it = |image: &ImageRecord| {
+            image.digest.as_ref() == Some(&digest)
+                && image.arch == platform.architecture
+                && image.variant == platform.variant
+        };
+        let there = d.store.all::<ImageRecord>()?.into_iter().find(is_it);
         if let Some(there) = there {
             op.note(&format!("{} is up to date", reference.local_name()));
             return tag_record(d, &there.id, &names);
         }
         // Refused before the download: what has the name now is another manifest's.
         names.check(&d.store.all::<ImageRecord>()?, |_| false)?;
-        build(d, &op, names, |out| pull.fetch(out).map_err(cannot))
+        build(d, &op, names, platform.variant.clone(), |out| pull.fetch(out).map_err(cannot))
     })
     .await
 }
@@ -235,6 +255,7 @@ pub async fn import(
     wanted: ImageImport,
     stream: Option<OwnedFd>,
 ) -> Result<ImageRecord, Fault> {
+    let platform = platform(wanted.platform.as_deref())?;
     if let Some(name) = &wanted.name {
         check_name(name)?;
     }
@@ -250,8 +271,9 @@ pub async fn import(
     };
     let op = op.clone();
     blocking(d, move |d| {
-        let settings = settings(d, &BTreeMap::new());
-        build(d, &op, Names::new(vec![], wanted.name, wanted.force), |out| {
+        let variant = platform.variant.clone();
+        let settings = settings(d, platform, &BTreeMap::new());
+        build(d, &op, Names::new(vec![], wanted.name, wanted.force), variant, |out| {
             oci::import(input, &settings, out, &op)
                 .map_err(|e| Fault::new(Code::BadRequest, format!("cannot import {what}: {}", chain(&e))))
         })
@@ -264,6 +286,7 @@ fn build(
     d: &Daemon,
     op: &Op,
     names: Names,
+    variant: Option<String>,
     make: impl FnOnce(&Path) -> Result<Built, Fault>,
 ) -> Result<ImageRecord, Fault> {
     let failed = |e: io::Error| Fault::failed("cannot store the image", &e);
@@ -289,6 +312,7 @@ fn build(
         digest: built.digest.map(|digest| digest.to_string()),
         source: built.source,
         arch: built.arch,
+        variant,
         bytes,
         created_at: now(),
         config: built.config,

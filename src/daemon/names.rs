@@ -90,6 +90,7 @@ mod tests {
             digest: None,
             source: "/x.tar".to_owned(),
             arch: "amd64".to_owned(),
+            variant: None,
             bytes: 0,
             created_at: 0,
             config: ImageConfig::default(),

@@ -62,6 +62,7 @@ pub async fn register(d: &Shared, op: &Op, wanted: ImageRegister) -> Result<Imag
                 digest: None,
                 source: fit.path.clone(),
                 arch: images::ARCH.to_owned(),
+                variant: None,
                 bytes: fit.stamp.bytes,
                 created_at: now(),
                 config: ImageConfig::default(),

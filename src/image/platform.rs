@@ -1,6 +1,7 @@
 //! Which of an index's images is for this machine.
 
 use std::fmt;
+use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
@@ -24,17 +25,34 @@ impl fmt::Display for Platform {
 }
 
 impl Platform {
-    /// How well `linux/arch` runs it, lower is better; None: not at all.
-    pub fn rank(&self, arch: &str) -> Option<u8> {
-        if self.os != "linux" || self.architecture != arch {
+    /// Linux on this architecture, of whatever variant.
+    pub fn linux(architecture: &str) -> Self {
+        Self { os: "linux".to_owned(), architecture: architecture.to_owned(), variant: None }
+    }
+
+    /// How well it serves who wants `wanted`, lower is better; None: not at all.
+    ///
+    /// Without a wish for a variant the plainest is the best: that of amd64 is a microarchitecture level that the processor
+    /// may lack. With one, a level up to it serves, the highest best (containerd: platforms.Only).
+    pub fn rank(&self, wanted: &Self) -> Option<u8> {
+        if self.os != "linux" || self.architecture != wanted.architecture {
             return None;
         }
-        // An amd64 variant is a microarchitecture level that the processor may lack; arm64 is always v8.
-        match (arch, self.variant.as_deref()) {
-            (_, None | Some("")) | ("amd64", Some("v1")) | ("arm64", Some("v8")) => Some(0),
-            ("amd64", Some("v2")) => Some(1),
-            ("amd64", Some("v3")) => Some(2),
-            _ => Some(3),
+        let (own, most) = (self.level(), wanted.level());
+        match wanted.variant {
+            None => Some(own - 1),
+            Some(_) => most.checked_sub(own),
+        }
+    }
+
+    /// The variant as a number, from 1 on; arm64 is always v8, which is its first.
+    fn level(&self) -> u8 {
+        match (self.architecture.as_str(), self.variant.as_deref()) {
+            (_, None | Some("")) | ("amd64", Some("v1")) | ("arm64", Some("v8")) => 1,
+            ("amd64", Some("v2")) => 2,
+            ("amd64", Some("v3")) => 3,
+            ("amd64", Some("v4")) => 4,
+            _ => 5,
         }
     }
 
@@ -43,6 +61,42 @@ impl Platform {
         self.os == "unknown" && self.architecture == "unknown"
     }
 }
+
+/// `linux/arm64`, `linux/amd64/v3`, or the architecture alone: what people write after --platform.
+impl FromStr for Platform {
+    type Err = BadPlatform;
+
+    fn from_str(s: &str) -> Result<Self, BadPlatform> {
+        let bad = || BadPlatform(s.to_owned());
+        let word = |w: &&str| {
+            !w.is_empty() && w.len() <= 32 && w.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit())
+        };
+        let words: Vec<&str> = s.split('/').collect();
+        if !words.iter().all(|w| word(w)) {
+            return Err(bad());
+        }
+        match words[..] {
+            [arch] | ["linux", arch] => Ok(Self::linux(architecture(arch))),
+            ["linux", arch, variant] => {
+                let platform = Self::linux(architecture(arch));
+                Ok(Self { variant: Some(variant.to_owned()), ..platform })
+            }
+            _ => Err(bad()),
+        }
+    }
+}
+
+/// The text is no platform that a VM could have.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BadPlatform(String);
+
+impl fmt::Display for BadPlatform {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?} is no platform of a Linux VM; write it like linux/amd64 or linux/amd64/v3", self.0)
+    }
+}
+
+impl std::error::Error for BadPlatform {}
 
 /// The word for the architecture of a Rust target, or of `uname -m`.
 pub fn architecture(machine: &str) -> &str {
@@ -106,10 +160,25 @@ mod tests {
             ("linux/arm64", "amd64", None),
             ("windows/amd64", "amd64", None),
             ("unknown/unknown", "amd64", None),
+            ("linux/amd64", "linux/amd64/v3", Some(2)),
+            ("linux/amd64/v3", "linux/amd64/v3", Some(0)),
+            ("linux/amd64/v4", "linux/amd64/v3", None),
+            ("linux/arm64", "linux/amd64/v3", None),
         ];
-        for (text, arch, want) in table {
-            assert_eq!(platform(text).rank(arch), want, "{text} on {arch}");
+        for (text, wanted, want) in table {
+            let wanted: Platform = wanted.parse().expect("a platform");
+            assert_eq!(platform(text).rank(&wanted), want, "{text} for {wanted}");
             assert_eq!(platform(text).to_string(), text);
+        }
+    }
+
+    #[test]
+    fn what_people_write_is_a_platform_or_refused() {
+        let parsed = |text: &str| text.parse::<Platform>().map(|p| p.to_string());
+        assert_eq!(parsed("arm64").as_deref(), Ok("linux/arm64"));
+        assert_eq!(parsed("linux/amd64/v3").as_deref(), Ok("linux/amd64/v3"));
+        for bad in ["", "/", "linux/", "windows/amd64", "linux/amd64/v3/x", "linux/AMD64"] {
+            parsed(bad).expect_err(bad);
         }
     }
 

@@ -18,6 +18,9 @@ pub struct ImageRecord {
     pub source: String,
     /// `amd64`, `arm64`.
     pub arch: String,
+    /// The variant of it that was asked for, such as `v3`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub variant: Option<String>,
     /// Length of the file, in bytes; it is sparse.
     pub bytes: u64,
     /// Seconds since 1970.

@@ -40,15 +40,11 @@ use std::path::{Path, PathBuf};
 use crate::ext4::{self, Seed, WriteError};
 use crate::host::environment::Environment;
 use crate::host::files::remove_if_present;
-<<<<<<< HEAD
 use crate::host::progress::Progress;
 use crate::host::undo::Undo;
-=======
-use crate::host::progress::{Progress, Unit};
->>>>>>> registry
 use crate::image::config::ImageConfig;
 use crate::image::digest::Digest;
-use crate::image::platform::runs;
+use crate::image::platform::{Platform, runs};
 use crate::image::reference::Reference;
 pub use archive::Input;
 use archive::Opened;
@@ -72,8 +68,8 @@ pub struct Settings {
     pub scratch: PathBuf,
     /// Docker's config.json, for logins.
     pub docker_config: Option<PathBuf>,
-    /// `amd64`, `arm64`.
-    pub arch: String,
+    /// What the image is to be for.
+    pub platform: Platform,
     pub limits: Limits,
     pub registries: Registries,
     pub environment: Environment,
@@ -139,7 +135,7 @@ impl<'a> Pull<'a> {
             digest: Some(digest),
             source: reference.to_string(),
             arch: if platform.architecture.is_empty() {
-                settings.arch.clone()
+                settings.platform.architecture.clone()
             } else {
                 platform.architecture
             },
@@ -154,7 +150,7 @@ fn attempt(
     out: &Path,
 ) -> Result<(Digest, Found), OciError> {
     let (digest, document) = registry.top()?;
-    let found = select::choose(registry, document, &settings.arch)?;
+    let found = select::choose(registry, document, &settings.platform)?;
     let layers = select::layers(&found, |descriptor| registry.open(descriptor))?;
     let made = registry.fetch_while(&unpacking(&layers), |progress| build(&layers, settings, out, progress));
     if let Err(e) = made {
@@ -214,16 +210,16 @@ fn build_root(
 ) -> Result<String, OciError> {
     progress.stage(&format!("unpacking {name}"));
     write_image(&[Layer::root(tar, name)], settings, out, progress, |flattening| {
-        match flattening.architecture().filter(|found| !runs(&settings.arch, found)) {
+        match flattening.architecture().filter(|found| !runs(&settings.platform.architecture, found)) {
             None => Ok(()),
             Some(found) => Err(OciError::Architecture {
                 image: name.to_owned(),
-                wanted: format!("linux/{}", settings.arch),
+                wanted: settings.platform.to_string(),
                 have: vec![format!("programs for {found}")],
             }),
         }
     })?;
-    Ok(settings.arch.clone())
+    Ok(settings.platform.architecture.clone())
 }
 
 /// Applies the layers to the new file `out` and makes it a file system, if `judge` says so.

@@ -34,16 +34,16 @@ const MAX_LOOKED_INTO: usize = 16;
 ///
 /// # Errors
 /// [`OciError::Architecture`] with what there is, if none is.
-pub fn choose(content: &mut dyn Content, document: Document, arch: &str) -> Result<Found, OciError> {
+pub fn choose(content: &mut dyn Content, document: Document, wanted: &Platform) -> Result<Found, OciError> {
     let mut have = vec![];
-    match find(content, document, arch, 0, &mut have)? {
+    match find(content, document, wanted, 0, &mut have)? {
         Some(found) => Ok(found),
-        None => Err(none(&content.name(), arch, have)),
+        None => Err(none(&content.name(), wanted, have)),
     }
 }
 
 /// The refusal that lists what there is.
-pub fn none(image: &str, arch: &str, mut have: Vec<Platform>) -> OciError {
+pub fn none(image: &str, wanted: &Platform, mut have: Vec<Platform>) -> OciError {
     have.sort();
     have.dedup();
     let mut have: Vec<String> =
@@ -51,20 +51,20 @@ pub fn none(image: &str, arch: &str, mut have: Vec<Platform>) -> OciError {
     if have.is_empty() {
         have.push("none at all".to_owned());
     }
-    OciError::Architecture { image: image.to_owned(), wanted: format!("linux/{arch}"), have }
+    OciError::Architecture { image: image.to_owned(), wanted: wanted.to_string(), have }
 }
 
 /// As [`choose`], but an image for another machine is no error: what was seen is added to `have`.
 pub fn find(
     content: &mut dyn Content,
     document: Document,
-    arch: &str,
+    wanted: &Platform,
     depth: usize,
     have: &mut Vec<Platform>,
 ) -> Result<Option<Found>, OciError> {
     let listed = match document {
         Document::Index(listed) => listed,
-        Document::Manifest(manifest) => return fits(content, manifest, arch, have),
+        Document::Manifest(manifest) => return fits(content, manifest, wanted, have),
     };
     if depth >= MAX_INDEX_DEPTH {
         let why = format!("it nests indexes more than {MAX_INDEX_DEPTH} deep");
@@ -73,17 +73,17 @@ pub fn find(
     let images = listed.into_iter().filter(|d| !d.is_about_another());
     let (told, untold): (Vec<_>, Vec<_>) =
         images.partition(|d| d.platform.as_ref().is_some_and(|p| !p.architecture.is_empty()));
-    let rank = |d: &Descriptor| d.platform.as_ref().and_then(|p| p.rank(arch));
+    let rank = |d: &Descriptor| d.platform.as_ref().and_then(|p| p.rank(wanted));
     // Of equals the first, as docker takes it.
     let best = told.iter().filter_map(|d| Some((rank(d)?, d))).min_by_key(|(rank, _)| *rank);
     if let Some((_, best)) = best {
         let document = document_of(content, best)?;
-        return find(content, document, arch, depth + 1, have);
+        return find(content, document, wanted, depth + 1, have);
     }
     have.extend(told.into_iter().filter_map(|d| d.platform));
     for descriptor in untold.iter().take(MAX_LOOKED_INTO) {
         let document = document_of(content, descriptor)?;
-        if let Some(found) = find(content, document, arch, depth + 1, have)? {
+        if let Some(found) = find(content, document, wanted, depth + 1, have)? {
             return Ok(Some(found));
         }
     }
@@ -100,7 +100,7 @@ pub fn document_of(content: &mut dyn Content, descriptor: &Descriptor) -> Result
 fn fits(
     content: &mut dyn Content,
     manifest: Manifest,
-    arch: &str,
+    wanted: &Platform,
     have: &mut Vec<Platform>,
 ) -> Result<Option<Found>, OciError> {
     let bad = |image: String, source| OciError::Manifest { image, source };
@@ -120,7 +120,7 @@ fn fits(
         return Err(bad(content.name(), BadManifest::Contradicts(why)));
     }
     let platform = configuration.platform();
-    if platform.architecture.is_empty() || platform.rank(arch).is_some() {
+    if platform.architecture.is_empty() || platform.rank(wanted).is_some() {
         return Ok(Some(Found { manifest, configuration }));
     }
     have.push(platform);

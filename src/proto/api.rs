@@ -228,6 +228,9 @@ pub struct ImagePull {
     pub reference: String,
     /// A further name for it; None: the name made from the reference.
     pub name: Option<String>,
+    /// `linux/amd64/v3`; None: this machine's, the plainest variant.
+    #[serde(default)]
+    pub platform: Option<String>,
     /// What counts of the caller's environment: proxies, certificates, docker's directory. The daemon's own counts where it says
     /// nothing.
     #[serde(default)]
@@ -243,6 +246,9 @@ pub struct ImageImport {
     pub path: Option<String>,
     /// None: the names found in the archive.
     pub name: Option<String>,
+    /// `linux/amd64/v3`; None: this machine's, the plainest variant.
+    #[serde(default)]
+    pub platform: Option<String>,
     /// Let `name` stand for this image even if it stands for another one.
     #[serde(default)]
     pub force: bool,

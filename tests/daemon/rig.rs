@@ -102,6 +102,7 @@ impl Rig {
             digest: None,
             source: "-".to_owned(),
             arch: "amd64".to_owned(),
+            variant: None,
             bytes: 14,
             created_at: 1,
             config: ImageConfig::default(),

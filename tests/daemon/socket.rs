@@ -97,6 +97,7 @@ fn a_descriptor_comes_with_the_request() {
         path: None,
         name: None,
         force: false,
+        platform: None,
     }))
     .expect("serialises")
         + "\n";
@@ -112,7 +113,7 @@ fn a_descriptor_comes_with_the_request() {
     let failure = client.outcome::<ImageImport>().expect_err("an empty stream is no image");
     assert!(failure.message.starts_with("cannot import the stream: "), "{failure:?}");
     let without = rig
-        .call(ImageImport { path: None, name: None, force: false })
+        .call(ImageImport { path: None, name: None, force: false, platform: None })
         .expect_err("there is nothing to import");
     assert_eq!(without.message, "there is neither a path nor a stream to import from");
 }

@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use banger::host::environment::Environment;
 use banger::host::progress::{Progress, Silent, Unit};
 use banger::image::digest::Digest;
+use banger::image::platform::Platform;
 use banger::image::reference::Reference;
 use banger::oci::registries::Registries;
 use banger::oci::{self, Blobs, Built, Input, OciError, Patience, Settings};
@@ -37,7 +38,7 @@ impl Bench {
             blobs: Blobs::at(dir.path().join("blobs/sha256")),
             scratch: dir.path().join("scratch"),
             docker_config: None,
-            arch: ARCH.to_owned(),
+            platform: Platform::linux(ARCH),
             limits: oci::Limits::default(),
             registries: Registries::default(),
             environment: Environment::default(),

@@ -5,6 +5,7 @@ use serde::Deserialize;
 
 use crate::image::digest::Digest;
 use crate::image::manifest::{BadManifest, Configuration, MAX_DOCUMENT, harmless};
+use crate::image::platform::Platform;
 use crate::oci::archive::layout::local_name;
 use crate::oci::archive::shelf::Shelf;
 use crate::oci::archive::{Image, no_image};
@@ -43,13 +44,13 @@ pub fn manifest(shelf: &Shelf) -> Result<Option<Vec<Saved>>, OciError> {
 }
 
 /// Opens the saved image that is for this machine.
-pub fn open(name: &str, shelf: &Shelf, saved: Vec<Saved>, arch: &str) -> Result<Image, OciError> {
+pub fn open(name: &str, shelf: &Shelf, saved: Vec<Saved>, wanted: &Platform) -> Result<Image, OciError> {
     let mut have = vec![];
     let mut fitting = vec![];
     for one in saved {
         let configuration = configuration(name, shelf, &one)?;
         let platform = configuration.platform();
-        if platform.architecture.is_empty() || platform.rank(arch).is_some() {
+        if platform.architecture.is_empty() || platform.rank(wanted).is_some() {
             fitting.push((one, configuration));
         } else {
             have.push(platform);
@@ -59,7 +60,7 @@ pub fn open(name: &str, shelf: &Shelf, saved: Vec<Saved>, arch: &str) -> Result<
         let have = fitting.iter().map(|(one, _)| one.shown()).take(20).collect();
         return Err(OciError::Several { source_name: name.to_owned(), have });
     }
-    let Some((saved, configuration)) = fitting.pop() else { return Err(none(name, arch, have)) };
+    let Some((saved, configuration)) = fitting.pop() else { return Err(none(name, wanted, have)) };
     let paths = saved.layers.as_deref().unwrap_or_default();
     let ids = configuration.diff_ids();
     if paths.len() != ids.len() {
@@ -76,7 +77,11 @@ pub fn open(name: &str, shelf: &Shelf, saved: Vec<Saved>, arch: &str) -> Result<
     Ok(Image {
         names: local_names(saved.tags()),
         digest: None,
-        arch: if platform.architecture.is_empty() { arch.to_owned() } else { platform.architecture },
+        arch: if platform.architecture.is_empty() {
+            wanted.architecture.clone()
+        } else {
+            platform.architecture
+        },
         config: configuration.process(),
         layers,
     })

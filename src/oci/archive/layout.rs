@@ -31,7 +31,7 @@ struct Layout {
 }
 
 /// Opens the image for this machine. `saved` is docker's own list, where `docker save` wrote both.
-pub fn open(name: &str, shelf: Shelf, saved: Option<&[Saved]>, arch: &str) -> Result<Image, OciError> {
+pub fn open(name: &str, shelf: Shelf, saved: Option<&[Saved]>, wanted: &Platform) -> Result<Image, OciError> {
     let index = shelf.file("index.json").map_err(|e| OciError::io("read index.json", e))?;
     let index = index.ok_or_else(|| no_image(name, "it has no index.json"))?;
     let bytes = index.read_all(MAX_DOCUMENT).map_err(|e| OciError::io("read index.json", e))?;
@@ -42,7 +42,7 @@ pub fn open(name: &str, shelf: Shelf, saved: Option<&[Saved]>, arch: &str) -> Re
         Document::Index(entries) => entries,
         Document::Manifest(_) => return Err(no_image(name, "its index.json is no index")),
     };
-    let (entry, found) = pick(&mut layout, &entries, arch)?;
+    let (entry, found) = pick(&mut layout, &entries, wanted)?;
     let named: Vec<&str> = match saved {
         Some([one]) => one.tags().collect(),
         _ => entry.annotation(FULL_NAME).or(entry.annotation(REF_NAME)).into_iter().collect(),
@@ -53,7 +53,11 @@ pub fn open(name: &str, shelf: Shelf, saved: Option<&[Saved]>, arch: &str) -> Re
         // A tag alone is no name, unless it is a word of somebody's own: then it is all that there is.
         names: local_names(named.into_iter().filter(|n| *n != "latest")),
         digest: Some(entry.digest.clone()),
-        arch: if platform.architecture.is_empty() { arch.to_owned() } else { platform.architecture },
+        arch: if platform.architecture.is_empty() {
+            wanted.architecture.clone()
+        } else {
+            platform.architecture
+        },
         config: found.configuration.process(),
         layers,
     })
@@ -63,13 +67,13 @@ pub fn open(name: &str, shelf: Shelf, saved: Option<&[Saved]>, arch: &str) -> Re
 fn pick<'e>(
     layout: &mut Layout,
     entries: &'e [Descriptor],
-    arch: &str,
+    wanted: &Platform,
 ) -> Result<(&'e Descriptor, Found), OciError> {
     let mut have: Vec<Platform> = vec![];
     let mut fitting: Vec<(&Descriptor, Found)> = vec![];
     for entry in entries.iter().filter(|e| !e.is_about_another()).take(MAX_ENTRIES) {
         let told = entry.platform.as_ref().filter(|p| !p.architecture.is_empty());
-        if let Some(other) = told.filter(|p| p.rank(arch).is_none()) {
+        if let Some(other) = told.filter(|p| p.rank(wanted).is_none()) {
             have.push(other.clone());
             continue;
         }
@@ -79,7 +83,7 @@ fn pick<'e>(
             continue;
         }
         let document = document_of(layout, entry)?;
-        if let Some(found) = find(layout, document, arch, 0, &mut have)? {
+        if let Some(found) = find(layout, document, wanted, 0, &mut have)? {
             fitting.push((entry, found));
         }
     }
@@ -90,7 +94,7 @@ fn pick<'e>(
         let have = fitting.iter().map(|(entry, _)| called(entry)).take(20).collect();
         return Err(OciError::Several { source_name: layout.name.clone(), have });
     }
-    fitting.pop().ok_or_else(|| none(&layout.name, arch, have))
+    fitting.pop().ok_or_else(|| none(&layout.name, wanted, have))
 }
 
 impl Layout {

@@ -73,7 +73,7 @@ pub fn open(input: Input, settings: &Settings, progress: &dyn Progress) -> Resul
                                tar -C DIR -c . | banger image import -";
                     return Err(no_image(&name, why));
                 }
-                return layout::open(&name, shelf, None, &settings.arch).map(Opened::Image);
+                return layout::open(&name, shelf, None, &settings.platform).map(Opened::Image);
             }
             file
         }
@@ -91,10 +91,10 @@ pub fn open(input: Input, settings: &Settings, progress: &dyn Progress) -> Resul
     let Some(shelf) = scanned else { return Ok(Opened::Root(plain)) };
     let saved = docker::manifest(&shelf)?;
     if layout::is(&shelf)? {
-        return layout::open(&name, shelf, saved.as_deref(), &settings.arch).map(Opened::Image);
+        return layout::open(&name, shelf, saved.as_deref(), &settings.platform).map(Opened::Image);
     }
     match saved {
-        Some(saved) => docker::open(&name, &shelf, saved, &settings.arch).map(Opened::Image),
+        Some(saved) => docker::open(&name, &shelf, saved, &settings.platform).map(Opened::Image),
         None => Ok(Opened::Root(plain)),
     }
 }
