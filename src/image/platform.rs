@@ -72,7 +72,7 @@ impl FromStr for Platform {
             !w.is_empty() && w.len() <= 32 && w.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit())
         };
         let words: Vec<&str> = s.split('/').collect();
-        if !words.iter().all(|w| word(w)) {
+        if !words.iter().all(word) {
             return Err(bad());
         }
         match words[..] {
