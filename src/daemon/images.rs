@@ -237,6 +237,7 @@ fn build(
         bytes,
         created_at: now(),
         config: built.config,
+        kernel: None,
     };
     {
         let _ledger = d.ledger();

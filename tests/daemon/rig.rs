@@ -105,6 +105,7 @@ impl Rig {
             bytes: 14,
             created_at: 1,
             config: ImageConfig::default(),
+            kernel: None,
         };
         let kernel = KernelRecord {
             name: KERNEL.to_owned(),
@@ -114,6 +115,7 @@ impl Rig {
             source: "host".to_owned(),
             snapshot: true,
             modules: false,
+            bundle: None,
             imported_at: 1,
         };
         let default = Setting { name: "default_kernel".to_owned(), value: KERNEL.to_owned() };
