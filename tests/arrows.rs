@@ -16,6 +16,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("netlink/", &["netlink"]),
     ("ext4/", &["ext4", "host"]),
     ("oci/", &["oci", "ext4", "host", "image", "vm"]),
+    ("catalog/", &["catalog", "host", "image", "kernel::record"]),
     ("kernel/", &["kernel", "host", "vm"]),
     ("vmm/", &["vmm", "host", "vm"]),
     ("store/", &["store", "host", "vm", "image", "kernel::record"]),
@@ -26,7 +27,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
         "daemon/",
         &[
             "daemon", "proto", "host", "vm", "image", "kernel", "oci", "ext4", "vmm", "store", "build",
-            "netlink",
+            "netlink", "catalog",
         ],
     ),
     ("personality.rs", &["build", "cli", "daemon", "guest"]),
