@@ -9,6 +9,8 @@
 //! | `bangerd-root` | root | the narrow helper |
 //! | `banger-vsock`, `init` | root in the guest | [`guest`]: first process of every VM, then its agent |
 //!
+//! Beside them [`publish`]: `banger internal`, for those who publish images and kernels.
+//!
 //! Domain, pure, without I/O, clock or log: [`vm`], [`image`], [`kernel::record`], [`proto`].
 //! Mechanisms, one foreign thing per folder: [`host`], [`netlink`], [`ext4`], [`oci`], [`catalog`], [`kernel`],
 //! [`vmm`], [`store`].
@@ -30,6 +32,7 @@ pub mod netlink;
 pub mod oci;
 pub mod personality;
 pub mod proto;
+pub mod publish;
 pub mod store;
 pub mod vm;
 pub mod vmm;

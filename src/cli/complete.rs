@@ -160,7 +160,7 @@ fn due(tree: &CommandInfoWithArgs, words: &[String]) -> (Due, String) {
 }
 
 fn verbs(node: &CommandInfoWithArgs) -> Due {
-    let visible = node.commands.iter().filter(|c| c.name != "complete");
+    let visible = node.commands.iter().filter(|c| !crate::cli::tree::HIDDEN.contains(&c.name));
     Due::Words(visible.map(|c| Candidate::new(c.name, c.command.description)).collect())
 }
 
