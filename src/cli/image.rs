@@ -10,7 +10,9 @@ use crate::cli::error::Error;
 use crate::cli::files::absolute;
 use crate::cli::render::{self, Progress};
 use crate::image::record::ImageRecord;
-use crate::proto::api::{ImageDelete, ImageImport, ImageList, ImagePull, ImageShow, ImageTag, ImageView};
+use crate::proto::api::{
+    ImageCatalog, ImageDelete, ImageImport, ImageList, ImageOffer, ImagePull, ImageShow, ImageTag, ImageView,
+};
 
 #[derive(FromArgs, ArgsInfo, Debug)]
 /// Manage the images that VMs are made of.
@@ -18,7 +20,7 @@ use crate::proto::api::{ImageDelete, ImageImport, ImageList, ImagePull, ImageSho
     subcommand,
     name = "image",
     help_triggers("-h", "--help", "help"),
-    example = "banger image pull debian:12\nbanger image list"
+    example = "banger image pull debian:12\nbanger image list\nbanger image list --available"
 )]
 pub struct Image {
     #[argh(subcommand)]
@@ -37,16 +39,17 @@ enum Verb {
 }
 
 #[derive(FromArgs, ArgsInfo, Debug)]
-/// Pull an image from a registry.
+/// Pull an image by its name in a catalog, or else from a registry.
 #[argh(
     subcommand,
     name = "pull",
     help_triggers("-h", "--help", "help"),
-    example = "banger image pull debian:12\n\
+    example = "banger image pull debian-bookworm                   # by its name in a catalog\n\
+               banger image pull debian:12\n\
                banger image pull ghcr.io/owner/app:v1 --name app"
 )]
 struct Pull {
-    /// the image's reference, such as debian:12 or ghcr.io/owner/app@sha256:...
+    /// a name in a catalog, or a reference, such as debian:12 or ghcr.io/owner/app@sha256:...
     #[argh(positional)]
     reference: String,
     /// a further name for it
@@ -84,10 +87,16 @@ struct Import {
     subcommand,
     name = "list",
     help_triggers("-h", "--help", "help"),
-    example = "banger image list\nbanger image list --json | jq -r '.[].names[]'",
-    note = "Fields of --json: id, names, digest, source, arch, bytes, created_at (seconds since 1970), config (User, Env, Entrypoint, Cmd, WorkingDir), disk_bytes, used_by."
+    example = "banger image list\n\
+               banger image list --available                # what the catalogs have\n\
+               banger image list --json | jq -r '.[].names[]'",
+    note = "Fields of --json: id, names, digest, source, arch, bytes, created_at (seconds since 1970), config (User, Env, Entrypoint, Cmd, WorkingDir), kernel, disk_bytes, used_by. \
+            With --available: name, distro, arch, kernel, description, source, bytes, state (pulled or available), catalog."
 )]
 struct List {
+    /// list what the catalogs have
+    #[argh(switch)]
+    available: bool,
     /// print JSON
     #[argh(switch)]
     json: bool,
@@ -203,6 +212,9 @@ impl Import {
 
 impl List {
     fn run(&self, client: &Client) -> Result<(), Error> {
+        if self.available {
+            return self.offers(client);
+        }
         let images = client.ask(ImageList {})?;
         if self.json {
             return render::json(&images);
@@ -220,6 +232,28 @@ impl List {
         let rows: Vec<_> = images.iter().map(row).collect();
         render::out(&render::table(["ID", "NAMES", "ARCH", "SIZE", "VMS", "CREATED"], &rows))
     }
+
+    fn offers(&self, client: &Client) -> Result<(), Error> {
+        // Of a catalog that cannot be had a note says why.
+        let mut progress = Progress::new(false);
+        let offers = client.call(ImageCatalog { offline: false }, &mut Attention::to(&mut progress))?;
+        progress.clear();
+        if self.json {
+            return render::json(&offers);
+        }
+        let row = |offer: &ImageOffer| {
+            [
+                offer.name.clone(),
+                render::offer_state(offer.state).to_owned(),
+                offer.distro.clone(),
+                offer.arch.clone(),
+                offer.bytes.map_or_else(|| "-".to_owned(), render::bytes),
+                offer.description.clone(),
+            ]
+        };
+        let rows: Vec<_> = offers.iter().map(row).collect();
+        render::out(&render::table(["NAME", "STATE", "DISTRO", "ARCH", "SIZE", "DESCRIPTION"], &rows))
+    }
 }
 
 impl Show {
@@ -236,6 +270,7 @@ impl Show {
             ("source", record.source),
             ("digest", record.digest.unwrap_or_default()),
             ("arch", record.arch),
+            ("kernel", record.kernel.unwrap_or_default()),
             ("size", format!("{}, {} on disk", render::bytes(record.bytes), render::bytes(disk_bytes))),
             ("user", config.user),
             ("directory", config.working_dir),

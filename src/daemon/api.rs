@@ -16,7 +16,7 @@ use crate::daemon::fault::Fault;
 use crate::daemon::op::Op;
 use crate::daemon::orders::What;
 use crate::daemon::socket::{Asked, Client, NoRequest, Peer};
-use crate::daemon::{Daemon, Shared, guest, images, kernels, vms};
+use crate::daemon::{Daemon, Shared, catalogs, guest, images, kernels, vms};
 use crate::host::files::remove_if_present;
 use crate::proto::api::*;
 use crate::store::record::Run;
@@ -170,10 +170,13 @@ async fn dispatch(d: &Shared, op: &Op, request: Request, fd: Option<OwnedFd>) ->
         Request::ImagePull(r) => answer::<ImagePull>(images::pull(d, op, r).await?),
         Request::ImageImport(r) => answer::<ImageImport>(images::import(d, op, r, fd).await?),
         Request::ImageList(_) => answer::<ImageList>(images::list(d)?),
+        Request::ImageCatalog(r) => answer::<ImageCatalog>(catalogs::images(d, op, r.offline).await?),
         Request::ImageShow(r) => answer::<ImageShow>(images::show(d, &r.image)?),
         Request::ImageTag(r) => answer::<ImageTag>(images::tag(d, r.image, r.name).await?),
         Request::ImageDelete(r) => answer::<ImageDelete>(images::delete(d, op, r.image).await?),
         Request::KernelImport(r) => answer::<KernelImport>(kernels::import(d, op, r).await?),
+        Request::KernelPull(r) => answer::<KernelPull>(kernels::pull(d, op, r).await?),
+        Request::KernelCatalog(r) => answer::<KernelCatalog>(catalogs::kernels(d, op, r.offline).await?),
         Request::KernelList(_) => answer::<KernelList>(kernels::list(d)?),
         Request::KernelShow(r) => answer::<KernelShow>(kernels::show(d, &r.kernel)?),
         Request::KernelRemove(r) => answer::<KernelRemove>(kernels::remove(d, op, r.kernel).await?),

@@ -8,9 +8,12 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use crate::catalog::about::ImageAbout;
+use crate::catalog::record::{BundleAt, ImageEntry, ImageSource};
+use crate::catalog::{self, bundle};
 use crate::daemon::fault::{Fault, chain};
 use crate::daemon::op::Op;
-use crate::daemon::{Daemon, Shared, blocking, now};
+use crate::daemon::{Daemon, Shared, blocking, catalogs, now};
 use crate::host::files::{create_private_dir, remove_if_present, sync_directory};
 use crate::host::progress::Progress;
 use crate::host::undo::Undo;
@@ -29,7 +32,8 @@ pub struct Images {
 }
 
 impl Images {
-    fn pull_lock(&self, reference: &str) -> Arc<smol::lock::Mutex<()>> {
+    /// What makes pulls of one thing wait for each other: a reference, a bundle's digest, `kernel NAME`.
+    pub fn pull_lock(&self, reference: &str) -> Arc<smol::lock::Mutex<()>> {
         let mut pulls = self.pulls.lock().unwrap_or_else(PoisonError::into_inner);
         // Those that nobody holds are forgotten, so that the map does not grow with every reference ever seen.
         pulls.retain(|_, lock| Arc::strong_count(lock) > 1);
@@ -88,7 +92,7 @@ fn find(d: &Daemon, typed: &str) -> Result<ImageRecord, Fault> {
     look_up(d, typed)?.map_err(Fault::from)
 }
 
-fn look_up(d: &Daemon, typed: &str) -> Result<Result<ImageRecord, LookupError>, Fault> {
+pub fn look_up(d: &Daemon, typed: &str) -> Result<Result<ImageRecord, LookupError>, Fault> {
     let mut records = d.store.all::<ImageRecord>()?;
     let candidates: Vec<Candidate<'_>> =
         records.iter().map(|r| Candidate { names: &r.names, id: &r.id }).collect();
@@ -98,32 +102,6 @@ fn look_up(d: &Daemon, typed: &str) -> Result<Result<ImageRecord, LookupError>, 
         named.ok_or(error)
     });
     Ok(found.map(|index| records.swap_remove(index)))
-}
-
-/// The image that a new VM asks for, and what it was called; pulled where it is not here. Without a wish: the default one.
-pub async fn wanted(d: &Shared, op: &Op, typed: Option<&str>) -> Result<(ImageRecord, String), Fault> {
-    let name = typed.unwrap_or(&d.config.default_image);
-    let unknown = match look_up(d, name)? {
-        Ok(record) => return Ok((record, name.to_owned())),
-        Err(LookupError::Unknown { .. }) => {
-            LookupError::Unknown { noun: "image", typed: name.to_owned(), near: None }
-        }
-        Err(ambiguous) => return Err(ambiguous.into()),
-    };
-    let Ok(reference) = name.parse::<Reference>() else { return Err(unknown.into()) };
-    let pulled = pull(d, op, ImagePull { reference: name.to_owned(), name: None }).await;
-    match pulled {
-        Ok(record) => Ok((record, reference.local_name())),
-        Err(fault) if typed.is_none() => Err(Fault {
-            message: format!(
-                "there is no image {name} here yet, and it could not be pulled ({}); get one with `banger image pull REF` or \
-                 `banger image import PATH`, and name it with --image",
-                fault.message
-            ),
-            ..fault
-        }),
-        Err(fault) => Err(fault.within(format!("there is no image {name:?} here"))),
-    }
 }
 
 fn settings(d: &Daemon) -> Settings {
@@ -138,22 +116,54 @@ fn settings(d: &Daemon) -> Settings {
 }
 
 /// What this machine runs, as images call it.
-const ARCH: &str = if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" };
+pub const ARCH: &str = if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" };
 
-/// Pulls what `reference` stands for now. What is here already costs one request.
+/// Pulls what a name in a catalog, or else a reference, stands for now. What is here already costs one request.
 pub async fn pull(d: &Shared, op: &Op, wanted: ImagePull) -> Result<ImageRecord, Fault> {
+    if let Some(name) = &wanted.name {
+        check_name(name)?;
+    }
     let reference: Reference = wanted
         .reference
         .parse()
         .map_err(|e| Fault::because(Code::BadRequest, format!("cannot pull {:?}", wanted.reference), &e))?;
-    if let Some(name) = &wanted.name {
-        check_name(name)?;
+    match catalogs::image(d, op, &wanted.reference).await? {
+        Some(entry) => pull_entry(d, op, entry, wanted.name).await,
+        None => {
+            let names = std::iter::once(reference.local_name()).chain(wanted.name).collect();
+            pull_reference(d, op, reference, names, None).await
+        }
     }
+}
+
+/// Pulls an image that a catalog has; `further`: another name for it.
+pub async fn pull_entry(
+    d: &Shared,
+    op: &Op,
+    entry: ImageEntry,
+    further: Option<String>,
+) -> Result<ImageRecord, Fault> {
+    let names = std::iter::once(entry.about.name.clone()).chain(further).collect();
+    match entry.source {
+        ImageSource::Reference(reference) => {
+            pull_reference(d, op, reference, names, entry.about.kernel).await
+        }
+        ImageSource::Bundle(at) => pull_bundle(d, op, entry.about, at, names).await,
+    }
+}
+
+/// Pulls what a registry has for `reference` now, under these names; `kernel`: the one that it wants.
+pub async fn pull_reference(
+    d: &Shared,
+    op: &Op,
+    reference: Reference,
+    names: Vec<String>,
+    kernel: Option<String>,
+) -> Result<ImageRecord, Fault> {
     let lock = d.images.pull_lock(&reference.to_string());
     let _turn = lock.lock().await;
     let op = op.clone();
     blocking(d, move |d| {
-        let names: Vec<String> = std::iter::once(reference.local_name()).chain(wanted.name).collect();
         let cannot =
             |e: oci::OciError| Fault::new(Code::Failed, format!("cannot pull {reference}: {}", chain(&e)));
         if op.cancelled() {
@@ -162,14 +172,60 @@ pub async fn pull(d: &Shared, op: &Op, wanted: ImagePull) -> Result<ImageRecord,
         op.stage(&format!("looking up {}", reference.local_name()));
         let settings = settings(d);
         let digest = oci::resolve(&reference, &settings, &op).map_err(cannot)?.to_string();
-        let there = d.store.all::<ImageRecord>()?.into_iter().find(|i| i.digest.as_ref() == Some(&digest));
-        if let Some(there) = there {
-            op.note(&format!("{} is up to date", reference.local_name()));
-            return tag_record(d, &there.id, &names);
+        if let Some(there) = with_digest(d, &digest)? {
+            op.note(&format!("{} is up to date", called(&names)));
+            return tag_record(d, &there.id, &names, kernel);
         }
-        build(d, &op, names, |out| oci::pull(&reference, &settings, out, &op).map_err(cannot))
+        build(d, &op, names, kernel, |out| oci::pull(&reference, &settings, out, &op).map_err(cannot))
     })
     .await
+}
+
+/// Pulls an image's bundle. Nothing is asked of anybody if it is here already.
+async fn pull_bundle(
+    d: &Shared,
+    op: &Op,
+    about: ImageAbout,
+    at: BundleAt,
+    names: Vec<String>,
+) -> Result<ImageRecord, Fault> {
+    let lock = d.images.pull_lock(&at.digest.to_string());
+    let _turn = lock.lock().await;
+    let op = op.clone();
+    blocking(d, move |d| {
+        let cannot =
+            |e: &dyn std::error::Error| Fault::failed(format!("cannot pull the image {}", about.name), e);
+        if op.cancelled() {
+            return Err(Fault::new(Code::Failed, "cancelled"));
+        }
+        if let Some(there) = with_digest(d, &at.digest.to_string())? {
+            op.note(&format!("{} is up to date", called(&names)));
+            return tag_record(d, &there.id, &names, about.kernel);
+        }
+        build(d, &op, names, about.kernel.clone(), |out| {
+            op.stage(&format!("pulling {}", about.name));
+            let file = catalog::download(&at, &d.dirs.images(), &op).map_err(|e| cannot(&e))?;
+            op.stage(&format!("unpacking {}", about.name));
+            let config = bundle::image(file, &about, out, &op).map_err(|e| cannot(&e))?;
+            Ok(Built {
+                names: vec![],
+                digest: Some(at.digest.clone()),
+                source: at.location.to_string(),
+                arch: about.arch.clone(),
+                config,
+            })
+        })
+    })
+    .await
+}
+
+fn with_digest(d: &Daemon, digest: &str) -> Result<Option<ImageRecord>, Fault> {
+    Ok(d.store.all::<ImageRecord>()?.into_iter().find(|i| i.digest.as_deref() == Some(digest)))
+}
+
+/// What people call an image that is given these names.
+fn called(names: &[String]) -> &str {
+    names.first().map_or("the image", String::as_str)
 }
 
 /// Imports an image from a path, or from the descriptor that came with the request.
@@ -195,7 +251,7 @@ pub async fn import(
     let op = op.clone();
     blocking(d, move |d| {
         let settings = settings(d);
-        build(d, &op, wanted.name.into_iter().collect(), |out| {
+        build(d, &op, wanted.name.into_iter().collect(), None, |out| {
             oci::import(input, &settings, out, &op)
                 .map_err(|e| Fault::new(Code::BadRequest, format!("cannot import {what}: {}", chain(&e))))
         })
@@ -208,6 +264,7 @@ fn build(
     d: &Daemon,
     op: &Op,
     names: Vec<String>,
+    kernel: Option<String>,
     make: impl FnOnce(&Path) -> Result<Built, Fault>,
 ) -> Result<ImageRecord, Fault> {
     let failed = |e: io::Error| Fault::failed("cannot store the image", &e);
@@ -237,13 +294,14 @@ fn build(
         bytes,
         created_at: now(),
         config: built.config,
-        kernel: None,
+        kernel,
     };
     {
         let _ledger = d.ledger();
         let known = d.store.get::<ImageRecord>(&id)?;
         // The same bytes may come with another configuration; the newer one counts, as with a tag that was moved.
-        let record = ImageRecord { names: known.map(|k| k.names).unwrap_or_default(), ..record };
+        let (names, wants) = known.map(|known| (known.names, known.kernel)).unwrap_or_default();
+        let record = ImageRecord { names, kernel: record.kernel.or(wants), ..record };
         let place = d.dirs.image_file(&id);
         std::fs::rename(&staged, &place).map_err(failed)?;
         sync_directory(&d.dirs.images()).map_err(failed)?;
@@ -251,7 +309,7 @@ fn build(
         log::info!("{op} image {}: {} bytes from {}", &id[..12], bytes, record.source);
     }
     undo.commit();
-    tag_record(d, &id, &names)
+    tag_record(d, &id, &names, None)
 }
 
 fn digest(mut file: &File) -> io::Result<String> {
@@ -268,21 +326,23 @@ fn digest(mut file: &File) -> io::Result<String> {
 /// Gives the image further names; names that stood for another image move.
 pub async fn tag(d: &Shared, typed: String, name: String) -> Result<ImageRecord, Fault> {
     check_name(&name)?;
-    blocking(d, move |d| tag_record(d, &find(d, &typed)?.id, &[name])).await
+    blocking(d, move |d| tag_record(d, &find(d, &typed)?.id, &[name], None)).await
 }
 
-fn tag_record(d: &Daemon, id: &str, names: &[String]) -> Result<ImageRecord, Fault> {
+/// Gives the image these names, and the kernel that it wants, where that is known.
+fn tag_record(d: &Daemon, id: &str, names: &[String], kernel: Option<String>) -> Result<ImageRecord, Fault> {
     let _ledger = d.ledger();
     let mut records = d.store.all::<ImageRecord>()?;
     let mut changes = Changes::new();
     for record in &mut records {
-        let before = record.names.clone();
+        let before = record.clone();
         if record.id == id {
-            record.names.extend(names.iter().filter(|n| !before.contains(n)).cloned());
+            record.names.extend(names.iter().filter(|n| !before.names.contains(n)).cloned());
+            record.kernel = kernel.clone().or(before.kernel.clone());
         } else {
             record.names.retain(|n| !names.contains(n));
         }
-        if record.names != before {
+        if *record != before {
             changes = changes.put(record);
         }
     }

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  socket (who asks, what) -> api (which handler) -> vms ----> driver (one task per VM: start, stop, exit)
-//!                                                 -> images, kernels, guest (exec, read, write, logs)
+//!                                                 -> images, kernels (catalogs), guest (exec, read, write, logs)
 //! ```
 //!
 //! It is crash-only (DESIGN D8): what is intended is stored before the host is touched, [`reconcile`] compares the two at start,
@@ -10,6 +10,7 @@
 
 mod agent;
 mod api;
+mod catalogs;
 mod config;
 mod driver;
 mod exit;
@@ -22,6 +23,7 @@ mod kernels;
 mod launch;
 mod logs;
 mod machine;
+mod made_of;
 mod modules_image;
 mod op;
 mod orders;

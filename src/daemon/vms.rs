@@ -10,9 +10,10 @@ use smol::future::FutureExt;
 
 use crate::daemon::driver::Driver;
 use crate::daemon::fault::{Fault, chain};
+use crate::daemon::made_of::Chosen;
 use crate::daemon::op::{self, Op};
 use crate::daemon::orders::{Inbox, Order, What};
-use crate::daemon::{Daemon, Shared, blocking, images, kernels, machine, now};
+use crate::daemon::{Daemon, Shared, blocking, machine, made_of, now};
 use crate::host::files::{create_private_dir, remove_tree_if_present};
 use crate::host::progress::Progress;
 use crate::host::undo::Undo;
@@ -218,15 +219,17 @@ fn reserve(d: &Shared, wished: Option<VmName>) -> Result<Reserved, Fault> {
 pub async fn create(d: &Shared, op: &Op, wanted: VmCreate) -> Result<VmView, Fault> {
     let name = reserve(d, wanted.name.clone())?;
     let owner = if wanted.ephemeral { Some(owner(op)?) } else { None };
+    let image = made_of::image(d, op, wanted.image.as_deref()).await?;
     // Before an image is pulled for minutes.
-    let kernel = kernels::wanted(d, wanted.kernel.as_deref())?;
-    let (image, image_name) = images::wanted(d, op, wanted.image.as_deref()).await?;
+    let kernel = made_of::kernel(d, op, wanted.kernel.as_deref(), image.kernel()).await?;
+    let (image, image_name) = made_of::here(d, op, image, wanted.image.as_deref()).await?;
     if op.cancelled() {
         return Err(Fault::new(Code::Failed, "cancelled"));
     }
     let start = wanted.start;
     let record = blocking(d, move |d| {
         let record = settle(d, wanted, name.name.clone(), &image, image_name, &kernel, owner)?;
+        let kernel = kernel.record;
         make(d, &record, &image, &kernel)?;
         drop(name);
         Ok::<_, Fault>(record)
@@ -254,9 +257,10 @@ fn settle(
     name: VmName,
     image: &ImageRecord,
     image_name: String,
-    kernel: &KernelRecord,
+    chosen: &Chosen,
     owner: Option<crate::vm::state::Process>,
 ) -> Result<VmRecord, Fault> {
+    let kernel = &chosen.record;
     if image.arch != kernel.arch {
         return Err(Fault::new(
             Code::BadRequest,
@@ -276,7 +280,7 @@ fn settle(
         name,
         image: image.id.clone(),
         image_name,
-        kernel: wanted.kernel.map(|_| kernel.name.clone()),
+        kernel: chosen.pinned.then(|| kernel.name.clone()),
         spec,
         state: State::Stopped,
         created_at: now(),
