@@ -148,6 +148,7 @@ kernel_package() {
     apt-cache depends linux-image-cloud-amd64 2>/dev/null | awk '/Depends: linux-image-/ {print $2; exit}'
 }
 
+# Called debian, it is what `vm run` takes without --image, as long as nobody has pulled debian-bookworm.
 import_image() {
     if "$banger" image show debian >/dev/null 2>&1; then
         say "the image debian is there"

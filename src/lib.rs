@@ -9,14 +9,18 @@
 //! | `bangerd-root` | root | the narrow helper |
 //! | `banger-vsock`, `init` | root in the guest | [`guest`]: first process of every VM, then its agent |
 //!
+//! Beside them [`publish`]: `banger internal`, for those who publish images and kernels.
+//!
 //! Domain, pure, without I/O, clock or log: [`vm`], [`image`], [`kernel::record`], [`proto`].
-//! Mechanisms, one foreign thing per folder: [`host`], [`netlink`], [`ext4`], [`oci`], [`kernel`], [`vmm`], [`store`].
+//! Mechanisms, one foreign thing per folder: [`host`], [`netlink`], [`ext4`], [`oci`], [`catalog`], [`kernel`],
+//! [`vmm`], [`store`].
 //!
 //! Personalities use mechanisms, proto and domain; mechanisms use domain and host, and never each other,
 //! except `oci` -> `ext4`; proto uses domain. tests/arrows.rs holds us to it.
 #![deny(unsafe_code, unsafe_op_in_unsafe_fn, clippy::undocumented_unsafe_blocks)]
 
 pub mod build;
+pub mod catalog;
 pub mod cli;
 pub mod daemon;
 pub mod ext4;
@@ -28,6 +32,7 @@ pub mod netlink;
 pub mod oci;
 pub mod personality;
 pub mod proto;
+pub mod publish;
 pub mod store;
 pub mod vm;
 pub mod vmm;

@@ -8,8 +8,8 @@ use argh::{ArgsInfo, CommandInfoWithArgs, FlagInfoKind, FromArgs};
 use crate::cli::client::Client;
 use crate::cli::error::Error;
 use crate::cli::render;
-use crate::cli::tree::Banger;
-use crate::proto::api::{ImageList, KernelList, VmList};
+use crate::cli::tree::{Banger, HIDDEN};
+use crate::proto::api::{ImageCatalog, ImageList, KernelCatalog, KernelList, VmList};
 
 #[derive(FromArgs, ArgsInfo, Debug)]
 /// Print a completion script for a shell, with live names of VMs, images and kernels.
@@ -84,6 +84,9 @@ enum Due {
     Vms,
     Images,
     Kernels,
+    /// What catalogs offer, as far as it is known here.
+    ImageOffers,
+    KernelOffers,
     Files,
     /// One side of `vm cp`.
     VmsOrFiles,
@@ -160,7 +163,7 @@ fn due(tree: &CommandInfoWithArgs, words: &[String]) -> (Due, String) {
 }
 
 fn verbs(node: &CommandInfoWithArgs) -> Due {
-    let visible = node.commands.iter().filter(|c| c.name != "complete");
+    let visible = node.commands.iter().filter(|c| !HIDDEN.contains(&c.name));
     Due::Words(visible.map(|c| Candidate::new(c.name, c.command.description)).collect())
 }
 
@@ -194,7 +197,9 @@ fn argument(verb: &str, n: usize) -> Due {
         ("vm exec" | "vm shell" | "vm show" | "vm logs", 0) => Due::Vms,
         ("vm cp", 0 | 1) => Due::VmsOrFiles,
         ("image show" | "image delete" | "image tag" | "image promote", 0) => Due::Images,
+        ("image pull", 0) => Due::ImageOffers,
         ("image import" | "image register", 0) => Due::Files,
+        ("kernel pull", 0) => Due::KernelOffers,
         ("kernel show" | "kernel rm" | "kernel default", 0) => Due::Kernels,
         ("completion", 0) => {
             Due::Words(["bash", "zsh", "fish"].iter().map(|w| Candidate::new(*w, "")).collect())
@@ -216,6 +221,12 @@ fn candidates(due: Due) -> Vec<Candidate> {
         Due::Kernels => {
             live(KernelList {}, |kernel| vec![Candidate::new(&kernel.record.name, &kernel.record.version)])
         }
+        Due::ImageOffers => live(ImageCatalog { offline: true }, |offer| {
+            vec![Candidate::new(&offer.name, &offer.description)]
+        }),
+        Due::KernelOffers => live(KernelCatalog { offline: true }, |offer| {
+            vec![Candidate::new(&offer.name, &offer.description)]
+        }),
         Due::Nothing => vec![],
     }
 }
@@ -258,7 +269,9 @@ mod tests {
     fn verbs_and_options_come_from_the_tree() {
         assert_eq!(words_at("vm s"), ["start", "stop", "shell", "show"]);
         assert_eq!(words_at("k"), ["kernel"]);
-        assert!(!words_at("").contains(&"complete".to_owned()));
+        for hidden in HIDDEN {
+            assert!(!words_at("").contains(&hidden.to_owned()));
+        }
         assert_eq!(words_at("vm run --me"), ["--memory"]);
         assert_eq!(
             words_at("vm exec -"),
@@ -289,7 +302,9 @@ mod tests {
             ("image register ", Due::Files),
             ("image register f --kernel ", Due::Kernels),
             ("image promote ", Due::Images),
-            ("image pull ", Due::Nothing),
+            ("image pull ", Due::ImageOffers),
+            ("image pull x --name ", Due::Nothing),
+            ("kernel pull --force ", Due::KernelOffers),
             ("image tag x ", Due::Nothing),
             ("kernel import --deb ", Due::Files),
             ("kernel rm ", Due::Kernels),

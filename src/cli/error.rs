@@ -8,6 +8,7 @@ use crate::cli::copy::CopyError;
 use crate::cli::session::SessionError;
 use crate::cli::words::Usage;
 use crate::proto::api::{Code, Failure};
+use crate::publish::PublishError;
 
 #[derive(Debug)]
 pub enum Error {
@@ -18,6 +19,7 @@ pub enum Error {
     Client(ClientError),
     Session(SessionError),
     Copy(CopyError),
+    Publish(PublishError),
     /// stdout does not take it.
     Stdout(io::Error),
     /// Something of this host; a phrase such as `read the log`.
@@ -54,6 +56,7 @@ impl Error {
             | Self::Client(_)
             | Self::Session(_)
             | Self::Copy(_)
+            | Self::Publish(_)
             | Self::Stdout(_)
             | Self::Host { .. } => 1,
         }
@@ -97,6 +100,7 @@ impl fmt::Display for Error {
             Self::Client(e) => e.fmt(f),
             Self::Session(e) => e.fmt(f),
             Self::Copy(e) => e.fmt(f),
+            Self::Publish(e) => e.fmt(f),
             Self::Refused(text) => f.write_str(text),
             Self::Stdout(_) => f.write_str("cannot write to stdout"),
             Self::Host { what, .. } => write!(f, "cannot {what}"),
@@ -113,6 +117,7 @@ impl std::error::Error for Error {
             Self::Client(e) => e.source(),
             Self::Session(e) => e.source(),
             Self::Copy(e) => e.source(),
+            Self::Publish(e) => e.source(),
             Self::Stdout(source) | Self::Host { source, .. } => Some(source),
             Self::Refused(_) | Self::NotStarted { .. } | Self::Said(_) => None,
         }

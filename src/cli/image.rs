@@ -15,8 +15,8 @@ use crate::cli::render::{self, Progress};
 use crate::host::environment::Environment;
 use crate::image::record::ImageRecord;
 use crate::proto::api::{
-    Call, ImageDelete, ImageImport, ImageList, ImagePromote, ImagePull, ImageRegister, ImageShow, ImageTag,
-    ImageView,
+    Call, ImageCatalog, ImageDelete, ImageImport, ImageList, ImageOffer, ImagePromote, ImagePull,
+    ImageRegister, ImageShow, ImageTag, ImageView,
 };
 
 #[derive(FromArgs, ArgsInfo, Debug)]
@@ -25,7 +25,7 @@ use crate::proto::api::{
     subcommand,
     name = "image",
     help_triggers("-h", "--help", "help"),
-    example = "banger image pull debian:12\nbanger image list"
+    example = "banger image pull debian:12\nbanger image list\nbanger image list --available"
 )]
 pub struct Image {
     #[argh(subcommand)]
@@ -47,16 +47,17 @@ enum Verb {
 }
 
 #[derive(FromArgs, ArgsInfo, Debug)]
-/// Pull an image from a registry.
+/// Pull an image by its name in a catalog, or else from a registry.
 #[argh(
     subcommand,
     name = "pull",
     help_triggers("-h", "--help", "help"),
-    example = "banger image pull debian:12\n\
+    example = "banger image pull debian-bookworm                   # by its name in a catalog\n\
+               banger image pull debian:12\n\
                banger image pull ghcr.io/owner/app:v1 --name app"
 )]
 struct Pull {
-    /// the image's reference, such as debian:12 or ghcr.io/owner/app@sha256:...
+    /// a name in a catalog, or a reference, such as debian:12 or ghcr.io/owner/app@sha256:...
     #[argh(positional)]
     reference: String,
     /// a further name for it
@@ -150,10 +151,16 @@ struct Promote {
     subcommand,
     name = "list",
     help_triggers("-h", "--help", "help"),
-    example = "banger image list\nbanger image list --json | jq -r '.[].names[]'",
-    note = "Fields of --json: id, names, digest, source, arch, bytes, created_at (seconds since 1970), config (User, Env, Entrypoint, Cmd, WorkingDir), kernel, path (of a registered file), stamp, disk_bytes, used_by, problem."
+    example = "banger image list\n\
+               banger image list --available                # what the catalogs have\n\
+               banger image list --json | jq -r '.[].names[]'",
+    note = "Fields of --json: id, names, digest, source, arch, variant, bytes, created_at (seconds since 1970), config (User, Env, Entrypoint, Cmd, WorkingDir), kernel, path (of a registered file), stamp, disk_bytes, used_by, problem. \
+            With --available: name, distro, arch, kernel, description, source, bytes, state (pulled or available), catalog."
 )]
 struct List {
+    /// list what the catalogs have
+    #[argh(switch)]
+    available: bool,
     /// print JSON
     #[argh(switch)]
     json: bool,
@@ -303,6 +310,9 @@ impl Import {
 
 impl List {
     fn run(&self, client: &Client) -> Result<(), Error> {
+        if self.available {
+            return self.offers(client);
+        }
         let images = client.ask(ImageList {})?;
         if self.json {
             return render::json(&images);
@@ -320,6 +330,28 @@ impl List {
         };
         let rows: Vec<_> = images.iter().map(row).collect();
         render::out(&render::table(["ID", "NAMES", "ARCH", "SIZE", "VMS", "CREATED", "FILE"], &rows))
+    }
+
+    fn offers(&self, client: &Client) -> Result<(), Error> {
+        // Of a catalog that cannot be had a note says why.
+        let mut progress = Progress::new(false);
+        let offers = client.call(ImageCatalog { offline: false }, &mut Attention::to(&mut progress))?;
+        progress.clear();
+        if self.json {
+            return render::json(&offers);
+        }
+        let row = |offer: &ImageOffer| {
+            [
+                offer.name.clone(),
+                render::offer_state(offer.state).to_owned(),
+                offer.distro.clone(),
+                offer.arch.clone(),
+                offer.bytes.map_or_else(|| "-".to_owned(), render::bytes),
+                offer.description.clone(),
+            ]
+        };
+        let rows: Vec<_> = offers.iter().map(row).collect();
+        render::out(&render::table(["NAME", "STATE", "DISTRO", "ARCH", "SIZE", "DESCRIPTION"], &rows))
     }
 }
 

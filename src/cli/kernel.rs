@@ -7,7 +7,8 @@ use crate::cli::error::Error;
 use crate::cli::files::absolute;
 use crate::cli::render::{self, Progress};
 use crate::proto::api::{
-    KernelDefault, KernelImport, KernelList, KernelRemove, KernelShow, KernelSource, KernelView,
+    KernelCatalog, KernelDefault, KernelImport, KernelList, KernelOffer, KernelPull, KernelRemove,
+    KernelShow, KernelSource, KernelView,
 };
 
 #[derive(FromArgs, ArgsInfo, Debug)]
@@ -27,6 +28,7 @@ pub struct Kernel {
 #[argh(subcommand)]
 enum Verb {
     Import(Import),
+    Pull(Pull),
     List(List),
     Show(Show),
     Rm(Rm),
@@ -62,15 +64,43 @@ struct Import {
 }
 
 #[derive(FromArgs, ArgsInfo, Debug)]
+/// Pull a kernel by its name in a catalog. The first one becomes the default.
+#[argh(
+    subcommand,
+    name = "pull",
+    help_triggers("-h", "--help", "help"),
+    example = "banger kernel list --available              # what the catalogs have\n\
+               banger kernel pull generic-6.12\n\
+               banger kernel pull generic-6.12 --force     # in place of another one of that name"
+)]
+struct Pull {
+    /// its name in a catalog
+    #[argh(positional)]
+    kernel: String,
+    /// replace another kernel of that name
+    #[argh(switch)]
+    force: bool,
+    /// show no progress
+    #[argh(switch, short = 'q')]
+    quiet: bool,
+}
+
+#[derive(FromArgs, ArgsInfo, Debug)]
 /// List the kernels. A star marks the default.
 #[argh(
     subcommand,
     name = "list",
     help_triggers("-h", "--help", "help"),
-    example = "banger kernel list\nbanger kernel list --json | jq '.[].name'",
-    note = "Fields of --json: name, version, arch, blake3, source, snapshot, modules, imported_at (seconds since 1970), default, disk_bytes."
+    example = "banger kernel list\n\
+               banger kernel list --available              # what the catalogs have\n\
+               banger kernel list --json | jq '.[].name'",
+    note = "Fields of --json: name, version, arch, blake3, source, snapshot, modules, bundle, imported_at (seconds since 1970), default, disk_bytes. \
+            With --available: name, version, arch, description, source, bytes, state (pulled or available), catalog."
 )]
 struct List {
+    /// list what the catalogs have
+    #[argh(switch)]
+    available: bool,
     /// print JSON
     #[argh(switch)]
     json: bool,
@@ -127,6 +157,7 @@ impl Kernel {
         let client = Client::from_env()?;
         match &self.verb {
             Verb::Import(import) => import.run(&client),
+            Verb::Pull(pull) => pull.run(&client),
             Verb::List(list) => list.run(&client),
             Verb::Show(show) => show.run(&client),
             Verb::Rm(rm) => Ok(client.ask(KernelRemove { kernel: rm.kernel.clone() })?),
@@ -159,8 +190,21 @@ impl Import {
     }
 }
 
+impl Pull {
+    fn run(&self, client: &Client) -> Result<(), Error> {
+        let request = KernelPull { kernel: self.kernel.clone(), force: self.force };
+        let mut progress = Progress::new(self.quiet);
+        let view = client.call(request, &mut Attention::to(&mut progress))?;
+        progress.clear();
+        render::out_line(&view.record.name)
+    }
+}
+
 impl List {
     fn run(&self, client: &Client) -> Result<(), Error> {
+        if self.available {
+            return self.offers(client);
+        }
         let kernels = client.ask(KernelList {})?;
         if self.json {
             return render::json(&kernels);
@@ -177,6 +221,28 @@ impl List {
         };
         let rows: Vec<_> = kernels.iter().map(row).collect();
         render::out(&render::table(["NAME", "VERSION", "ARCH", "SIZE", "SOURCE", "IMPORTED"], &rows))
+    }
+
+    fn offers(&self, client: &Client) -> Result<(), Error> {
+        // Of a catalog that cannot be had a note says why.
+        let mut progress = Progress::new(false);
+        let offers = client.call(KernelCatalog { offline: false }, &mut Attention::to(&mut progress))?;
+        progress.clear();
+        if self.json {
+            return render::json(&offers);
+        }
+        let row = |offer: &KernelOffer| {
+            [
+                offer.name.clone(),
+                render::offer_state(offer.state).to_owned(),
+                offer.version.clone(),
+                offer.arch.clone(),
+                render::bytes(offer.bytes),
+                offer.description.clone(),
+            ]
+        };
+        let rows: Vec<_> = offers.iter().map(row).collect();
+        render::out(&render::table(["NAME", "STATE", "VERSION", "ARCH", "SIZE", "DESCRIPTION"], &rows))
     }
 }
 

@@ -15,6 +15,7 @@ mod daemon;
 mod error;
 mod files;
 mod image;
+mod internal;
 mod kernel;
 mod render;
 mod session;
@@ -46,7 +47,7 @@ fn run(args: Vec<OsString>) -> Result<(), Error> {
     let words = words::order(&Banger::get_args_info(), &args)?;
     let noun = match tree::read(&words)? {
         Meaning::Help(text) => return render::out(&text),
-        Meaning::Do(noun) => noun,
+        Meaning::Do(noun) => *noun,
     };
     match noun {
         Noun::Vm(vm) => vm.run(words.command),
@@ -56,6 +57,7 @@ fn run(args: Vec<OsString>) -> Result<(), Error> {
         Noun::Daemon(daemon) => daemon.run(),
         Noun::Version(version) => version.run(),
         Noun::Completion(completion) => completion.run(),
+        Noun::Internal(internal) => internal.run(),
         Noun::Complete(complete) => complete.run(&words.command.unwrap_or_default()),
     }
 }

@@ -6,6 +6,7 @@ use crate::cli::complete::{Complete, Completion};
 use crate::cli::daemon::Daemon;
 use crate::cli::error::Error;
 use crate::cli::image::Image;
+use crate::cli::internal::Internal;
 use crate::cli::kernel::Kernel;
 use crate::cli::version::Version;
 use crate::cli::vm::Vm;
@@ -39,11 +40,15 @@ pub enum Noun {
     Version(Version),
     Completion(Completion),
     Complete(Complete),
+    Internal(Internal),
 }
+
+/// Commands that no user needs: scripts and publishers call them.
+pub const HIDDEN: [&str; 2] = ["complete", "internal"];
 
 /// What the words mean: something to do, or a text to show.
 pub enum Meaning {
-    Do(Noun),
+    Do(Box<Noun>),
     Help(String),
 }
 
@@ -57,19 +62,22 @@ pub fn read(words: &Words) -> Result<Meaning, Error> {
         args.push("help");
     }
     match Banger::from_args(&["banger"], &args) {
-        Ok(banger) => Ok(Meaning::Do(banger.noun)),
+        Ok(banger) => Ok(Meaning::Do(Box::new(banger.noun))),
         Err(early) if early.status.is_ok() => Ok(Meaning::Help(visible(&early.output))),
         Err(early) => Err(Error::Usage(complaint(&early.output))),
     }
 }
 
-/// Leaves the line of the hidden command out of a help text; argh can hide options, but no commands.
+/// Leaves the lines of hidden commands out of a help text; argh can hide options, but no commands.
 fn visible(help: &str) -> String {
     let mut text = String::with_capacity(help.len());
     let mut hidden = false;
     for line in help.lines() {
         // A long description goes on in lines that are indented deeper.
-        hidden = line.starts_with("  complete ") || (hidden && line.starts_with("     "));
+        let command = HIDDEN
+            .iter()
+            .any(|name| line.strip_prefix("  ").is_some_and(|l| l.starts_with(&format!("{name} "))));
+        hidden = command || (hidden && line.starts_with("     "));
         if !hidden {
             text.push_str(line);
             text.push('\n');
@@ -114,6 +122,7 @@ mod tests {
             assert!(help.starts_with(&format!("Usage: banger{path}")), "{help}");
             assert!(help.contains("Examples:"), "{help}");
             assert!(!help.contains("complete "), "{help}");
+            assert!(path.starts_with(" internal") || !help.contains("internal "), "{help}");
         });
     }
 

@@ -8,6 +8,7 @@ use std::fmt;
 
 use argh::{CommandInfoWithArgs, FlagInfo, FlagInfoKind, Optionality};
 
+use crate::cli::tree::HIDDEN;
 use crate::vm::lookup::nearest;
 
 /// A command line, understood as far as the tree of commands goes.
@@ -96,7 +97,7 @@ pub fn order(tree: &CommandInfoWithArgs, args: &[String]) -> Result<Words, Usage
             return Err(Usage::NoSuchFlag { verb: path.join(" "), typed: word.to_owned(), near: None });
         }
         let Some(sub) = node.commands.iter().find(|c| c.name == word) else {
-            let visible = node.commands.iter().map(|c| c.name).filter(|name| *name != "complete");
+            let visible = node.commands.iter().map(|c| c.name).filter(|name| !HIDDEN.contains(name));
             return Err(Usage::NoSuchVerb {
                 group: path.join(" "),
                 typed: word.to_owned(),

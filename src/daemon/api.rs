@@ -16,7 +16,7 @@ use crate::daemon::fault::Fault;
 use crate::daemon::op::Op;
 use crate::daemon::orders::What;
 use crate::daemon::socket::{Asked, Client, NoRequest, Peer};
-use crate::daemon::{Daemon, Shared, cache, guest, images, kernels, registered, vms};
+use crate::daemon::{Daemon, Shared, cache, catalogs, guest, images, kernels, pulls, registered, vms};
 use crate::host::files::remove_if_present;
 use crate::proto::api::*;
 use crate::store::record::Run;
@@ -167,17 +167,20 @@ async fn dispatch(d: &Shared, op: &Op, request: Request, fd: Option<OwnedFd>) ->
         Request::VmRead(r) => answer_with::<VmRead>(guest::read(d, r).await?),
         Request::VmWrite(r) => answer_with::<VmWrite>(guest::write(d, r).await?),
         Request::VmLogs(r) => answer_with::<VmLogs>(guest::logs(d, &r)?),
-        Request::ImagePull(r) => answer::<ImagePull>(images::pull(d, op, r).await?),
-        Request::ImageImport(r) => answer::<ImageImport>(images::import(d, op, r, fd).await?),
+        Request::ImagePull(r) => answer::<ImagePull>(pulls::pull(d, op, r).await?),
+        Request::ImageImport(r) => answer::<ImageImport>(pulls::import(d, op, r, fd).await?),
         Request::ImageRegister(r) => answer::<ImageRegister>(registered::register(d, op, r).await?),
         Request::ImagePromote(r) => answer::<ImagePromote>(registered::promote(d, op, r.image).await?),
         Request::ImageList(_) => answer::<ImageList>(images::list(d)?),
+        Request::ImageCatalog(r) => answer::<ImageCatalog>(catalogs::images(d, op, r.offline).await?),
         Request::ImageShow(r) => answer::<ImageShow>(images::show(d, &r.image)?),
         Request::ImageTag(r) => answer::<ImageTag>(images::tag(d, r.image, r.name).await?),
         Request::ImageDelete(r) => answer::<ImageDelete>(images::delete(d, op, r.image).await?),
         Request::ImageCacheList(_) => answer::<ImageCacheList>(cache::list(d).await?),
         Request::ImageCachePrune(r) => answer::<ImageCachePrune>(cache::prune(d, op, r.dry_run).await?),
         Request::KernelImport(r) => answer::<KernelImport>(kernels::import(d, op, r).await?),
+        Request::KernelPull(r) => answer::<KernelPull>(kernels::pull(d, op, r).await?),
+        Request::KernelCatalog(r) => answer::<KernelCatalog>(catalogs::kernels(d, op, r.offline).await?),
         Request::KernelList(_) => answer::<KernelList>(kernels::list(d)?),
         Request::KernelShow(r) => answer::<KernelShow>(kernels::show(d, &r.kernel)?),
         Request::KernelRemove(r) => answer::<KernelRemove>(kernels::remove(d, op, r.kernel).await?),

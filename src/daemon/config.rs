@@ -6,6 +6,9 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
+use crate::catalog::KeyAt;
+use crate::catalog::location::Location;
+use crate::catalog::signature::Key;
 use crate::daemon::registries;
 use crate::oci::Limits;
 use crate::oci::registries::Registries;
@@ -13,12 +16,19 @@ use crate::vm::lookup::nearest;
 use crate::vm::size::Mib;
 use crate::vm::spec::Wish;
 
-const KEYS: [&str; 5] =
-    ["default_image_name", "firecracker_bin", "image_limits", "registries", "vm_defaults"];
+const KEYS: [&str; 7] = [
+    "catalog_keys",
+    "catalog_urls",
+    "default_image_name",
+    "firecracker_bin",
+    "image_limits",
+    "registries",
+    "vm_defaults",
+];
 const VM_KEYS: [&str; 3] = ["vcpu", "memory", "disk_size"];
 const LIMIT_KEYS: [&str; 4] = ["layer_size", "ratio", "entries", "metadata_size"];
-/// What a VM is made of when nobody says it.
-const DEFAULT_IMAGE: &str = "debian";
+/// What a VM is made of when nobody says it: an image of the catalog in banger.
+const DEFAULT_IMAGE: &str = "debian-bookworm";
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
@@ -26,6 +36,10 @@ pub struct Config {
     /// Whether a person has chosen the default image.
     pub default_image_is_set: bool,
     pub firecracker: Option<PathBuf>,
+    /// Where the catalogs are, besides the one in banger; the first that has a name counts.
+    pub catalogs: Vec<Location>,
+    /// Whose signatures of catalogs count.
+    pub catalog_keys: Vec<KeyAt>,
     pub vm_defaults: VmDefaults,
     pub image_limits: Limits,
     pub registries: Registries,
@@ -50,6 +64,10 @@ pub enum ConfigError {
 struct Raw {
     default_image_name: Option<String>,
     firecracker_bin: Option<String>,
+    #[serde(default)]
+    catalog_urls: Vec<String>,
+    #[serde(default)]
+    catalog_keys: Vec<String>,
     #[serde(default)]
     vm_defaults: RawVm,
     #[serde(default)]
@@ -112,7 +130,9 @@ impl Config {
         Ok(Self {
             default_image_is_set: raw.default_image_name.is_some(),
             default_image: raw.default_image_name.unwrap_or_else(|| DEFAULT_IMAGE.to_owned()),
-            firecracker: raw.firecracker_bin.map(|s| expand(&s, home)).transpose()?,
+            firecracker: raw.firecracker_bin.map(|s| expand("firecracker_bin", &s, home)).transpose()?,
+            catalogs: raw.catalog_urls.iter().map(|s| place(s, home)).collect::<Result<_, _>>()?,
+            catalog_keys: raw.catalog_keys.iter().map(|s| key(s, home)).collect::<Result<_, _>>()?,
             vm_defaults: VmDefaults {
                 vcpu: raw.vm_defaults.vcpu,
                 memory: size("memory", raw.vm_defaults.memory)?,
@@ -154,11 +174,26 @@ pub fn refuse_unknown(table: &toml::Table, known: &[&str]) -> Result<(), String>
     })
 }
 
-fn expand(path: &str, home: Option<&Path>) -> Result<PathBuf, String> {
+fn expand(key: &str, path: &str, home: Option<&Path>) -> Result<PathBuf, String> {
     match (path.strip_prefix("~/"), home) {
         (Some(rest), Some(home)) => Ok(home.join(rest)),
         _ if Path::new(path).is_absolute() => Ok(path.into()),
-        _ => Err(format!("firecracker_bin: {path:?} is no absolute path; begin it with / or ~/")),
+        _ => Err(format!("{key}: {path:?} is no absolute path; begin it with / or ~/")),
+    }
+}
+
+fn place(text: &str, home: Option<&Path>) -> Result<Location, String> {
+    match text.starts_with("~/") {
+        true => expand("catalog_urls", text, home).map(Location::File),
+        false => text.parse().map_err(|e| format!("catalog_urls: {e}")),
+    }
+}
+
+/// A key in PEM, or the path of a file with one.
+fn key(text: &str, home: Option<&Path>) -> Result<KeyAt, String> {
+    match text.trim_start().starts_with("-----BEGIN") {
+        true => Key::parse(text).map(KeyAt::Here).map_err(|e| format!("catalog_keys: {e}")),
+        false => expand("catalog_keys", text, home).map(KeyAt::File),
     }
 }
 
@@ -191,7 +226,7 @@ mod tests {
     #[test]
     fn every_key_is_optional_and_sizes_are_as_people_write_them() {
         let config = parse("").expect("an empty one");
-        assert_eq!((config.default_image.as_str(), config.default_image_is_set), ("debian", false));
+        assert_eq!((config.default_image.as_str(), config.default_image_is_set), ("debian-bookworm", false));
         let config = parse(
             "default_image_name = 'alpine'\nfirecracker_bin = '~/fc'\n[vm_defaults]\nvcpu = 2\nmemory = 1024\ndisk_size = '2G'",
         )
@@ -205,6 +240,23 @@ mod tests {
     }
 
     #[test]
+    fn catalogs_are_places_and_keys_are_files_or_text() {
+        let pem = crate::catalog::signature::EMBEDDED_KEY;
+        let config = parse(&format!(
+            "catalog_urls = ['https://example.org/c.json', '/srv/c.json', '~/c.json']\n\
+             catalog_keys = ['/etc/k.pem', '~/k.pem', \"\"\"{pem}\"\"\"]"
+        ))
+        .expect("places and keys");
+        let shown: Vec<String> = config.catalogs.iter().map(ToString::to_string).collect();
+        assert_eq!(shown, ["https://example.org/c.json", "/srv/c.json", "/home/me/c.json"]);
+        let file = |path: &str| KeyAt::File(path.into());
+        assert_eq!(
+            config.catalog_keys,
+            [file("/etc/k.pem"), file("/home/me/k.pem"), KeyAt::Here(Key::Placeholder)]
+        );
+    }
+
+    #[test]
     fn what_is_wrong_is_named_with_the_nearest_key() {
         let table = [
             (
@@ -214,6 +266,18 @@ mod tests {
             ("[vm_defaults]\ncpus = 1", "there is no key \"cpus\"; there are vcpu, memory, disk_size"),
             ("[vm_defaults]\nmemory = 'much'", "memory: \"much\" is no size; write it like 512M or 4G"),
             ("firecracker_bin = 'fc'", "firecracker_bin: \"fc\" is no absolute path; begin it with / or ~/"),
+            (
+                "catalog_urls = ['http://example.org/c']",
+                "catalog_urls: 'http://example.org/c' is no place to read from: http is for this machine alone; use https",
+            ),
+            (
+                "catalog_keys = ['k.pem']",
+                "catalog_keys: \"k.pem\" is no absolute path; begin it with / or ~/",
+            ),
+            (
+                "catalog_keys = ['-----BEGIN EC PRIVATE KEY-----']",
+                "catalog_keys: it is a private key; give the public one, and keep this one to yourself",
+            ),
         ];
         for (text, want) in table {
             assert_eq!(parse(text).expect_err(text), want);

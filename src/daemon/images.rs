@@ -1,51 +1,21 @@
-//! The images: pulled or imported into one immutable file each, images/<id>.ext4, or registered where they are ([`registered`]);
-//! names come and go.
+//! The images: one immutable file each, images/<id>.ext4, which [`pulls`](super::pulls) brings, or registered where it is
+//! ([`registered`]); names come and go.
 
-use std::collections::{BTreeMap, HashMap};
-use std::fs::{File, Permissions};
 use std::io;
-use std::os::fd::OwnedFd;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::daemon::fault::{Fault, chain};
+use crate::daemon::fault::Fault;
 use crate::daemon::names::Names;
 use crate::daemon::op::Op;
-use crate::daemon::{Daemon, Shared, blocking, image_id, now, registered};
-use crate::host::environment::Environment;
-use crate::host::files::{create_private_dir, remove_if_present, sync_directory};
-use crate::host::progress::Progress;
-use crate::host::undo::Undo;
-use crate::image::platform::Platform;
+use crate::daemon::{Daemon, Shared, blocking, registered};
+use crate::host::files::remove_if_present;
 use crate::image::record::ImageRecord;
 use crate::image::reference::Reference;
-use crate::oci::{self, Blobs, Built, Input, Patience, Settings};
-use crate::proto::api::{Code, ImageImport, ImagePull, ImageView};
+use crate::proto::api::{Code, ImageView};
 use crate::store::Changes;
 use crate::vm::lookup::{self, Candidate, LookupError};
 use crate::vm::record::VmRecord;
-
-/// The blobs that pulls share, and their turns: one pull of a reference, and of a digest, at a time. Whoever comes second finds it
-/// done.
-pub struct Images {
-    pub blobs: Blobs,
-    turns: Mutex<HashMap<String, Arc<smol::lock::Mutex<()>>>>,
-}
-
-impl Images {
-    pub fn new(blobs: PathBuf) -> Self {
-        Self { blobs: Blobs::at(blobs), turns: Mutex::default() }
-    }
-
-    /// The lock that whoever pulls `what`, a reference or a digest, holds.
-    fn turn(&self, what: &str) -> Arc<smol::lock::Mutex<()>> {
-        let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
-        // Those that nobody holds are forgotten, so that the map does not grow with every reference ever seen.
-        turns.retain(|_, lock| Arc::strong_count(lock) > 1);
-        Arc::clone(turns.entry(what.to_owned()).or_default())
-    }
-}
 
 pub fn list(d: &Daemon) -> Result<Vec<ImageView>, Fault> {
     let vms = d.store.all::<VmRecord>()?;
@@ -118,7 +88,7 @@ pub fn find(d: &Daemon, typed: &str) -> Result<ImageRecord, Fault> {
     look_up(d, typed)?.map_err(Fault::from)
 }
 
-fn look_up(d: &Daemon, typed: &str) -> Result<Result<ImageRecord, LookupError>, Fault> {
+pub fn look_up(d: &Daemon, typed: &str) -> Result<Result<ImageRecord, LookupError>, Fault> {
     let mut records = d.store.all::<ImageRecord>()?;
     let candidates: Vec<Candidate<'_>> =
         records.iter().map(|r| Candidate { names: &r.names, id: &r.id }).collect();
@@ -128,236 +98,6 @@ fn look_up(d: &Daemon, typed: &str) -> Result<Result<ImageRecord, LookupError>, 
         named.ok_or(error)
     });
     Ok(found.map(|index| records.swap_remove(index)))
-}
-
-/// The image that a new VM asks for, and what it was called; pulled where it is not here. Without a wish: the default one.
-///
-/// `environment` is what its caller brings along for a pull.
-pub async fn wanted(
-    d: &Shared,
-    op: &Op,
-    typed: Option<&str>,
-    environment: &BTreeMap<String, String>,
-) -> Result<(ImageRecord, String), Fault> {
-    let name = typed.unwrap_or(&d.config.default_image);
-    let unknown = match look_up(d, name)? {
-        Ok(record) => return Ok((record, name.to_owned())),
-        Err(LookupError::Unknown { .. }) => {
-            LookupError::Unknown { noun: "image", typed: name.to_owned(), near: None }
-        }
-        Err(ambiguous) => return Err(ambiguous.into()),
-    };
-    let Ok(reference) = name.parse::<Reference>() else { return Err(unknown.into()) };
-    let request = ImagePull {
-        reference: name.to_owned(),
-        name: None,
-        force: false,
-        platform: None,
-        environment: environment.clone(),
-    };
-    let pulled = pull(d, op, request).await;
-    match pulled {
-        Ok(record) => Ok((record, reference.local_name())),
-        Err(fault) if typed.is_none() => Err(Fault {
-            message: format!(
-                "there is no image {name} here yet, and it could not be pulled ({}); get one with `banger image pull REF` or \
-                 `banger image import PATH`, and name it with --image",
-                fault.message
-            ),
-            ..fault
-        }),
-        Err(fault) => Err(fault.within(format!("there is no image {name:?} here"))),
-    }
-}
-
-/// `brought` is the part of its environment that a caller brings along.
-fn settings(d: &Daemon, platform: Platform, brought: &BTreeMap<String, String>) -> Settings {
-    let environment = Environment::of_process().with_callers(brought);
-    let home = environment.get("HOME").map(|home| PathBuf::from(home).join(".docker"));
-    let docker = environment.get("DOCKER_CONFIG").map(PathBuf::from).or(home);
-    Settings {
-        blobs: d.images.blobs.clone(),
-        scratch: d.dirs.images(),
-        docker_config: docker.map(|dir| dir.join("config.json")),
-        platform,
-        limits: d.config.image_limits,
-        registries: d.config.registries.clone(),
-        environment,
-        patience: Patience::default(),
-    }
-}
-
-/// What this machine runs, as images call it.
-pub const ARCH: &str = if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" };
-
-/// The platform that was asked for, or this machine's.
-fn platform(asked: Option<&str>) -> Result<Platform, Fault> {
-    match asked {
-        None => Ok(Platform::linux(ARCH)),
-        Some(text) => text.parse().map_err(|e| Fault::because(Code::BadRequest, "bad --platform", &e)),
-    }
-}
-
-/// Pulls what `reference` stands for now. What is here already costs one request.
-pub async fn pull(d: &Shared, op: &Op, wanted: ImagePull) -> Result<ImageRecord, Fault> {
-    let reference: Reference = wanted
-        .reference
-        .parse()
-        .map_err(|e| Fault::because(Code::BadRequest, format!("cannot pull {:?}", wanted.reference), &e))?;
-    let platform = platform(wanted.platform.as_deref())?;
-    if let Some(name) = &wanted.name {
-        check_name(name)?;
-    }
-    let turn = d.images.turn(&reference.to_string());
-    let _turn = match turn.try_lock() {
-        Some(turn) => turn,
-        None => {
-            op.stage(&format!("waiting for another pull of {}", reference.local_name()));
-            turn.lock().await
-        }
-    };
-    let op = op.clone();
-    blocking(d, move |d| {
-        let names = Names::new(vec![reference.local_name()], wanted.name, wanted.force);
-        let cannot =
-            |e: oci::OciError| Fault::new(Code::Failed, format!("cannot pull {reference}: {}", chain(&e)));
-        if op.cancelled() {
-            return Err(Fault::new(Code::Failed, "cancelled"));
-        }
-        op.stage(&format!("looking up {}", reference.local_name()));
-        let settings = settings(d, platform.clone(), &wanted.environment);
-        let mut pull = oci::Pull::new(&reference, &settings, &op);
-        let digest = pull.resolve().map_err(cannot)?.to_string();
-        // The same image may be on its way under another name.
-        let turn = d.images.turn(&format!("{digest} {platform}"));
-        let _turn = turn.lock_blocking();
-        let is_it = |image: &ImageRecord| {
-            image.digest.as_ref() == Some(&digest)
-                && image.arch == platform.architecture
-                && image.variant == platform.variant
-        };
-        let there = d.store.all::<ImageRecord>()?.into_iter().find(is_it);
-        if let Some(there) = there {
-            op.note(&format!("{} is up to date", reference.local_name()));
-            return tag_record(d, &there.id, &names);
-        }
-        // Refused before the download: what has the name now is another manifest's.
-        names.check(&d.store.all::<ImageRecord>()?, |_| false)?;
-        build(d, &op, names, platform.variant.clone(), |out| pull.fetch(out).map_err(cannot))
-    })
-    .await
-}
-
-/// Imports an image from a path, or from the descriptor that came with the request.
-pub async fn import(
-    d: &Shared,
-    op: &Op,
-    wanted: ImageImport,
-    stream: Option<OwnedFd>,
-) -> Result<ImageRecord, Fault> {
-    let platform = platform(wanted.platform.as_deref())?;
-    if let Some(name) = &wanted.name {
-        check_name(name)?;
-    }
-    let (input, what) = match (wanted.path, stream) {
-        (Some(path), _) if !Path::new(&path).is_absolute() => {
-            return Err(Fault::new(Code::BadRequest, format!("{path:?} is no absolute path")));
-        }
-        (Some(path), _) => (Input::Path(PathBuf::from(&path)), path),
-        (None, Some(fd)) => (Input::Stream(File::from(fd)), "the stream".to_owned()),
-        (None, None) => {
-            return Err(Fault::new(Code::BadRequest, "there is neither a path nor a stream to import from"));
-        }
-    };
-    let op = op.clone();
-    blocking(d, move |d| {
-        let variant = platform.variant.clone();
-        let settings = settings(d, platform, &BTreeMap::new());
-        build(d, &op, Names::new(vec![], wanted.name, wanted.force), variant, |out| {
-            oci::import(input, &settings, out, &op)
-                .map_err(|e| Fault::new(Code::BadRequest, format!("cannot import {what}: {}", chain(&e))))
-        })
-    })
-    .await
-}
-
-/// Lets `make` write a new image file and publishes it: nothing half-made remains, whatever happens.
-fn build(
-    d: &Daemon,
-    op: &Op,
-    names: Names,
-    variant: Option<String>,
-    make: impl FnOnce(&Path) -> Result<Built, Fault>,
-) -> Result<ImageRecord, Fault> {
-    let failed = |e: io::Error| Fault::failed("cannot store the image", &e);
-    let (staged, undo) = stage(d, op).map_err(failed)?;
-    let built = make(&staged)?;
-    if op.cancelled() {
-        return Err(Fault::new(Code::Failed, "cancelled"));
-    }
-    op.stage("storing the image");
-    let file = File::open(&staged).map_err(failed)?;
-    let bytes = file.metadata().map_err(failed)?.len();
-    file.set_permissions(Permissions::from_mode(0o444)).map_err(failed)?;
-    let id = hash_and_sync(&file).map_err(failed)?;
-    let names = names.or(built.names);
-    let _ledger = d.ledger();
-    let records = d.store.all::<ImageRecord>()?;
-    names.check(&records, |holder| holder.id == id)?;
-    let known = records.iter().find(|record| record.id == id);
-    // The same bytes may come with another configuration; the newer one counts, as with a tag that was moved.
-    let record = ImageRecord {
-        id,
-        names: known.map(|k| k.names.clone()).unwrap_or_default(),
-        digest: built.digest.map(|digest| digest.to_string()),
-        source: built.source,
-        arch: built.arch,
-        variant,
-        bytes,
-        created_at: now(),
-        config: built.config,
-        kernel: known.and_then(|k| k.kernel.clone()),
-        path: None,
-        stamp: None,
-    };
-    let place = d.dirs.image_file(&record.id);
-    // Who was first with this content has made its file; that of a registered image stays where it is, and is not needed any more.
-    let there = known.is_some_and(|k| k.path.is_none()) && place.try_exists().map_err(failed)?;
-    if !there {
-        publish(d, &staged, &record.id).map_err(failed)?;
-    }
-    log::info!("{op} image {}: {bytes} bytes from {}", short(&record.id), record.source);
-    // With its file moved away, or not needed, there is nothing left but what may be removed.
-    drop(undo);
-    enter(d, records, record, &names)
-}
-
-/// Returns the id of an image while it is written to the disk: the one waits for the processor, the other for the disk.
-fn hash_and_sync(file: &File) -> io::Result<String> {
-    std::thread::scope(|scope| {
-        let sync = scope.spawn(|| file.sync_all());
-        let id = image_id::of(file);
-        sync.join().unwrap_or_else(|_| Err(io::Error::other("the thread that syncs it has panicked")))?;
-        id
-    })
-}
-
-/// Where a file may be made that becomes an image's, and what removes it if it does not.
-pub fn stage(d: &Daemon, op: &Op) -> io::Result<(PathBuf, Undo)> {
-    create_private_dir(&d.dirs.images())?;
-    let mut undo = Undo::default();
-    let staged = d.dirs.images().join(format!(".staged-{op}"));
-    undo.push(format!("file {}", staged.display()), {
-        let staged = staged.clone();
-        move || remove_if_present(&staged)
-    });
-    Ok((staged, undo))
-}
-
-/// Moves a finished file to its place.
-pub fn publish(d: &Daemon, staged: &Path, id: &str) -> io::Result<()> {
-    std::fs::rename(staged, d.dirs.image_file(id))?;
-    sync_directory(&d.dirs.images())
 }
 
 /// Stores the image, new or changed, with its names. The ledger has been held since `records` were read.
@@ -375,15 +115,18 @@ pub fn enter(
 /// Gives the image further names; names that stood for another image move.
 pub async fn tag(d: &Shared, typed: String, name: String) -> Result<ImageRecord, Fault> {
     check_name(&name)?;
-    blocking(d, move |d| tag_record(d, &find(d, &typed)?.id, &Names::new(vec![name], None, false))).await
+    blocking(d, move |d| tag_record(d, &find(d, &typed)?.id, &Names::new(vec![name], None, false), None))
+        .await
 }
 
-fn tag_record(d: &Daemon, id: &str, names: &Names) -> Result<ImageRecord, Fault> {
+/// Gives the image these names, and the kernel that it wants, where that is known.
+pub fn tag_record(d: &Daemon, id: &str, names: &Names, kernel: Option<String>) -> Result<ImageRecord, Fault> {
     let _ledger = d.ledger();
     let records = d.store.all::<ImageRecord>()?;
     names.check(&records, |holder| holder.id == id)?;
     let gone = || Fault::new(Code::NotFound, "the image was deleted meanwhile");
     let record = records.iter().find(|record| record.id == id).cloned().ok_or_else(gone)?;
+    let record = ImageRecord { kernel: kernel.or(record.kernel.clone()), ..record };
     enter(d, records, record, names)
 }
 
@@ -440,15 +183,5 @@ mod tests {
         assert_eq!(vm_list(&names(1)), "vm v0");
         assert_eq!(vm_list(&names(2)), "vms v0, v1");
         assert_eq!(vm_list(&names(8)), "vms v0, v1, v2, v3, v4 and 3 more");
-    }
-
-    #[test]
-    fn locks_of_finished_pulls_are_forgotten() {
-        let images = Images::new(PathBuf::from("/none"));
-        let held = images.turn("a");
-        assert!(Arc::ptr_eq(&held, &images.turn("a")));
-        drop(images.turn("b"));
-        drop(images.turn("a"));
-        assert_eq!(images.turns.lock().expect("not poisoned").len(), 1);
     }
 }

@@ -4,17 +4,19 @@ use std::fs::Permissions;
 use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use crate::catalog::record::KernelEntry;
+use crate::catalog::{self, bundle};
 use crate::daemon::fault::{Fault, chain};
 use crate::daemon::op::Op;
-use crate::daemon::{Daemon, Shared, blocking, images, modules_image, now};
+use crate::daemon::{Daemon, Shared, blocking, catalogs, images, made_of, modules_image, now};
 use crate::host::files::{create_private_dir, remove_tree_if_present, sync_directory};
 use crate::host::progress::Progress;
 use crate::host::undo::Undo;
-use crate::image::record::ImageRecord;
 use crate::kernel::import::{self, Imported};
-use crate::kernel::record::KernelRecord;
-use crate::proto::api::{Code, KernelImport, KernelSource, KernelView};
+use crate::kernel::record::{KernelRecord, is_kernel_name};
+use crate::proto::api::{Code, KernelImport, KernelPull, KernelSource, KernelView};
 use crate::store::Changes;
 use crate::store::record::{Run, Setting};
 use crate::vm::lookup::{self, Candidate};
@@ -39,7 +41,8 @@ fn view(d: &Daemon, record: KernelRecord, default: Option<&str>) -> Result<Kerne
     Ok(KernelView { default: default == Some(record.name.as_str()), disk_bytes, record })
 }
 
-fn find(d: &Daemon, typed: &str) -> Result<KernelRecord, Fault> {
+/// The kernel that `typed` means.
+pub fn find(d: &Daemon, typed: &str) -> Result<KernelRecord, Fault> {
     let mut records = d.store.all::<KernelRecord>()?;
     let names: Vec<[String; 1]> = records.iter().map(|r| [r.name.clone()]).collect();
     let candidates: Vec<Candidate<'_>> =
@@ -52,35 +55,18 @@ fn default_name(d: &Daemon) -> Result<Option<String>, Fault> {
     Ok(d.store.get::<Setting>(DEFAULT)?.map(|setting| setting.value))
 }
 
-/// The kernel that a new VM asks for, or the default one.
-pub fn wanted(d: &Daemon, typed: Option<&str>) -> Result<KernelRecord, Fault> {
-    match typed {
-        Some(typed) => find(d, typed),
-        None => {
-            let record = match default_name(d)? {
-                Some(name) => d.store.get::<KernelRecord>(name)?,
-                None => None,
-            };
-            record.ok_or_else(|| {
-                Fault::new(
-                    Code::NotFound,
-                    "there is no kernel yet; import one with `banger kernel import --host` (the running one) or \
-                     `banger kernel import --deb FILE` (a Debian package linux-image-*.deb)",
-                )
-            })
-        }
+/// The default kernel; None: there is no kernel yet.
+pub fn default_kernel(d: &Daemon) -> Result<Option<KernelRecord>, Fault> {
+    match default_name(d)? {
+        Some(name) => Ok(d.store.get::<KernelRecord>(name)?),
+        None => Ok(None),
     }
-}
-
-/// The kernel that an image wishes for its VMs, if it is there.
-pub fn of_image(d: &Daemon, image: &ImageRecord) -> Result<Option<KernelRecord>, Fault> {
-    Ok(image.kernel.as_ref().map(|name| d.store.get::<KernelRecord>(name)).transpose()?.flatten())
 }
 
 /// The kernel that a VM starts with: the one it was made with, where one was asked for, else the default one of today.
 pub fn for_start(d: &Daemon, name: Option<&str>) -> Result<KernelRecord, Fault> {
     match name {
-        None => wanted(d, None),
+        None => default_kernel(d)?.ok_or_else(|| made_of::no_kernel("")),
         Some(name) => d.store.get::<KernelRecord>(name)?.ok_or_else(|| {
             Fault::new(Code::NotFound, format!("its kernel {name} is gone; import it again under that name"))
         }),
@@ -110,31 +96,128 @@ pub async fn import(d: &Shared, op: &Op, wanted: KernelImport) -> Result<KernelV
     }
     let op = op.clone();
     blocking(d, move |d| {
-        let root = d.dirs.state.join("kernels");
-        create_private_dir(&root).map_err(|e| Fault::failed("cannot make the directory for kernels", &e))?;
-        let mut undo = Undo::default();
-        let staged = root.join(format!(".staged-{op}"));
-        let failed = |e: io::Error| Fault::failed("cannot store the kernel", &e);
-        create_private_dir(&staged).map_err(failed)?;
-        undo.push(format!("directory {}", staged.display()), {
-            let staged = staged.clone();
-            move || remove_tree_if_present(&staged)
-        });
-        let imported = read(&wanted.source, &staged, &op)?;
+        let staged = Staged::new(&d.dirs.kernels(), &op)?;
+        let imported = read(&wanted.source, &staged.files, &op)?;
         let name = wanted.name.clone().unwrap_or_else(|| imported.version.clone());
         check_name(&name)?;
         let record = imported.record(&name, now());
-        write_files(&imported, &staged, &op)?;
-        drop(imported);
-        if op.cancelled() {
-            return Err(Fault::new(Code::Failed, "cancelled"));
-        }
-        publish(d, &op, record, &staged)?;
-        // Moved away by now, or no longer wanted: what is left of it is removed either way.
-        drop(undo);
+        store(d, &op, imported, record, &staged, false)?;
         show(d, &name)
     })
     .await
+}
+
+/// Pulls the kernel that a catalog calls by this name. What is here already costs nothing but the look into the catalog.
+pub async fn pull(d: &Shared, op: &Op, wanted: KernelPull) -> Result<KernelView, Fault> {
+    let KernelPull { kernel: name, force } = wanted;
+    check_name(&name)?;
+    let entry = {
+        let (op, name) = (op.clone(), name.clone());
+        blocking(d, move |d| {
+            catalogs::kernel(d, &op, &name)?.ok_or_else(|| catalogs::no_such_kernel(d, &name))
+        })
+        .await?
+    };
+    pull_entry(d, op, entry, force).await?;
+    show(d, &name)
+}
+
+/// Pulls a kernel that a catalog has; `force`: in place of another one of that name.
+pub async fn pull_entry(d: &Shared, op: &Op, entry: KernelEntry, force: bool) -> Result<KernelRecord, Fault> {
+    let lock = d.images.turn(&format!("kernel {}", entry.about.name));
+    let _turn = lock.lock().await;
+    let op = op.clone();
+    blocking(d, move |d| {
+        let KernelEntry { about, bundle: at } = entry;
+        let name = about.name.clone();
+        let cannot = |e: &dyn std::error::Error| Fault::failed(format!("cannot pull the kernel {name}"), e);
+        if op.cancelled() {
+            return Err(Fault::new(Code::Failed, "cancelled"));
+        }
+        match d.store.get::<KernelRecord>(&name)? {
+            Some(there) if there.bundle.as_deref() == Some(at.digest.hex()) => {
+                op.note(&format!("kernel {name} is up to date"));
+                return Ok(there);
+            }
+            Some(there) if !force => {
+                return Err(another(&there, &format!("`banger kernel pull {name} --force` replaces it")));
+            }
+            Some(_) | None => {}
+        }
+        let staged = Staged::new(&d.dirs.kernels(), &op)?;
+        op.stage(&format!("pulling kernel {name}"));
+        let file = catalog::download(&at, &staged.files, &op).map_err(|e| cannot(&e))?;
+        op.stage(&format!("unpacking kernel {name}"));
+        bundle::kernel(file, &about, &staged.bundle, &op).map_err(|e| cannot(&e))?;
+        let imported = import::from_directory(&staged.bundle, &staged.files, &op).map_err(|e| cannot(&e))?;
+        for (found, wanted) in [(imported.version.as_str(), &about.version), (imported.arch, &about.arch)] {
+            if found != wanted {
+                let text =
+                    format!("cannot pull the kernel {name}: the bundle's kernel is {found}, not {wanted}");
+                return Err(Fault::new(Code::Failed, text));
+            }
+        }
+        let record = KernelRecord {
+            source: at.location.to_string(),
+            bundle: Some(at.digest.hex().to_owned()),
+            ..imported.record(&name, now())
+        };
+        store(d, &op, imported, record, &staged, force)?;
+        find(d, &name)
+    })
+    .await
+}
+
+/// There is another kernel of that name; `todo` says what can be done.
+fn another(there: &KernelRecord, todo: &str) -> Fault {
+    let KernelRecord { name, version, source, .. } = there;
+    let text = format!("there is another kernel {name} already ({version}, from {source}); {todo}");
+    Fault::new(Code::Conflict, text)
+}
+
+/// Places for what is not finished, gone with this.
+struct Staged {
+    /// What is to become the kernel's directory.
+    files: PathBuf,
+    /// For a bundle's files.
+    bundle: PathBuf,
+    /// For a kernel that is replaced.
+    old: PathBuf,
+    _undo: Undo,
+}
+
+impl Staged {
+    /// In the directory for kernels, `root`.
+    fn new(root: &Path, op: &Op) -> Result<Self, Fault> {
+        create_private_dir(root).map_err(|e| Fault::failed("cannot make the directory for kernels", &e))?;
+        let mut undo = Undo::default();
+        let mut place = |what: &str| {
+            let path = root.join(format!(".staged-{op}{what}"));
+            let doomed = path.clone();
+            undo.push(format!("directory {}", path.display()), move || remove_tree_if_present(&doomed));
+            path
+        };
+        let (files, bundle, old) = (place(""), place("-bundle"), place("-old"));
+        create_private_dir(&files).map_err(|e| Fault::failed("cannot store the kernel", &e))?;
+        Ok(Self { files, bundle, old, _undo: undo })
+    }
+}
+
+/// Makes a kernel's files of what was imported, and publishes them.
+fn store(
+    d: &Shared,
+    op: &Op,
+    imported: Imported,
+    record: KernelRecord,
+    staged: &Staged,
+    force: bool,
+) -> Result<(), Fault> {
+    write_files(&imported, &staged.files, op)?;
+    drop(imported);
+    if op.cancelled() {
+        return Err(Fault::new(Code::Failed, "cancelled"));
+    }
+    publish(d, op, record, staged, force)
 }
 
 fn read(source: &KernelSource, scratch: &Path, op: &Op) -> Result<Imported, Fault> {
@@ -166,33 +249,38 @@ fn write_files(imported: &Imported, directory: &Path, op: &Op) -> Result<(), Fau
 }
 
 /// Moves the finished directory to its place and records it.
-fn publish(d: &Daemon, op: &Op, record: KernelRecord, staged: &Path) -> Result<(), Fault> {
+fn publish(d: &Shared, op: &Op, record: KernelRecord, staged: &Staged, force: bool) -> Result<(), Fault> {
     let failed = |e: io::Error| Fault::failed("cannot store the kernel", &e);
     let _ledger = d.ledger();
-    if let Some(there) = d.store.get::<KernelRecord>(&record.name)? {
-        if there.blake3 == record.blake3 {
+    let place = d.dirs.kernel(&record.name);
+    let mut undo = Undo::default();
+    match d.store.get::<KernelRecord>(&record.name)? {
+        None => {}
+        Some(there) if force => {
+            log::info!("{op} kernel {}: {} from {} gives way", there.name, there.version, there.source);
+            // The record goes first: no crash leaves one that says of these files what is true of others.
+            d.store.apply(Changes::new().remove::<KernelRecord>(&there.name))?;
+            undo.push(format!("record of kernel {}", there.name), {
+                let d = Arc::clone(d);
+                move || d.store.apply(Changes::new().put(&there)).map_err(io::Error::other)
+            });
+        }
+        Some(there) if there.blake3 == record.blake3 => {
             op.note(&format!("kernel {} is there already", record.name));
             return Ok(());
         }
-        return Err(Fault::new(
-            Code::Conflict,
-            format!(
-                "there is another kernel {} already; remove it with `banger kernel rm {}`, or import this one under another --name",
-                record.name, record.name
-            ),
-        ));
+        Some(there) => {
+            let todo = format!(
+                "remove it with `banger kernel rm {}`, or import this one under another --name",
+                there.name
+            );
+            return Err(another(&there, &todo));
+        }
     }
-    let place = d.dirs.kernel(&record.name);
-    // Without a record it is what a crash has left.
-    remove_tree_if_present(&place).map_err(failed)?;
-    let mut undo = Undo::default();
-    std::fs::rename(staged, &place).map_err(failed)?;
-    undo.push(format!("directory {}", place.display()), {
-        let place = place.clone();
-        move || remove_tree_if_present(&place)
-    });
+    take_place(&place, staged, &mut undo).map_err(failed)?;
     sync_directory(place.parent().unwrap_or(Path::new("/"))).map_err(failed)?;
-    let first = default_name(d)?.is_none();
+    // Also where the default one is gone, as after a crash while it was replaced.
+    let first = default_kernel(d)?.is_none_or(|default| default.name == record.name);
     let mut changes = Changes::new().put(&record);
     if first {
         changes = changes.put(&default_setting(&record.name));
@@ -200,6 +288,25 @@ fn publish(d: &Daemon, op: &Op, record: KernelRecord, staged: &Path) -> Result<(
     d.store.apply(changes)?;
     undo.commit();
     log::info!("{op} kernel {}: imported from {}", record.name, record.source);
+    Ok(())
+}
+
+/// Moves the finished files to `place`. What is there already is moved away: the kernel that is replaced, whose files VMs that run
+/// have open, or what a crash has left.
+fn take_place(place: &Path, staged: &Staged, undo: &mut Undo) -> io::Result<()> {
+    match std::fs::rename(place, &staged.old) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+        Err(e) => return Err(e),
+        Ok(()) => undo.push(format!("directory {}", place.display()), {
+            let (old, place) = (staged.old.clone(), place.to_owned());
+            move || std::fs::rename(old, place)
+        }),
+    }
+    std::fs::rename(&staged.files, place)?;
+    undo.push(format!("directory {}", place.display()), {
+        let place = place.to_owned();
+        move || remove_tree_if_present(&place)
+    });
     Ok(())
 }
 
@@ -249,12 +356,8 @@ fn users(d: &Daemon, name: &str) -> Result<Vec<String>, Fault> {
     Ok(vms.iter().filter(uses).map(|vm| vm.name.to_string()).collect())
 }
 
-/// A kernel's name is a directory's: letters, digits and `. _ + ~ -`, not beginning with a dot or a dash.
 fn check_name(name: &str) -> Result<(), Fault> {
-    let ok = (1..=100).contains(&name.len())
-        && name.starts_with(|c: char| c.is_ascii_alphanumeric())
-        && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"._+~-".contains(&b));
-    if ok {
+    if is_kernel_name(name) {
         return Ok(());
     }
     Err(Fault::new(
@@ -270,12 +373,28 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_kernels_name_cannot_leave_its_directory() {
-        for good in ["6.1.0-56-cloud-amd64", "mine", "6.12~rc1+x_y"] {
-            assert!(check_name(good).is_ok(), "{good}");
+    fn files_that_take_a_place_give_it_back_after_an_error() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let place = dir.path().join("k");
+        let what = |path: &Path| std::fs::read_to_string(path.join("vmlinux")).ok();
+        for before in [None, Some("old".to_owned())] {
+            let staged = Staged::new(dir.path(), &Op::own()).expect("stages");
+            std::fs::write(staged.files.join("vmlinux"), "new").expect("writes");
+            if let Some(text) = &before {
+                std::fs::create_dir(&place).expect("makes a directory");
+                std::fs::write(place.join("vmlinux"), text).expect("writes");
+            }
+            let mut undo = Undo::default();
+            take_place(&place, &staged, &mut undo).expect("takes it");
+            assert_eq!(what(&place).as_deref(), Some("new"));
+            drop(undo);
+            assert_eq!(what(&place), before);
+            // There are no new files any more, and the old ones are back nevertheless.
+            let mut undo = Undo::default();
+            take_place(&place, &staged, &mut undo).expect_err("nothing to move");
+            drop(undo);
+            assert_eq!(what(&place), before);
         }
-        for bad in ["", ".", "..", ".x", "a/b", "-x", "a b", &"x".repeat(101)] {
-            assert!(check_name(bad).is_err(), "{bad}");
-        }
+        assert_eq!(std::fs::read_dir(dir.path()).expect("lists").count(), 1, "nothing is staged any more");
     }
 }

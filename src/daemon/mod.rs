@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  socket (who asks, what) -> api (which handler) -> vms ----> driver (one task per VM: start, stop, exit)
-//!                                                 -> images, kernels, guest (exec, read, write, logs)
+//!                                                 -> images, kernels (catalogs), guest (exec, read, write, logs)
 //! ```
 //!
 //! It is crash-only (DESIGN D8): what is intended is stored before the host is touched, [`reconcile`] compares the two at start,
@@ -11,6 +11,7 @@
 mod agent;
 mod api;
 mod cache;
+mod catalogs;
 mod config;
 mod driver;
 mod exit;
@@ -24,10 +25,12 @@ mod kernels;
 mod launch;
 mod logs;
 mod machine;
+mod made_of;
 mod modules_image;
 mod names;
 mod op;
 mod orders;
+mod pulls;
 mod reconcile;
 mod registered;
 mod registries;
@@ -51,7 +54,7 @@ use smol::{Executor, Task};
 
 use crate::daemon::config::Config;
 use crate::daemon::fault::{Fault, chain};
-use crate::daemon::images::Images;
+use crate::daemon::pulls::Images;
 use crate::daemon::vms::Vms;
 use crate::host::descriptors;
 use crate::host::dirs::Dirs;

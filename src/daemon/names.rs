@@ -27,9 +27,14 @@ impl Names {
         Self { own, given, force }
     }
 
-    /// The names of an archive count where none is given.
+    /// The names of an archive count where there is no other.
     pub fn or(self, archive: Vec<String>) -> Self {
-        if self.given.is_some() { self } else { Self { own: archive, ..self } }
+        if self.given.is_some() || !self.own.is_empty() { self } else { Self { own: archive, ..self } }
+    }
+
+    /// What people call the image that is to get them.
+    pub fn first(&self) -> &str {
+        self.all().next().map_or("the image", String::as_str)
     }
 
     fn all(&self) -> impl Iterator<Item = &String> {

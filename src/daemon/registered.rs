@@ -15,7 +15,7 @@ use crate::daemon::fault::Fault;
 use crate::daemon::images::{self, call};
 use crate::daemon::names::Names;
 use crate::daemon::op::Op;
-use crate::daemon::{Daemon, Shared, blocking, image_id, kernels, now, sparse};
+use crate::daemon::{Daemon, Shared, blocking, image_id, kernels, now, pulls, sparse};
 use crate::ext4::probe::{HEAD_BYTES, probe};
 use crate::host::dirs::Dirs;
 use crate::host::progress::Progress;
@@ -31,7 +31,7 @@ pub async fn register(d: &Shared, op: &Op, wanted: ImageRegister) -> Result<Imag
     }
     let op = op.clone();
     blocking(d, move |d| {
-        let kernel = wanted.kernel.as_deref().map(|typed| kernels::wanted(d, Some(typed))).transpose()?;
+        let kernel = wanted.kernel.as_deref().map(|typed| kernels::find(d, typed)).transpose()?;
         let kernel = kernel.map(|kernel| kernel.name);
         let fit = open(&wanted.path, &d.dirs)?;
         let names = Names::new(vec![], wanted.name.or_else(|| stem(&fit.path)), wanted.force);
@@ -61,7 +61,7 @@ pub async fn register(d: &Shared, op: &Op, wanted: ImageRegister) -> Result<Imag
                 names: vec![],
                 digest: None,
                 source: fit.path.clone(),
-                arch: images::ARCH.to_owned(),
+                arch: pulls::ARCH.to_owned(),
                 variant: None,
                 bytes: fit.stamp.bytes,
                 created_at: now(),
@@ -88,7 +88,7 @@ pub async fn promote(d: &Shared, op: &Op, typed: String) -> Result<ImageRecord, 
         };
         let failed = |e: io::Error| Fault::failed(format!("cannot copy {path}"), &e);
         let from = open_registered(&record, path)?;
-        let (staged, undo) = images::stage(d, &op).map_err(failed)?;
+        let (staged, undo) = pulls::stage(d, &op).map_err(failed)?;
         let to = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&staged);
         let to = to.map_err(failed)?;
         op.stage(&format!("copying {path}"));
@@ -99,7 +99,7 @@ pub async fn promote(d: &Shared, op: &Op, typed: String) -> Result<ImageRecord, 
         let _ledger = d.ledger();
         let gone = || Fault::new(Code::NotFound, format!("image {} was deleted meanwhile", call(&record)));
         let now = d.store.get::<ImageRecord>(&record.id)?.ok_or_else(gone)?;
-        images::publish(d, &staged, &now.id).map_err(failed)?;
+        pulls::publish(d, &staged, &now.id).map_err(failed)?;
         let own = ImageRecord { path: None, stamp: None, ..now };
         d.store.apply(Changes::new().put(&own))?;
         log::info!("{op} image {}: promoted from {path}", call(&own));

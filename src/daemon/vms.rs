@@ -10,9 +10,10 @@ use smol::future::FutureExt;
 
 use crate::daemon::driver::Driver;
 use crate::daemon::fault::{Fault, chain};
+use crate::daemon::made_of::Chosen;
 use crate::daemon::op::{self, Op};
 use crate::daemon::orders::{Inbox, Order, What};
-use crate::daemon::{Daemon, Shared, blocking, images, kernels, machine, now};
+use crate::daemon::{Daemon, Shared, blocking, images, machine, made_of, now};
 use crate::host::files::{create_private_dir, remove_tree_if_present};
 use crate::host::progress::Progress;
 use crate::host::undo::Undo;
@@ -215,19 +216,14 @@ fn reserve(d: &Shared, wished: Option<VmName>) -> Result<Reserved, Fault> {
 }
 
 /// Makes a VM, and starts it where that was asked for.
-pub async fn create(d: &Shared, op: &Op, mut wanted: VmCreate) -> Result<VmView, Fault> {
+pub async fn create(d: &Shared, op: &Op, wanted: VmCreate) -> Result<VmView, Fault> {
     let name = reserve(d, wanted.name.clone())?;
     let owner = if wanted.ephemeral { Some(owner(op)?) } else { None };
+    let image = made_of::image(d, op, wanted.image.as_deref()).await?;
     // Before an image is pulled for minutes.
-    let mut kernel = kernels::wanted(d, wanted.kernel.as_deref())?;
-    let (image, image_name) = images::wanted(d, op, wanted.image.as_deref(), &wanted.environment).await?;
-    if wanted.kernel.is_none()
-        && let Some(own) = kernels::of_image(d, &image)?
-    {
-        // As if it had been asked for: the VM keeps it.
-        wanted.kernel = Some(own.name.clone());
-        kernel = own;
-    }
+    let kernel = made_of::kernel(d, op, wanted.kernel.as_deref(), image.kernel()).await?;
+    let (image, image_name) =
+        made_of::here(d, op, image, wanted.image.as_deref(), &wanted.environment).await?;
     if op.cancelled() {
         return Err(Fault::new(Code::Failed, "cancelled"));
     }
@@ -235,6 +231,7 @@ pub async fn create(d: &Shared, op: &Op, mut wanted: VmCreate) -> Result<VmView,
     let asked = op.clone();
     let record = blocking(d, move |d| {
         let record = settle(d, wanted, name.name.clone(), &image, image_name, &kernel, owner)?;
+        let kernel = kernel.record;
         make(d, &asked, &record, &image, &kernel)?;
         drop(name);
         Ok::<_, Fault>(record)
@@ -262,9 +259,10 @@ fn settle(
     name: VmName,
     image: &ImageRecord,
     image_name: String,
-    kernel: &KernelRecord,
+    chosen: &Chosen,
     owner: Option<crate::vm::state::Process>,
 ) -> Result<VmRecord, Fault> {
+    let kernel = &chosen.record;
     if image.arch != kernel.arch {
         return Err(Fault::new(
             Code::BadRequest,
@@ -287,7 +285,7 @@ fn settle(
         name,
         image: image.id.clone(),
         image_name,
-        kernel: wanted.kernel.map(|_| kernel.name.clone()),
+        kernel: chosen.pinned.then(|| kernel.name.clone()),
         spec,
         state: State::Stopped,
         created_at: now(),

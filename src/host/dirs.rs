@@ -69,8 +69,11 @@ impl Dirs {
     pub fn image_file(&self, id: &str) -> PathBuf {
         self.images().join(format!("{id}.ext4"))
     }
+    pub fn kernels(&self) -> PathBuf {
+        self.state.join("kernels")
+    }
     pub fn kernel(&self, name: &str) -> PathBuf {
-        self.state.join("kernels").join(name)
+        self.kernels().join(name)
     }
     /// A VM's disk and logs.
     pub fn vm(&self, id: impl std::fmt::Display) -> PathBuf {
@@ -82,6 +85,10 @@ impl Dirs {
     }
     pub fn blobs(&self) -> PathBuf {
         self.cache.join("oci/blobs/sha256")
+    }
+    /// What is known of catalogs, for when they cannot be had.
+    pub fn catalogs(&self) -> PathBuf {
+        self.cache.join("catalogs")
     }
     pub fn config_file(&self) -> PathBuf {
         self.config.join("config.toml")

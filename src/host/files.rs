@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{FlockOperation, flock};
+use rustix::fs::{FlockOperation, Mode, OFlags, flock, open};
 use rustix::io::Errno;
 
 /// Writes `bytes` to `path` so that a reader, at any time and after any crash, sees the old content or the new one.
@@ -26,6 +26,24 @@ pub fn staged_name(path: &Path) -> PathBuf {
     let mut name = std::ffi::OsString::from(".staged-");
     name.push(path.file_name().unwrap_or_default());
     path.with_file_name(name)
+}
+
+/// A file without a name on the file system of `directory`, readable and writable: it is gone with its last descriptor,
+/// whatever happens.
+pub fn nameless(directory: &Path) -> io::Result<File> {
+    use std::sync::atomic::{AtomicU64, Ordering};
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    match open(directory, OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC, Mode::RUSR | Mode::WUSR) {
+        Ok(fd) => return Ok(fd.into()),
+        // Some file systems have no O_TMPFILE (open(2)): NFS, FUSE, 9p.
+        Err(Errno::OPNOTSUPP | Errno::ISDIR) => {}
+        Err(e) => return Err(e.into()),
+    }
+    let number = COUNT.fetch_add(1, Ordering::Relaxed);
+    let path = directory.join(format!(".staged-{}-{number}-nameless", std::process::id()));
+    let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&path)?;
+    std::fs::remove_file(&path)?;
+    Ok(file)
 }
 
 /// Makes a rename or an unlink in `directory` survive a power cut.
@@ -86,6 +104,14 @@ mod tests {
         std::fs::create_dir_all(path.join("sub")).expect("makes a directory in the way");
         write_atomic(&path, b"x", 0o644).expect_err("a directory cannot be replaced");
         assert_eq!(std::fs::read_dir(dir.path()).expect("lists").count(), 1);
+    }
+
+    #[test]
+    fn a_nameless_file_is_nowhere_to_be_seen() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let mut file = nameless(dir.path()).expect("makes one");
+        file.write_all(b"x").expect("writes");
+        assert_eq!(std::fs::read_dir(dir.path()).expect("lists").count(), 0);
     }
 
     #[test]

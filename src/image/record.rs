@@ -11,7 +11,7 @@ pub struct ImageRecord {
     pub id: String,
     /// What people call it; a name stands for one image at a time, an image may have several, or none.
     pub names: Vec<String>,
-    /// `sha256:...` of the manifest it was made from, where it had one.
+    /// `sha256:...` of the manifest or the bundle it was made from, where it had one.
     #[serde(default)]
     pub digest: Option<String>,
     /// The reference it was pulled by, or the file it was imported from; for people.
@@ -26,7 +26,7 @@ pub struct ImageRecord {
     /// Seconds since 1970.
     pub created_at: u64,
     pub config: ImageConfig,
-    /// The name of the kernel that its VMs take when none is asked for, if there is one of that name.
+    /// The name of the kernel that it wants; VMs that name none take it where it is to be had.
     #[serde(default)]
     pub kernel: Option<String>,
     /// Where the file of a registered image is: an absolute path without symlinks. None: banger has its own.

@@ -47,6 +47,7 @@ impl Imported {
             source: self.source.clone(),
             snapshot: self.closure.snapshot,
             modules: self.tree.is_some(),
+            bundle: None,
             imported_at,
         }
     }
@@ -104,10 +105,8 @@ pub fn from_host(
     progress: &dyn Progress,
 ) -> Result<Imported, KernelError> {
     progress.stage(&format!("reading the running kernel {release}"));
-    let modules = [root.join("lib/modules").join(release), root.join("usr/lib/modules").join(release)];
-    let mut candidates = vec![root.join("boot").join(format!("vmlinuz-{release}"))];
-    candidates.extend(modules.iter().map(|dir| dir.join("vmlinuz")));
-    let file = candidates.into_iter().find(|path| path.exists()).ok_or_else(|| KernelError::NoKernel {
+    let modules = host_modules(root, release);
+    let file = host_kernel(root, release).ok_or_else(|| KernelError::NoKernel {
         place: format!("/boot/vmlinuz-{release} or /lib/modules/{release}/vmlinuz"),
         todo: "is this a container? Import a package with --deb instead",
     })?;
@@ -121,6 +120,23 @@ pub fn from_host(
         gather_directory(directory, &mut gather, progress)?;
     }
     finish(vmlinux, found.map(|_| release.to_owned()), gather, "host".to_owned(), progress)
+}
+
+fn host_modules(root: &Path, release: &str) -> [PathBuf; 2] {
+    [root.join("lib/modules").join(release), root.join("usr/lib/modules").join(release)]
+}
+
+/// The file of the running kernel, if it is where distributions put it.
+fn host_kernel(root: &Path, release: &str) -> Option<PathBuf> {
+    let beside = host_modules(root, release).map(|dir| dir.join("vmlinuz"));
+    let boot = root.join("boot").join(format!("vmlinuz-{release}"));
+    std::iter::once(boot).chain(beside).find(|path| path.exists())
+}
+
+/// Whether [`from_host`] finds what it needs: a kernel that this user may read, and its modules.
+pub fn host_is_readable(root: &Path, release: &str) -> bool {
+    let kernel = host_kernel(root, release).is_some_and(|path| fs::File::open(path).is_ok());
+    kernel && host_modules(root, release).iter().any(|dir| dir.is_dir())
 }
 
 /// `uname -r` of the running system, for [`from_host`].

@@ -5,7 +5,8 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::host::files::nameless;
 
 /// What lies at a path of the tree, which is relative to /lib/modules/<version>.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,12 +38,7 @@ impl Tree {
     /// An empty tree, whose contents go to a file in the directory `scratch`, without a name there: it is gone with the
     /// tree, whatever happens.
     pub fn new(scratch: &Path) -> io::Result<Self> {
-        static COUNT: AtomicU64 = AtomicU64::new(0);
-        let number = COUNT.fetch_add(1, Ordering::Relaxed);
-        let path = scratch.join(format!(".staged-modules-{}-{number}", std::process::id()));
-        let spool = File::options().read(true).write(true).create_new(true).open(&path)?;
-        std::fs::remove_file(&path)?;
-        Ok(Self { entries: BTreeMap::new(), spool, end: 0 })
+        Ok(Self { entries: BTreeMap::new(), spool: nameless(scratch)?, end: 0 })
     }
 
     /// Adds a file; one of the same path is replaced.

@@ -63,6 +63,8 @@ pub enum Request {
     ImagePromote(ImagePromote),
     #[serde(rename = "image.list")]
     ImageList(ImageList),
+    #[serde(rename = "image.catalog")]
+    ImageCatalog(ImageCatalog),
     #[serde(rename = "image.show")]
     ImageShow(ImageShow),
     #[serde(rename = "image.tag")]
@@ -75,8 +77,12 @@ pub enum Request {
     ImageCachePrune(ImageCachePrune),
     #[serde(rename = "kernel.import")]
     KernelImport(KernelImport),
+    #[serde(rename = "kernel.pull")]
+    KernelPull(KernelPull),
     #[serde(rename = "kernel.list")]
     KernelList(KernelList),
+    #[serde(rename = "kernel.catalog")]
+    KernelCatalog(KernelCatalog),
     #[serde(rename = "kernel.show")]
     KernelShow(KernelShow),
     #[serde(rename = "kernel.rm")]
@@ -121,13 +127,16 @@ calls! {
     ImageRegister -> ImageRecord;
     ImagePromote -> ImageRecord;
     ImageList -> Vec<ImageView>;
+    ImageCatalog -> Vec<ImageOffer>;
     ImageShow -> ImageView;
     ImageTag -> ImageRecord;
     ImageDelete -> ();
     ImageCacheList -> Vec<BlobView>;
     ImageCachePrune -> PrunedView;
     KernelImport -> KernelView;
+    KernelPull -> KernelView;
     KernelList -> Vec<KernelView>;
+    KernelCatalog -> Vec<KernelOffer>;
     KernelShow -> KernelView;
     KernelRemove -> ();
     KernelDefault -> KernelView;
@@ -225,8 +234,9 @@ pub enum Log {
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ImagePull {
+    /// A name in a catalog, or else a reference.
     pub reference: String,
-    /// A further name for it; None: the name made from the reference.
+    /// A further name for it; None: the catalog's name, or the one made from the reference.
     pub name: Option<String>,
     /// `linux/amd64/v3`; None: this machine's, the plainest variant.
     #[serde(default)]
@@ -276,6 +286,13 @@ pub struct ImagePromote {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ImageList {}
 
+/// What the catalogs offer for this machine.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImageCatalog {
+    /// Take what is known of the catalogs here, and ask nobody.
+    pub offline: bool,
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ImageShow {
     pub image: String,
@@ -323,8 +340,23 @@ pub enum KernelSource {
     Host,
 }
 
+/// Pulls a kernel by its name in a catalog.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KernelPull {
+    pub kernel: String,
+    /// Replace another kernel of that name.
+    pub force: bool,
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KernelList {}
+
+/// What the catalogs offer for this machine.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KernelCatalog {
+    /// Take what is known of the catalogs here, and ask nobody.
+    pub offline: bool,
+}
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KernelShow {
@@ -413,6 +445,47 @@ pub struct KernelView {
     pub record: KernelRecord,
     pub default: bool,
     pub disk_bytes: u64,
+}
+
+/// An image that a catalog offers, as `image list --available --json` gives it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImageOffer {
+    pub name: String,
+    pub distro: String,
+    pub arch: String,
+    /// The name of the kernel that it wants.
+    pub kernel: Option<String>,
+    pub description: String,
+    /// Its reference, or its bundle's URL.
+    pub source: String,
+    /// What is downloaded, in bytes; None for a reference.
+    pub bytes: Option<u64>,
+    pub state: OfferState,
+    /// The catalog's URL, or `banger` for the one in it.
+    pub catalog: String,
+}
+
+/// A kernel that a catalog offers, as `kernel list --available --json` gives it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KernelOffer {
+    pub name: String,
+    pub version: String,
+    pub arch: String,
+    pub description: String,
+    /// Its bundle's URL.
+    pub source: String,
+    /// What is downloaded, in bytes.
+    pub bytes: u64,
+    pub state: OfferState,
+    pub catalog: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OfferState {
+    /// What is offered is here, under this name.
+    Pulled,
+    Available,
 }
 
 /// A line from the daemon.

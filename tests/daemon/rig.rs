@@ -118,6 +118,7 @@ impl Rig {
             source: "host".to_owned(),
             snapshot: true,
             modules: false,
+            bundle: None,
             imported_at: 1,
         };
         let default = Setting { name: "default_kernel".to_owned(), value: KERNEL.to_owned() };

@@ -17,7 +17,7 @@ pub use self::progress::Progress;
 pub use self::table::{fields, table};
 pub use self::text::{age, bytes, escape, log_line};
 use crate::cli::error::Error;
-use crate::proto::api::Failure;
+use crate::proto::api::{Failure, OfferState};
 
 /// Writes `text`, which ends with a newline, to stdout.
 ///
@@ -43,6 +43,13 @@ pub fn json(value: &impl Serialize) -> Result<(), Error> {
 /// Seconds since 1970, for ages.
 pub fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs())
+}
+
+pub fn offer_state(state: OfferState) -> &'static str {
+    match state {
+        OfferState::Pulled => "pulled",
+        OfferState::Available => "available",
+    }
 }
 
 /// Says on stderr why it was not done, and returns the exit status.

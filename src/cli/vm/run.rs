@@ -81,7 +81,7 @@ pub struct Run {
     /// what executes it: auto, kvm or tcg
     #[argh(option, arg_name = "accel", default = "AccelChoice::Auto")]
     accel: AccelChoice,
-    /// the kernel's name; the default kernel if not given
+    /// the kernel's name; the one that the image wants, else the default one, if not given
     #[argh(option, arg_name = "kernel")]
     kernel: Option<String>,
     /// show no progress and no reminder

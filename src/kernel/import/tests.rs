@@ -109,6 +109,8 @@ fn the_running_kernel_is_found_below_boot_or_beside_its_modules() {
     let from = root.path().join(format!("boot/vmlinuz-{VERSION}"));
     fs::rename(from, root.path().join(format!("lib/modules/{VERSION}/vmlinuz"))).expect("moves");
     check(&from_host(root.path(), VERSION, scratch.path(), &Silent).expect("imports"), "host");
+    assert!(host_is_readable(root.path(), VERSION));
+    assert!(!host_is_readable(root.path(), "5.4.0"));
     let error =
         from_host(root.path(), "5.4.0", scratch.path(), &Silent).expect_err("no such kernel").to_string();
     assert_eq!(

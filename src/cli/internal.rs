@@ -1,0 +1,193 @@
+//! `banger internal`: for those who publish images and kernels. Not in the help that users see.
+
+use std::path::PathBuf;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use argh::{ArgsInfo, FromArgs};
+
+use crate::cli::error::Error;
+use crate::cli::render::{self, Progress};
+use crate::cli::signals::Signals;
+use crate::host::progress;
+use crate::proto::api::{Event, Unit};
+use crate::publish::{self, ImageWish, KernelWish};
+use crate::vm::size::Mib;
+
+#[derive(FromArgs, ArgsInfo, Debug)]
+/// Make what catalogs point to.
+#[argh(
+    subcommand,
+    name = "internal",
+    help_triggers("-h", "--help", "help"),
+    example = "banger internal make-bundle --help"
+)]
+pub struct Internal {
+    #[argh(subcommand)]
+    verb: Verb,
+}
+
+#[derive(FromArgs, ArgsInfo, Debug)]
+#[argh(subcommand)]
+enum Verb {
+    MakeBundle(MakeBundle),
+}
+
+#[derive(FromArgs, ArgsInfo, Debug)]
+/// Make a bundle of an image or a kernel, and print what to write into a catalog for it. The same input gives the same bundle.
+#[argh(
+    subcommand,
+    name = "make-bundle",
+    help_triggers("-h", "--help", "help"),
+    example = "mmdebstrap --variant=minbase bookworm - | banger internal make-bundle --rootfs-tar - --name mine --distro debian --out .\n\
+               banger internal make-bundle --kernel vmlinux --modules lib/modules/6.12.30 --name mine-6.12 --out mine.tar.zst",
+    note = "Fields of what is printed: bundle (its path), sha256, size, entry (for the catalog; put the bundle's URL into it)."
+)]
+struct MakeBundle {
+    /// for an image: the tar of its root file system; - reads it from stdin
+    #[argh(option, arg_name = "file")]
+    rootfs_tar: Option<String>,
+    /// for a kernel: an ELF vmlinux or a bzImage
+    #[argh(option, arg_name = "file")]
+    kernel: Option<PathBuf>,
+    /// the kernel's modules: a directory as /lib/modules/<version>
+    #[argh(option, arg_name = "dir")]
+    modules: Option<PathBuf>,
+    /// its name in the catalog
+    #[argh(option, arg_name = "name")]
+    name: String,
+    /// what the image is made of, such as debian
+    #[argh(option, arg_name = "distro")]
+    distro: Option<String>,
+    /// the image's architecture; this machine's if not given
+    #[argh(option, arg_name = "arch")]
+    arch: Option<String>,
+    /// the name of the kernel that the image wants
+    #[argh(option, arg_name = "kernel")]
+    kernel_ref: Option<String>,
+    /// what the kernel's version must be
+    #[argh(option, arg_name = "version")]
+    version: Option<String>,
+    /// a line about it
+    #[argh(option, arg_name = "text", default = "String::new()")]
+    description: String,
+    /// how large disks of the image are at least, such as 4G
+    #[argh(option, arg_name = "size")]
+    size: Option<Mib>,
+    /// the bundle's file, or a directory for it
+    #[argh(option, arg_name = "path")]
+    out: PathBuf,
+    /// show no progress
+    #[argh(switch, short = 'q')]
+    quiet: bool,
+}
+
+/// What it is to be made of.
+#[derive(Debug)]
+enum Wish {
+    Image(ImageWish),
+    Kernel(KernelWish),
+}
+
+impl Internal {
+    pub fn run(self) -> Result<(), Error> {
+        let Verb::MakeBundle(make) = self.verb;
+        let shown = Shown::new(make.quiet)?;
+        let made = match make.wish()? {
+            Wish::Image(wish) => publish::image(wish, &shown),
+            Wish::Kernel(wish) => publish::kernel(wish, &shown),
+        };
+        shown.progress().clear();
+        render::json(&made.map_err(Error::Publish)?)
+    }
+}
+
+impl MakeBundle {
+    fn wish(self) -> Result<Wish, Error> {
+        let refuse = |text: &str| Err(Error::Refused(text.to_owned()));
+        match (self.rootfs_tar, self.kernel) {
+            (Some(tar), None) => {
+                if self.modules.is_some() || self.version.is_some() {
+                    return refuse("--modules and --version are a kernel's; leave them out for an image");
+                }
+                let Some(distro) = self.distro else {
+                    return refuse(
+                        "an image needs --distro; it says what the image is made of, such as debian",
+                    );
+                };
+                Ok(Wish::Image(ImageWish {
+                    rootfs: (tar != "-").then(|| tar.into()),
+                    name: self.name,
+                    distro,
+                    arch: self.arch,
+                    kernel: self.kernel_ref,
+                    description: self.description,
+                    size: self.size,
+                    out: self.out,
+                }))
+            }
+            (None, Some(kernel)) => {
+                if self.distro.is_some()
+                    || self.kernel_ref.is_some()
+                    || self.size.is_some()
+                    || self.arch.is_some()
+                {
+                    return refuse(
+                        "--distro, --arch, --kernel-ref and --size are an image's; leave them out for a kernel",
+                    );
+                }
+                Ok(Wish::Kernel(KernelWish {
+                    kernel,
+                    modules: self.modules,
+                    name: self.name,
+                    version: self.version,
+                    description: self.description,
+                    out: self.out,
+                }))
+            }
+            (Some(_), Some(_)) | (None, None) => {
+                refuse("say what the bundle is made of with one of --rootfs-tar FILE and --kernel FILE")
+            }
+        }
+    }
+}
+
+/// Progress of work in this very process, and Ctrl-C for it: what is half made is to be removed.
+struct Shown {
+    progress: Mutex<Progress>,
+    signals: Mutex<Signals>,
+}
+
+impl Shown {
+    fn new(quiet: bool) -> Result<Self, Error> {
+        let signals =
+            Signals::catch().map_err(|source| Error::Host { what: "catch signals".to_owned(), source })?;
+        Ok(Self { progress: Mutex::new(Progress::new(quiet)), signals: Mutex::new(signals) })
+    }
+
+    fn progress(&self) -> MutexGuard<'_, Progress> {
+        self.progress.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl progress::Progress for Shown {
+    fn stage(&self, text: &str) {
+        self.progress().event(&Event::Stage { text: text.to_owned() });
+    }
+
+    fn advance(&self, done: u64, total: u64, unit: progress::Unit) {
+        let unit = match unit {
+            progress::Unit::Bytes => Unit::Bytes,
+            progress::Unit::Items => Unit::Items,
+        };
+        self.progress().event(&Event::Progress { done, total, unit });
+    }
+
+    fn note(&self, text: &str) {
+        self.progress().event(&Event::Note { text: text.to_owned() });
+    }
+
+    fn cancelled(&self) -> bool {
+        let mut signals = self.signals.lock().unwrap_or_else(PoisonError::into_inner);
+        signals.asked_to_end().is_some()
+    }
+}
