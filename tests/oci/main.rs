@@ -4,5 +4,6 @@
 mod hostile;
 mod import;
 mod misbehaving;
+mod oracle;
 mod pull;
 mod support;
