@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use tar::EntryType;
 
-use crate::oracle::made::*;
+use crate::made::*;
 
 const LAYERS: usize = 50;
 const CHANGES: usize = 40;

@@ -6,9 +6,9 @@ use std::fs::{self, File};
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
+use crate::made::*;
 use crate::oracle::fifty;
 use crate::oracle::judges::*;
-use crate::oracle::made::*;
 use crate::oracle::tree::{Field, Tree};
 use crate::support::*;
 

@@ -26,14 +26,14 @@
 mod fifty;
 mod judges;
 mod kernel;
-mod made;
+
 mod same;
 mod tree;
 
 use std::path::Path;
 
+use crate::made::*;
 use judges::*;
-use made::*;
 use tar::EntryType;
 use tree::{Field, Tree};
 

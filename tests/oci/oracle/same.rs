@@ -3,9 +3,9 @@
 use std::path::Path;
 use std::time::Duration;
 
+use crate::made::*;
 use crate::oracle::fifty;
 use crate::oracle::judges::part;
-use crate::oracle::made::*;
 use crate::support::*;
 
 /// The hash of what becomes of an image; the file is removed.

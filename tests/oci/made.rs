@@ -50,6 +50,9 @@ pub fn member_of<'a>(kind: EntryType, path: impl AsRef<[u8]>) -> Member<'a> {
 }
 
 impl<'a> Member<'a> {
+    pub fn path(&self) -> &[u8] {
+        &self.path
+    }
     pub fn data(self, data: &'a [u8]) -> Self {
         Self { data, ..self }
     }
