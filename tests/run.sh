@@ -21,6 +21,7 @@ say() { printf '\n== %s\n' "$*"; }
 
 install_packages() {
     local need=(qemu-system-x86 mmdebstrap skopeo umoci docker-registry busybox-static e2fsprogs
+        acl attr libcap2-bin python3
         gcc libc6-dev xz-utils zstd tar cpio kmod git file strace tmux openssl dnsmasq-base iproute2 util-linux shellcheck zsh fish)
     local missing=()
     for package in "${need[@]}"; do
@@ -60,6 +61,8 @@ make_parts() {
     make_tar systemd mmdebstrap -q --variant=minbase --include=systemd,systemd-sysv,dbus "$codename"
     make_tar busybox make_busybox
     make_tar scratch make_scratch
+    say "making the images that imports are compared on"
+    tests/images/oracle.sh "$parts"
 }
 
 # make_tar NAME COMMAND...: $parts/NAME.tar, by a command that takes the file's name as its last argument.
@@ -102,7 +105,7 @@ checks() {
     say "formatting, lints, scripts"
     cargo fmt --check
     cargo clippy --quiet --all-targets -- -D warnings
-    shellcheck install.sh tests/run.sh .ci/run tests/bench/*.sh
+    shellcheck install.sh tests/run.sh .ci/run tests/bench/*.sh tests/images/*.sh
     say "unit tests"
     cargo nextest run --config-file tests/nextest.toml --no-fail-fast
 }
