@@ -46,20 +46,3 @@ fn two_vms_of_one_image_do_not_see_each_others_writes() {
     rig.ok("vm delete one two");
     rig.ok("vm run -q --rm --image busybox -- test ! -e /mine");
 }
-
-#[test]
-#[ignore = "boots VMs; run by tests/run.sh"]
-fn an_image_grows_online_to_a_disk_of_1_tib_and_is_clean() {
-    let rig = Rig::new();
-    rig.ok("vm run -d --name dev --image minbase --disk-size 1T");
-    let blocks: u64 = rig.sh("dev", "stat -f -c %b /").trim().parse().expect("a number");
-    // In blocks of 4 KiB, less what the inode tables take.
-    assert!((240 << 20..=256 << 20).contains(&blocks), "{blocks}");
-    // As far out as it can be: the last block groups were made by the kernel, not by us.
-    rig.sh("dev", "mkdir /d && cd /d && for n in $(seq 200); do mkdir $n && echo $n >$n/file; done");
-    // Read-only, so that what is on the disk is what e2fsck sees.
-    let said = rig.sh("dev", "sync; echo u >/proc/sysrq-trigger; sleep 2; e2fsck -fn $(findmnt -no SOURCE /) 2>&1");
-    assert!(said.contains("Pass 5: ") && !said.contains("Fix?") && !said.contains("WARNING"), "{said}");
-    let console = rig.ok("vm logs dev");
-    assert!(!console.contains("EXT4-fs error") && !console.contains("EXT4-fs warning"), "{console}");
-}
