@@ -204,12 +204,7 @@ fn what_leads_out_of_the_image_or_nowhere_is_refused_by_its_name() {
     table.extend([
         ("a NUL in a name", pax(&[("path", b"a\0b")]), "'x'", "PAX record"),
         ("deep", pax(&[("path", deep.as_bytes())]), "a/a/a", "deeper than 256"),
-        (
-            "a name that a terminal obeys",
-            pax(&[("path", b"\x1b]0;x\x07/../../x")]),
-            "..",
-            "leads out",
-        ),
+        ("a name that a terminal obeys", pax(&[("path", b"\x1b]0;x\x07/../../x")]), "..", "leads out"),
         ("a name of no UTF-8", pax(&[("path", b"\xff/../../x")]), "..", "leads out"),
     ]);
     for (what, layer, name, why) in table {

@@ -69,7 +69,7 @@ pub fn as_unpacked(bench: &Bench, layout: &Path, tag: &str) -> Tree {
 }
 
 /// An image that tests/images/oracle.sh made with other people's tools.
-pub fn part(name: &str) -> PathBuf {
+pub fn layout_named(name: &str) -> PathBuf {
     let parts = std::env::var("BANGER_TEST_PARTS").expect("BANGER_TEST_PARTS is set by tests/run.sh");
     Path::new(&parts).join("oracle").join(name)
 }

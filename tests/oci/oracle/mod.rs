@@ -63,7 +63,7 @@ fn compare(bench: &Bench, path: &Path, layout: &Path, forgiven: &[(&str, &str)])
 #[ignore = "needs root and tests/images/oracle.sh; run by tests/run.sh"]
 fn debian_is_what_umoci_unpacks() {
     let bench = Bench::new();
-    let tree = compare(&bench, &part("debian"), &part("debian"), &[]);
+    let tree = compare(&bench, &layout_named("debian"), &layout_named("debian"), &[]);
     assert!(tree.len() > 5000, "{}", tree.len());
     assert_eq!(tree.field("bin", Field::Target), Some("usr/bin"));
 }
@@ -72,7 +72,7 @@ fn debian_is_what_umoci_unpacks() {
 #[ignore = "needs root and tests/images/oracle.sh; run by tests/run.sh"]
 fn layers_that_write_through_a_usr_merged_roots_symlinks_are_what_umoci_unpacks() {
     let bench = Bench::new();
-    let tree = compare(&bench, &part("usr-merged"), &part("usr-merged"), &[]);
+    let tree = compare(&bench, &layout_named("usr-merged"), &layout_named("usr-merged"), &[]);
     assert!(tree.field("usr/lib/systemd/system/tool.service", Field::Size).is_some());
     assert_eq!(tree.field("usr/bin/more", Field::Type), None);
     assert_eq!(tree.field("lib64", Field::Type), Some("directory"));
@@ -82,21 +82,21 @@ fn layers_that_write_through_a_usr_merged_roots_symlinks_are_what_umoci_unpacks(
 #[ignore = "needs root and tests/images/oracle.sh; run by tests/run.sh"]
 fn a_docker_archive_is_what_umoci_unpacks_of_the_layout() {
     let bench = Bench::new();
-    compare(&bench, &part("debian.docker.tar"), &part("usr-merged"), &[]);
+    compare(&bench, &layout_named("debian.docker.tar"), &layout_named("usr-merged"), &[]);
 }
 
 #[test]
 #[ignore = "needs root and tests/images/oracle.sh; run by tests/run.sh"]
 fn zstd_layers_are_what_umoci_unpacks_of_gzip_ones() {
     let bench = Bench::new();
-    compare(&bench, &part("usr-merged-zstd"), &part("usr-merged"), &[]);
+    compare(&bench, &layout_named("usr-merged-zstd"), &layout_named("usr-merged"), &[]);
 }
 
 #[test]
 #[ignore = "needs root and tests/images/oracle.sh; run by tests/run.sh"]
 fn capabilities_set_id_bits_acls_and_attributes_are_what_umoci_unpacks() {
     let bench = Bench::new();
-    let tree = compare(&bench, &part("attributes"), &part("attributes"), &[]);
+    let tree = compare(&bench, &layout_named("attributes"), &layout_named("attributes"), &[]);
     let holds = |path, what: &str| tree.field(path, Field::Xattrs).expect("is there").contains(what);
     assert!(holds("bin/low-port", "security.capability="), "{tree:?}");
     assert!(holds("srv/acl/none", "system.posix_acl_access="));
@@ -113,7 +113,7 @@ fn sparse_files_of_all_pax_kinds_and_one_of_5_gib_are_what_umoci_unpacks() {
     use std::os::unix::fs::MetadataExt;
     let bench = Bench::new();
     let made = [("", ROOTLESS), ("way-0.0", MADE), ("way-0.1", MADE), ("way-1.0", MADE)];
-    let tree = compare(&bench, &part("sparse"), &part("sparse"), &made);
+    let tree = compare(&bench, &layout_named("sparse"), &layout_named("sparse"), &made);
     assert_eq!(tree.field("five", Field::Size), Some("5368709243"));
     // The holes are holes: what has data is 5 times 12 MiB of comb, and little else.
     let taken = std::fs::metadata(bench.out()).expect("stats").blocks() * 512;
@@ -124,7 +124,12 @@ fn sparse_files_of_all_pax_kinds_and_one_of_5_gib_are_what_umoci_unpacks() {
 #[ignore = "needs root and tests/images/oracle.sh; run by tests/run.sh"]
 fn gnu_sparse_files_are_what_umoci_unpacks_of_the_same_files_without_holes() {
     let bench = Bench::new();
-    compare(&bench, &part("sparse-gnu"), &part("not-sparse"), &[("", ROOTLESS), ("way", MADE)]);
+    compare(
+        &bench,
+        &layout_named("sparse-gnu"),
+        &layout_named("not-sparse"),
+        &[("", ROOTLESS), ("way", MADE)],
+    );
 }
 
 #[test]

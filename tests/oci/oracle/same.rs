@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::made::*;
 use crate::oracle::fifty;
-use crate::oracle::judges::part;
+use crate::oracle::judges::layout_named;
 use crate::support::*;
 
 /// The hash of what becomes of an image; the file is removed.
@@ -82,9 +82,9 @@ fn other_layers_give_another_file_system() {
 #[ignore = "needs tests/images/oracle.sh; run by tests/run.sh"]
 fn debian_from_a_layout_an_archive_and_zstd_layers_is_the_same_file() {
     let bench = Bench::new();
-    let first = imported(&bench, &part("usr-merged"));
+    let first = imported(&bench, &layout_named("usr-merged"));
     for other in ["usr-merged", "debian.docker.tar", "usr-merged-zstd"] {
-        assert_eq!(imported(&bench, &part(other)), first, "{other}");
+        assert_eq!(imported(&bench, &layout_named(other)), first, "{other}");
     }
 }
 
