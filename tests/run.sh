@@ -21,6 +21,7 @@ say() { printf '\n== %s\n' "$*"; }
 
 install_packages() {
     local need=(qemu-system-x86 mmdebstrap skopeo umoci docker-registry busybox-static e2fsprogs
+        acl attr libcap2-bin python3
         gcc libc6-dev xz-utils zstd tar cpio kmod git file strace tmux openssl dnsmasq-base iproute2 util-linux shellcheck zsh fish)
     local missing=()
     for package in "${need[@]}"; do
@@ -61,6 +62,8 @@ make_parts() {
     make_tar busybox make_busybox
     make_tar scratch make_scratch
     make_tar golden tests/images/golden.sh
+    say "making the images that imports are compared on"
+    tests/images/oracle.sh "$parts"
 }
 
 # make_tar NAME COMMAND...: $parts/NAME.tar, by a command that takes the file's name as its last argument.

@@ -103,6 +103,215 @@ fn symlinks_lead_into_the_image_and_never_to_the_host() {
     }
 }
 
+/// Refused, with an error that names the layer and the member, and that no terminal obeys.
+fn refused(bench: &Bench, what: &str, layer: &[u8], member: &str, why: &str) {
+    let layout = Layout::of(bench.path("l"), &[layer.to_owned()]);
+    let error = chain(&bench.import(&layout.dir).expect_err(what));
+    let digest = sha256(&gzip(layer));
+    for part in [&digest, member, why] {
+        assert!(error.contains(part), "{what}: '{part}' is not in: {error}");
+    }
+    assert!(!error.contains(|c: char| c.is_control()), "{what}: {error:?}");
+    fs::remove_dir_all(&layout.dir).expect("removes");
+}
+
+#[test]
+fn what_leads_out_of_the_image_or_nowhere_is_refused_by_its_name() {
+    let bench = Bench::new();
+    let (f, s, h, d) = (EntryType::Regular, EntryType::Symlink, EntryType::Link, EntryType::Directory);
+    let deep = format!("{}x", "a/".repeat(300));
+    let mut table: Vec<(&str, Vec<u8>, &str, &str)> = vec![
+        (
+            "a hard link up",
+            tar(|t| member(t, h, "x", "../../../etc/passwd", b"")),
+            "'x'",
+            "hard link out of the image",
+        ),
+        (
+            "an absolute hard link",
+            tar(|t| member(t, h, "x", "/etc/passwd", b"")),
+            "'x'",
+            "hard link to nothing",
+        ),
+        ("a hard link to the root", tar(|t| member(t, h, "x", "/", b"")), "'x'", "hard link to the root"),
+        ("a hard link to itself", tar(|t| member(t, h, "x", "x", b"")), "'x'", "hard link to nothing"),
+        (
+            "a hard link to a directory",
+            tar(|t| {
+                member(t, d, "d", "", b"");
+                member(t, h, "x", "d", b"");
+            }),
+            "'x'",
+            "hard link to a directory",
+        ),
+        (
+            "a hard link up through a symlink",
+            tar(|t| {
+                member(t, s, "up", "../../..", b"");
+                member(t, h, "x", "up/etc/passwd", b"");
+            }),
+            "'x'",
+            "hard link to nothing",
+        ),
+        (
+            "a loop of symlinks",
+            tar(|t| {
+                member(t, s, "a", "b", b"");
+                member(t, s, "b", "a", b"");
+                member(t, f, "a/x", "", b"");
+            }),
+            "'a/x'",
+            "too many symlinks",
+        ),
+        (
+            "a symlink to itself",
+            tar(|t| {
+                member(t, s, "a", "a/a", b"");
+                member(t, f, "a/x", "", b"");
+            }),
+            "'a/x'",
+            "too many symlinks",
+        ),
+        (
+            "below a file",
+            tar(|t| {
+                member(t, f, "a", "", b"");
+                member(t, f, "a/x", "", b"");
+            }),
+            "'a/x'",
+            "no directory",
+        ),
+        ("up", tar(|t| member(t, f, "a/../../x", "", b"")), "'a/../../x'", "leads out of the image"),
+        ("up from the root", tar(|t| member(t, f, "/../x", "", b"")), "'/../x'", "leads out of the image"),
+        ("the root as a file", tar(|t| member(t, f, "./", "", b"")), "'./'", "root directory"),
+        ("the root as a hard link", tar(|t| member(t, h, "/", "x", b"")), "'/'", "root directory"),
+        (
+            "a whiteout of nothing",
+            tar(|t| member(t, f, "a/.wh.", "", b"")),
+            "'a/.wh.'",
+            "whiteout of nothing",
+        ),
+        ("a whiteout of .", tar(|t| member(t, f, "a/.wh..", "", b"")), "'a/.wh..'", "whiteout of nothing"),
+        ("a whiteout of ..", tar(|t| member(t, f, "a/.wh...", "", b"")), "'a/.wh...'", "whiteout of nothing"),
+        ("a symlink to nothing", tar(|t| member(t, s, "x", "", b"")), "'x'", "symlink to nothing"),
+    ];
+    let pax = |records: &[(&str, &[u8])]| {
+        tar(|t| {
+            t.append_pax_extensions(records.iter().copied()).expect("appends");
+            member(t, f, "x", "", b"");
+        })
+    };
+    table.extend([
+        ("a NUL in a name", pax(&[("path", b"a\0b")]), "'x'", "PAX record"),
+        ("deep", pax(&[("path", deep.as_bytes())]), "a/a/a", "deeper than 256"),
+        ("a name that a terminal obeys", pax(&[("path", b"\x1b]0;x\x07/../../x")]), "..", "leads out"),
+        ("a name of no UTF-8", pax(&[("path", b"\xff/../../x")]), "..", "leads out"),
+    ]);
+    for (what, layer, name, why) in table {
+        refused(&bench, what, &layer, name, why);
+    }
+}
+
+#[test]
+fn sizes_that_differ_are_refused_whichever_is_larger() {
+    // A5: readers that take the one see other members than those that take the other.
+    let bench = Bench::new();
+    let inner = files(&[("smuggled", b"x")]);
+    let with = |sizes: &[&str], header: u64| {
+        let mut layer = tar(|t| {
+            t.append_pax_extensions(sizes.iter().map(|size| ("size", size.as_bytes()))).expect("appends");
+        });
+        layer.truncate(layer.len() - 1024);
+        let mut block = Header::new_ustar();
+        block.set_path("outer").expect("a path");
+        block.set_mode(0o644);
+        block.set_uid(0);
+        block.set_gid(0);
+        block.set_mtime(0);
+        block.set_size(header);
+        block.set_cksum();
+        [&layer, &block.as_bytes()[..], &inner].concat()
+    };
+    let len = inner.len() as u64;
+    for (what, layer) in [
+        ("the header's is larger", with(&["0"], len)),
+        ("the header's is smaller", with(&[&len.to_string()], 512)),
+        ("two in the extended header", with(&["0", &len.to_string()], 0)),
+        ("no number", with(&["-1"], 0)),
+        ("a number and more", with(&["512 "], 512)),
+        ("larger than any", with(&["18446744073709551616"], 0)),
+    ] {
+        let layout = Layout::of(bench.path("l"), std::slice::from_ref(&layer));
+        match bench.import(&layout.dir) {
+            Err(e) => {
+                let error = chain(&e);
+                assert!(
+                    error.contains(&sha256(&gzip(&layer))) && error.contains("'outer'"),
+                    "{what}: {error}"
+                );
+            }
+            Ok(_) => panic!("{what}: {:?} were imported", bench.listing().keys()),
+        }
+        fs::remove_dir_all(&layout.dir).expect("removes");
+    }
+}
+
+#[test]
+fn documents_that_are_something_else_than_they_are_called_are_refused() {
+    // A7: what one reader takes for an index is a manifest to another (CVE-2021-41190).
+    let bench = Bench::new();
+    let layer = files(&[("a", b"a")]);
+    let make = |change: &dyn Fn(&Layout, String, String) -> String| {
+        let layout = Layout::new(bench.path("l"));
+        let packed = layout.blob(LAYER, &gzip(&layer)) + "}";
+        let config = format!(
+            r#"{{"architecture":"{ARCH}","os":"linux","rootfs":{{"type":"layers","diff_ids":["{}"]}}}}"#,
+            sha256(&layer)
+        );
+        let config = layout.blob(CONFIG, config.as_bytes()) + "}";
+        let entry = change(&layout, config, packed);
+        layout.index(&[entry]);
+        layout
+    };
+    let manifest = |layout: &Layout,
+                    called: &str,
+                    calls_itself: &str,
+                    config: &str,
+                    layers: &str,
+                    more: &str| {
+        let text = format!(
+            r#"{{"schemaVersion":2,"mediaType":"{calls_itself}","config":{config},"layers":[{layers}]{more}}}"#
+        );
+        layout.blob(called, text.as_bytes())
+    };
+    let good = make(&|l, config, layer| manifest(l, MANIFEST, MANIFEST, &config, &layer, ""));
+    bench.import(&good.dir).expect("imports");
+    fs::remove_file(bench.out()).expect("removes");
+    fs::remove_dir_all(&good.dir).expect("removes");
+    type Change<'a> = &'a dyn Fn(&Layout, String, String) -> String;
+    let table: [(&str, Change<'_>); 8] = [
+        ("a manifest called an index", &|l, c, y| manifest(l, INDEX, MANIFEST, &c, &y, "")),
+        ("a manifest that calls itself an index", &|l, c, y| manifest(l, MANIFEST, INDEX, &c, &y, "")),
+        ("a manifest and an index", &|l, c, y| manifest(l, MANIFEST, MANIFEST, &c, &y, r#","manifests":[]"#)),
+        ("a layer for a configuration", &|l, _, y| manifest(l, MANIFEST, MANIFEST, &y, &y, "")),
+        ("a configuration for a layer", &|l, c, _| manifest(l, MANIFEST, MANIFEST, &c, &c, "")),
+        ("no layer at all", &|l, c, _| manifest(l, MANIFEST, MANIFEST, &c, "", "")),
+        ("schema 1", &|l, _, _| {
+            let called = "application/vnd.docker.distribution.manifest.v1+prettyjws";
+            l.blob(called, br#"{"schemaVersion":1,"fsLayers":[],"history":[],"signatures":[]}"#)
+        }),
+        ("an encrypted layer", &|l, c, y| {
+            let encrypted = y.replace("tar+gzip", "tar+gzip+encrypted");
+            manifest(l, MANIFEST, MANIFEST, &c, &encrypted, "")
+        }),
+    ];
+    for (what, change) in table {
+        let layout = make(change);
+        assert!(bench.import(&layout.dir).is_err(), "{what} was imported");
+        fs::remove_dir_all(&layout.dir).expect("removes");
+    }
+}
+
 #[test]
 fn a_directory_entry_over_a_symlink_does_not_change_what_it_leads_to() {
     // A4: tar before 0.4.45 changed the mode of the symlink's target.

@@ -475,5 +475,6 @@ pub fn child_words<const N: usize>() -> Option<[String; N]> {
 pub fn run_child(command: &mut Command, name: &str, words: &[&str]) {
     let out = command.args(["--exact", name]).env(CHILD, words.join("\n")).output().expect("runs");
     let text = format!("{}{}", String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr));
+    println!("{text}");
     assert!(out.status.success() && text.contains("1 passed"), "{name} {words:?}: {text}");
 }
