@@ -1,5 +1,7 @@
 //! An inode's 256 bytes (kernel: Documentation/filesystems/ext4/inodes.rst).
 
+use std::ops::Range;
+
 use crate::ext4::checksum::{Checksum, halves, put};
 use crate::ext4::geometry::{BLOCK, INODE_BYTES};
 use crate::ext4::tree::Time;
@@ -8,9 +10,12 @@ use crate::ext4::xattr::{INODE_FIELDS, Xattrs};
 /// Bytes of fields behind the first 128.
 const EXTRA: u16 = (INODE_FIELDS - 128) as u16;
 const SECTORS_PER_BLOCK: u64 = BLOCK / 512;
-/// What ext4 tells apart: from 1901 to 2310. Two more bits reach further, but e2fsck takes those for times before 1970.
+/// What ext4 tells apart with 34 bits: from 1901 to 2446.
 const FIRST_SECOND: i64 = -(1 << 31);
-const LAST_SECOND: i64 = (3 << 32) - (1 << 31) - 1;
+const LAST_SECOND: i64 = (1 << 34) - (1 << 31) - 1;
+/// From 2310 to 2378: e2fsck takes these for times before 1970 that an old kernel wrote wrongly, and would change them
+/// (e2fsprogs: e2fsck/pass1.c, EXT4_EXTRA_NEGATIVE_DATE_CUTOFF).
+const MISREAD: Range<i64> = (3 << 32) - (1 << 31)..3 << 32;
 /// A directory with more subdirectories than this says 1 (dir_nlink).
 const MAX_LINKS: u32 = 65_000;
 
@@ -98,6 +103,7 @@ impl Fields {
 /// Seconds, and what does not fit there: two more bits of them, and nanoseconds.
 fn time(time: Time) -> (u32, u32) {
     let seconds = time.seconds.clamp(FIRST_SECOND, LAST_SECOND);
+    let seconds = if MISREAD.contains(&seconds) { MISREAD.start - 1 } else { seconds };
     let low = seconds as i32;
     let epoch = ((seconds - i64::from(low)) >> 32) as u32 & 3;
     (low.cast_unsigned(), time.nanoseconds << 2 | epoch)
@@ -108,13 +114,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn times_reach_from_1901_to_2310() {
+    fn times_reach_from_1901_to_2446() {
         let at = |seconds, nanoseconds| time(Time { seconds, nanoseconds });
         assert_eq!(at(0, 0), (0, 0));
         assert_eq!(at(-1, 5), (u32::MAX, 20));
         assert_eq!(at(1 << 31, 0), (1 << 31, 1), "2038 needs the first further bit");
-        assert_eq!(at(LAST_SECOND, 0), (0x7fff_ffff, 2));
+        assert_eq!(at(LAST_SECOND, 0), (0x7fff_ffff, 3));
         assert_eq!(at(i64::MAX, 0), at(LAST_SECOND, 0));
+        assert_eq!(at(12_000_000_000, 0), (0x7fff_ffff, 2), "2350 is 2310");
         assert_eq!(at(i64::MIN, 0), (1 << 31, 0));
     }
 

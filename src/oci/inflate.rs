@@ -29,9 +29,9 @@ pub fn packing(head: &[u8]) -> Packing {
     table.into_iter().find(|(magic, _)| head.starts_with(magic)).map_or(Packing::None, |(_, p)| p)
 }
 
-/// What zstd and xz may want of memory, in bytes: windows are a stranger's choice. zstd's own levels take up to 8 MiB
-/// (with --ultra 128), xz's take up to 65.
-const ZSTD_WINDOW_LOG: u32 = 25;
+/// What zstd and xz may want of memory: windows are a stranger's choice. zstd's levels take up to 8 MiB, and 128 MiB, 2^27,
+/// is what its own programs accept; xz's levels take up to 65 MiB.
+const ZSTD_WINDOW_LOG: u32 = 27;
 const XZ_MEMORY: u64 = 80 << 20;
 
 /// The stream, unpacked.

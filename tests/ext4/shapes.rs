@@ -147,8 +147,19 @@ fn extended_attributes_lie_in_the_inode_and_in_a_block() {
 }
 
 #[test]
-fn times_from_1901_to_2310_are_kept_and_others_are_the_nearest() {
-    let times = [i64::MIN, -(1 << 31), -1, 0, (1 << 31) - 1, 1 << 31, 1 << 32, 10_737_418_239, i64::MAX];
+fn times_from_1901_to_2446_are_kept_but_those_that_e2fsck_misreads() {
+    let times = [
+        i64::MIN,
+        -(1 << 31),
+        -1,
+        0,
+        (1 << 31) - 1,
+        1 << 31,
+        1 << 32,
+        12_000_000_000,
+        15_032_385_535,
+        i64::MAX,
+    ];
     let mut disk = Disk::new();
     for (n, seconds) in times.into_iter().enumerate() {
         let id = disk.put(&n.to_string(), Kind::Fifo);
@@ -169,7 +180,8 @@ fn times_from_1901_to_2310_are_kept_and_others_are_the_nearest() {
         "80000000:ee6b27fd",
         "00000000:ee6b27fd",
         "7fffffff:ee6b27fe",
-        "7fffffff:ee6b27fe",
+        "7fffffff:ee6b27ff",
+        "7fffffff:ee6b27ff",
     ];
     for (n, want) in want.iter().enumerate() {
         assert_eq!(mtime(n), format!("mtime: 0x{want}"), "{}", times[n]);

@@ -209,14 +209,14 @@ fn members_without_end_are_refused_in_bounded_memory() {
     same.times(&part, 64).times(&last, 1);
     goes_off(NAME, same, "", USUAL);
 
-    // One more than 2^21, in 2^9 parts of 2^12.
+    // One more than 2^20, in 2^8 parts of 2^12.
     let mut other = Bomb::new(bench.path("other"));
-    for n in 0..512 {
+    for n in 0..256 {
         renumber(&mut part, n);
         other.times(&part, 1);
     }
     other.times(&last, 1);
-    goes_off(NAME, other, "more than two million members", WITH_METADATA);
+    goes_off(NAME, other, "more than 1048576 members", WITH_METADATA);
 }
 
 /// Writes three digits to the beginning of each member's name; making that many members anew would take minutes.
