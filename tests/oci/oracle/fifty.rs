@@ -48,6 +48,11 @@ impl Model {
         self.targets.retain(|p, _| p != path && !p.starts_with(&prefix));
     }
 
+    /// Whether little goes with it; without this there would never be much.
+    fn is_small(&self, path: &str) -> bool {
+        self.below(path).count() < 4
+    }
+
     /// One that fits, at random.
     fn any(&self, noise: &mut Noise, fits: impl Fn(&str, There) -> bool) -> Option<String> {
         let all: Vec<&String> =
@@ -57,6 +62,15 @@ impl Model {
 
     /// A path in a directory that is there: by its own name, and as a member may call it, through a symlink.
     fn place(&self, noise: &mut Noise) -> (String, String) {
+        loop {
+            let (path, called) = self.any_place(noise);
+            if self.is_small(&path) {
+                return (path, called);
+            }
+        }
+    }
+
+    fn any_place(&self, noise: &mut Noise) -> (String, String) {
         let dir = self.any(noise, |path, there| there.kind == DIR && path.matches('/').count() < 6);
         let name = NAMES[noise.below(NAMES.len())];
         let path = dir.as_ref().map_or(name.to_owned(), |dir| format!("{dir}/{name}"));
@@ -135,7 +149,9 @@ fn change(noise: &mut Noise, model: &mut Model, layer: usize, tar: &mut Tar) {
             }
         }
         9 | 10 => {
-            let older = |p: &str, t: There| t.layer < layer && model.below(p).all(|(_, t)| t.layer < layer);
+            let older = |p: &str, t: There| {
+                t.layer < layer && model.is_small(p) && model.below(p).all(|(_, t)| t.layer < layer)
+            };
             if let Some(victim) = model.any(noise, older) {
                 let (dir, name) = victim.rsplit_once('/').unwrap_or(("", &victim));
                 let slash = if dir.is_empty() { "" } else { "/" };
@@ -147,7 +163,9 @@ fn change(noise: &mut Noise, model: &mut Model, layer: usize, tar: &mut Tar) {
             // Children of its own layer may stand before it, but no grandchildren.
             let opaque = |p: &str, t: There| {
                 let direct = |path: &str| !path[p.len() + 1..].contains('/');
-                t.kind == DIR && model.below(p).all(|(path, t)| t.layer < layer || direct(path))
+                t.kind == DIR
+                    && model.is_small(p)
+                    && model.below(p).all(|(path, t)| t.layer < layer || direct(path))
             };
             if let Some(dir) = model.any(noise, opaque) {
                 tar.add(member_of(FILE, format!("{dir}/.wh..wh..opq")));
