@@ -187,11 +187,17 @@ fn is_index_type(text: &str) -> Option<bool> {
     }
 }
 
-/// What a layer is packed with is read from its content, as containerd does; here it only has to be a file system's.
+/// What a layer is packed with is read from its content, as containerd does; here it only has to be a file system's, and not
+/// be wrapped in anything else, such as `+encrypted`.
 fn is_layer_type(text: &str) -> bool {
-    text.starts_with("application/vnd.oci.image.layer.v1.tar")
-        || text.starts_with("application/vnd.oci.image.layer.nondistributable.v1.tar")
-        || text.starts_with("application/vnd.docker.image.rootfs.")
+    const TARS: [&str; 4] = [
+        "application/vnd.oci.image.layer.v1.tar",
+        "application/vnd.oci.image.layer.nondistributable.v1.tar",
+        "application/vnd.docker.image.rootfs.diff.tar",
+        "application/vnd.docker.image.rootfs.foreign.diff.tar",
+    ];
+    let tar = TARS.iter().find_map(|tar| text.strip_prefix(tar));
+    tar.is_some_and(|packing| matches!(packing, "" | "+gzip" | ".gzip" | "+zstd" | ".zstd" | "+xz"))
         || matches!(text, "" | "application/octet-stream")
 }
 

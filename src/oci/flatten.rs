@@ -213,7 +213,7 @@ impl<'a> Flattening<'a> {
                     return Err(LayerError::Cancelled);
                 }
                 let part = data.fill_buf().map_err(|e| match e.kind() {
-                    io::ErrorKind::UnexpectedEof => LayerError::Tar(TarError::Truncated),
+                    io::ErrorKind::UnexpectedEof => LayerError::Tar(TarError::truncated(&entry.path)),
                     _ => LayerError::Tar(TarError::Read(e)),
                 })?;
                 let len = part.len().min(usize::try_from(left).unwrap_or(usize::MAX));

@@ -100,6 +100,8 @@ pub fn apply_all<'p>(
         // An error drops what is left of the outputs, which ends the workers, and so does what they wait for.
         let applied = layers.iter().zip(outputs).map(|(layer, output)| apply(layer, output, flattening));
         let applied: Result<Vec<Digest>, OciError> = applied.collect();
+        // Whatever an interrupted read was taken for.
+        let applied = applied.map_err(|e| if progress.cancelled() { OciError::Cancelled } else { e });
         if applied.is_err() {
             layers.iter().for_each(|layer| layer.bytes.give_up());
         }

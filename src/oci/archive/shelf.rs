@@ -120,7 +120,7 @@ fn why(error: TarError, members_before: usize) -> NotTar {
     match error {
         TarError::Read(e) => NotTar::Read(e),
         // A tar's first block is right, or it is no tar.
-        TarError::NoHeader | TarError::Truncated if members_before == 0 => NotTar::AtAll,
+        TarError::NoHeader | TarError::Truncated { .. } if members_before == 0 => NotTar::AtAll,
         other => NotTar::Damaged(other.to_string()),
     }
 }

@@ -57,19 +57,29 @@ pub struct Entry {
 pub enum TarError {
     /// What holds the tar cannot be read, or cannot be inflated.
     Read(io::Error),
-    /// It ends within a member.
-    Truncated,
+    /// It ends within a member; its name is empty where it was not known yet.
+    Truncated { path: String },
     /// A block that should be a member's header is none.
     NoHeader,
     /// A member that is not as the formats allow.
     Bad { path: String, why: String },
 }
 
+impl TarError {
+    /// It ends within the member of this name.
+    pub fn truncated(path: &[u8]) -> Self {
+        Self::Truncated { path: shown(path) }
+    }
+}
+
 impl fmt::Display for TarError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Read(_) => f.write_str("cannot read it"),
-            Self::Truncated => f.write_str("the tar archive ends in the middle"),
+            Self::Truncated { path } if path.is_empty() => f.write_str("the tar archive ends in the middle"),
+            Self::Truncated { path } => {
+                write!(f, "the tar archive ends in the middle of its member '{path}'")
+            }
             Self::NoHeader => f.write_str("the tar archive is damaged: a header's checksum is wrong"),
             Self::Bad { path, why } if path.is_empty() => write!(f, "the tar archive has a member {why}"),
             Self::Bad { path, why } => write!(f, "its member '{path}' {why}"),
@@ -137,6 +147,8 @@ pub struct Reader<S> {
     /// Of the present member: data not read, and padding after it.
     left: u64,
     padding: u64,
+    /// Its name.
+    present: Vec<u8>,
 }
 
 /// What extended headers said of the member that follows them.
@@ -149,7 +161,7 @@ struct Extended {
 
 impl<S: Source> Reader<S> {
     pub fn new(source: S) -> Self {
-        Self { source, left: 0, padding: 0 }
+        Self { source, left: 0, padding: 0, present: vec![] }
     }
 
     pub fn source(&self) -> &S {
@@ -166,13 +178,13 @@ impl<S: Source> Reader<S> {
         loop {
             let rest = self.left + self.padding;
             if rest > 0 && !self.source.skip(rest).map_err(TarError::Read)? {
-                return Err(TarError::Truncated);
+                return Err(TarError::truncated(&self.present));
             }
             (self.left, self.padding) = (0, 0);
             let Some(header) = self.header()? else {
                 let dangling =
                     extended.pax.is_some() || extended.long_path.is_some() || extended.long_link.is_some();
-                return if dangling { Err(TarError::Truncated) } else { Ok(None) };
+                return if dangling { Err(TarError::truncated(&[])) } else { Ok(None) };
             };
             match header.entry_type() {
                 EntryType::XHeader => self.extend(&header, |e| &mut e.pax, &mut extended)?,
@@ -191,7 +203,7 @@ impl<S: Source> Reader<S> {
         let mut header = Header::new_old();
         match fill(&mut self.source, header.as_mut_bytes()).map_err(TarError::Read)? {
             0 => return Ok(None),
-            n if (n as u64) < BLOCK => return Err(TarError::Truncated),
+            n if (n as u64) < BLOCK => return Err(TarError::truncated(&[])),
             _ => {}
         }
         if header.as_bytes().iter().all(|b| *b == 0) {
@@ -220,7 +232,7 @@ impl<S: Source> Reader<S> {
         }
         let mut data = vec![0; usize::try_from(size).unwrap_or(0)];
         if fill(&mut self.source, &mut data).map_err(TarError::Read)? < data.len() {
-            return Err(TarError::Truncated);
+            return Err(TarError::truncated(&[]));
         }
         self.padding = padding(size);
         Ok(data)
@@ -270,6 +282,7 @@ impl<S: Source> Reader<S> {
         let (size, stretches) = if kind == Type::File {
             self.stretches(header, &records).map_err(|e| match e {
                 TarError::Bad { why, .. } => bad(&path, &why),
+                TarError::Truncated { .. } => TarError::truncated(&path),
                 other => other,
             })?
         } else {
@@ -283,6 +296,7 @@ impl<S: Source> Reader<S> {
             }
             _ => (0, 0),
         };
+        self.present.clone_from(&path);
         Ok(Entry {
             path,
             kind,

@@ -90,7 +90,7 @@ pub fn old_gnu(header: &Header, source: &mut impl Read) -> Result<Map, TarError>
     while more {
         let mut block = GnuExtSparseHeader::new();
         if fill(source, block.as_mut_bytes()).map_err(TarError::Read)? < 512 {
-            return Err(TarError::Truncated);
+            return Err(TarError::truncated(&[]));
         }
         block.sparse().iter().try_for_each(&mut add)?;
         more = block.is_extended();
@@ -110,7 +110,7 @@ pub fn version_1(records: &Records, data: &mut impl Read) -> Result<(Map, u64), 
     while numbers.len() < wanted {
         let Some((byte, left)) = rest.split_first() else {
             if fill(data, &mut block).map_err(TarError::Read)? < block.len() {
-                return Err(TarError::Truncated);
+                return Err(TarError::truncated(&[]));
             }
             taken += block.len() as u64;
             rest = &block;

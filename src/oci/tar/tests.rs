@@ -84,11 +84,11 @@ fn extended_headers_apply_to_the_next_member_only() {
 #[test]
 fn what_is_no_tar_or_ends_early_is_told_apart() {
     let good = with_pax(&[], EntryType::Regular, 600, &[7; 600]);
-    assert!(matches!(read_all(b"hello"), Err(TarError::Truncated)));
+    assert!(matches!(read_all(b"hello"), Err(TarError::Truncated { .. })));
     assert!(matches!(read_all(&[b'x'; 2048]), Err(TarError::NoHeader)));
     for cut in [100, 512 + 100, 512 + 700] {
         let error = read_all(&good[..cut]).expect_err("refused");
-        assert!(matches!(error, TarError::Truncated | TarError::Read(_)), "{cut}: {error}");
+        assert!(matches!(error, TarError::Truncated { .. } | TarError::Read(_)), "{cut}: {error}");
     }
     let mut flipped = good.clone();
     flipped[3] ^= 1;
