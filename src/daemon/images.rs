@@ -171,10 +171,11 @@ pub async fn pull(d: &Shared, op: &Op, wanted: ImagePull) -> Result<ImageRecord,
         check_name(name)?;
     }
     let turn = d.images.turn(&reference.to_string());
+    let waiting = format!("waiting for another pull of {}", reference.local_name());
     let _turn = match turn.try_lock() {
         Some(turn) => turn,
         None => {
-            op.stage(&format!("waiting for another pull of {}", reference.local_name()));
+            op.stage(&waiting);
             turn.lock().await
         }
     };
@@ -183,16 +184,22 @@ pub async fn pull(d: &Shared, op: &Op, wanted: ImagePull) -> Result<ImageRecord,
         let names: Vec<String> = std::iter::once(reference.local_name()).chain(wanted.name).collect();
         let cannot =
             |e: oci::OciError| Fault::new(Code::Failed, format!("cannot pull {reference}: {}", chain(&e)));
-        if op.cancelled() {
-            return Err(Fault::new(Code::Failed, "cancelled"));
-        }
+        let unless_cancelled = || match op.cancelled() {
+            true => Err(Fault::new(Code::Failed, "cancelled")),
+            false => Ok(()),
+        };
+        unless_cancelled()?;
         op.stage(&format!("looking up {}", reference.local_name()));
         let settings = settings(d, &wanted.environment);
         let mut pull = oci::Pull::new(&reference, &settings, &op);
         let digest = pull.resolve().map_err(cannot)?.to_string();
         // The same image may be on its way under another name.
         let turn = d.images.turn(&digest);
-        let _turn = turn.lock_blocking();
+        let _turn = turn.try_lock().unwrap_or_else(|| {
+            op.stage(&waiting);
+            turn.lock_blocking()
+        });
+        unless_cancelled()?;
         let there = d.store.all::<ImageRecord>()?.into_iter().find(|i| i.digest.as_ref() == Some(&digest));
         if let Some(there) = there {
             op.note(&format!("{} is up to date", reference.local_name()));
