@@ -110,10 +110,11 @@ pub async fn pull_reference(
     wish: Wish,
 ) -> Result<ImageRecord, Fault> {
     let turn = d.images.turn(&reference.to_string());
+    let waiting = format!("waiting for another pull of {}", reference.local_name());
     let _turn = match turn.try_lock() {
         Some(turn) => turn,
         None => {
-            op.stage(&format!("waiting for another pull of {}", reference.local_name()));
+            op.stage(&waiting);
             turn.lock().await
         }
     };
@@ -121,16 +122,22 @@ pub async fn pull_reference(
     blocking(d, move |d| {
         let cannot =
             |e: oci::OciError| Fault::new(Code::Failed, format!("cannot pull {reference}: {}", chain(&e)));
-        if op.cancelled() {
-            return Err(Fault::new(Code::Failed, "cancelled"));
-        }
+        let unless_cancelled = || match op.cancelled() {
+            true => Err(Fault::new(Code::Failed, "cancelled")),
+            false => Ok(()),
+        };
+        unless_cancelled()?;
         op.stage(&format!("looking up {}", reference.local_name()));
         let settings = settings(d, wish.platform.clone(), &wish.environment);
         let mut pull = oci::Pull::new(&reference, &settings, &op);
         let digest = pull.resolve().map_err(cannot)?.to_string();
         // The same image may be on its way under another name.
         let turn = d.images.turn(&format!("{digest} {}", wish.platform));
-        let _turn = turn.lock_blocking();
+        let _turn = turn.try_lock().unwrap_or_else(|| {
+            op.stage(&waiting);
+            turn.lock_blocking()
+        });
+        unless_cancelled()?;
         if let Some(there) = with_digest(d, &digest, &wish.platform)? {
             op.note(&format!("{} is up to date", wish.names.first()));
             return tag_record(d, &there.id, &wish.names, wish.kernel);

@@ -20,7 +20,7 @@ mod refusal;
 mod retry;
 mod token;
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
@@ -63,7 +63,7 @@ pub struct Registry<'a> {
     /// Layers to come, oldest first.
     wanted: Vec<Wanted>,
     /// Layers that were asked for, by digest and size: an image may have one twice, and may lie about one of both.
-    opened: HashSet<(Digest, u64)>,
+    opened: HashMap<(Digest, u64), Blob>,
     /// Blobs that are somebody else's work: they were in the store, or another pull fetches them.
     reused: Vec<Digest>,
 }
@@ -98,7 +98,7 @@ impl<'a> Registry<'a> {
             meter: Meter::new(progress),
             fate: Arc::default(),
             wanted: vec![],
-            opened: HashSet::new(),
+            opened: HashMap::new(),
             reused: vec![],
         }
     }
@@ -208,20 +208,28 @@ impl<'a> Registry<'a> {
 
     /// A layer, here or to be fetched by [`Registry::fetch_while`].
     pub fn open(&mut self, descriptor: &Descriptor) -> Result<Blob, OciError> {
-        let claim = self.claim("layer", descriptor)?;
         let size = descriptor.size;
-        if self.opened.insert((descriptor.digest.clone(), size)) {
-            self.note_reuse(&claim, descriptor);
-            self.meter.expect(size, if matches!(claim, Claim::Here(_)) { size } else { 0 });
-            if let Claim::Coming { transfer, .. } = &claim {
-                let (descriptor, transfer) = (descriptor.clone(), Arc::clone(transfer));
-                self.wanted.push(Wanted { what: "layer", descriptor, transfer });
-            }
+        let key = (descriptor.digest.clone(), size);
+        if let Some(same) = self.opened.get(&key) {
+            return Ok(same.clone());
         }
-        Ok(match claim {
-            Claim::Here(region) => Blob::Here(region),
-            Claim::Coming { transfer, .. } => Blob::Arriving(Arrival::new(transfer, Arc::clone(&self.fate))),
-        })
+        let claim = self.claim("layer", descriptor)?;
+        self.note_reuse(&claim, descriptor);
+        let blob = match claim {
+            Claim::Here(region) => {
+                self.meter.expect(size, size);
+                Blob::Here(region)
+            }
+            Claim::Coming { transfer, .. } => {
+                self.meter.expect(size, 0);
+                let arrival = Arrival::new(Arc::clone(&transfer), Arc::clone(&self.fate));
+                // Whatever is opened is wanted: else its readers would wait for ever.
+                self.wanted.push(Wanted { what: "layer", descriptor: descriptor.clone(), transfer });
+                Blob::Arriving(arrival)
+            }
+        };
+        self.opened.insert(key, blob.clone());
+        Ok(blob)
     }
 
     /// Fetches the layers that were opened, and does `work` meanwhile, a stage that is called `text`. Both end with the first error.
