@@ -73,7 +73,7 @@ update_lists() {
 
 install_packages() {
     local package missing=()
-    for package in qemu-system-x86 mmdebstrap e2fsprogs gcc libc6-dev make xz-utils ca-certificates "$@"; do
+    for package in qemu-system-x86 mmdebstrap gcc libc6-dev make xz-utils ca-certificates "$@"; do
         is_installed "$package" || missing+=("$package")
     done
     [ "${#missing[@]}" -gt 0 ] || return 0

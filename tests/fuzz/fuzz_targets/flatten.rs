@@ -70,7 +70,10 @@ fn archive(members: &[Member]) -> Vec<u8> {
     let mut builder = Builder::new(vec![]);
     for member in members {
         if let Some((name, len)) = member.xattr {
-            let key = format!("SCHILY.xattr.{}", ["user.x", "security.y", "strange", "system.posix_acl_access"][name as usize % 4]);
+            let key = format!(
+                "SCHILY.xattr.{}",
+                ["user.x", "security.y", "strange", "system.posix_acl_access"][name as usize % 4]
+            );
             let value = vec![b'v'; usize::from(len) % 6000];
             builder.append_pax_extensions([(key.as_str(), value.as_slice())]).expect("appends");
         }
