@@ -10,19 +10,27 @@ use ring::digest::{Context, SHA256};
 use crate::catalog::error::CatalogError;
 use crate::catalog::fetch::{self, Validators};
 use crate::catalog::record::BundleAt;
+use crate::host::environment::Environment;
 use crate::host::files::{create_private_dir, nameless};
 use crate::host::progress::{Progress, Unit};
 use crate::image::digest::{Algorithm, Digest};
 
 /// Returns the bundle, open at its beginning. `scratch` is a directory on a file system with room for it; nothing in it has a
 /// name. What was read of a download that breaks off is lost: the next try begins anew.
-pub fn download(bundle: &BundleAt, scratch: &Path, progress: &dyn Progress) -> Result<File, CatalogError> {
+pub fn download(
+    bundle: &BundleAt,
+    environment: &Environment,
+    scratch: &Path,
+    progress: &dyn Progress,
+) -> Result<File, CatalogError> {
     let at = bundle.location.to_string();
     let damaged = |why: String| CatalogError::Damaged { at: at.clone(), why };
     let kept = |e: io::Error| CatalogError::io(format!("keep {at} in {}", scratch.display()), e);
-    let opened = fetch::open(&bundle.location, &Validators::default())?;
+    let client = fetch::client(environment);
+    let opened = fetch::open(&client, &bundle.location, &Validators::default());
+    fetch::tell_problems(&client, progress);
     // Only a request with validators can be answered by "not modified".
-    let mut opened = opened.ok_or(CatalogError::Status { at: at.clone(), status: 304 })?;
+    let mut opened = opened?.ok_or(CatalogError::Status { at: at.clone(), status: 304 })?;
     if let Some(length) = opened.length.filter(|length| *length != bundle.size) {
         return Err(damaged(format!("it has {length} bytes, not {}", bundle.size)));
     }
@@ -78,7 +86,7 @@ mod tests {
         let bundle = BundleAt { location, digest, size: 7 };
         let get = |content: &[u8]| {
             std::fs::write(&path, content).expect("writes");
-            download(&bundle, &scratch, &Silent)
+            download(&bundle, &Environment::default(), &scratch, &Silent)
         };
         let mut text = String::new();
         get(b"content").expect("downloads").read_to_string(&mut text).expect("reads");

@@ -11,6 +11,7 @@ use crate::catalog::error::CatalogError;
 use crate::catalog::location::Location;
 use crate::host::environment::Environment;
 use crate::host::https::Client;
+use crate::host::progress::Progress;
 
 const MAX_REDIRECTS: usize = 5;
 /// How long all of a catalog may take; a transfer that stands still ends sooner.
@@ -24,6 +25,16 @@ pub struct Validators {
     pub last_modified: Option<String>,
 }
 
+/// What requests go through; `environment` says by which proxies and with which certificates.
+pub fn client(environment: &Environment) -> Client {
+    Client::new(environment, USER_AGENT)
+}
+
+/// Tells what is wrong with the certificates that the environment names, if they were needed.
+pub fn tell_problems(client: &Client, progress: &dyn Progress) {
+    client.problems().iter().for_each(|problem| progress.note(problem));
+}
+
 /// Content that is being read.
 pub struct Opened {
     /// In bytes, where it is said beforehand.
@@ -33,7 +44,11 @@ pub struct Opened {
 }
 
 /// Opens what lies at `location`; None: it is as it was when it was described by `known`.
-pub fn open(location: &Location, known: &Validators) -> Result<Option<Opened>, CatalogError> {
+pub fn open(
+    client: &Client,
+    location: &Location,
+    known: &Validators,
+) -> Result<Option<Opened>, CatalogError> {
     match location {
         Location::File(path) => {
             let open = || -> io::Result<Opened> {
@@ -50,7 +65,7 @@ pub fn open(location: &Location, known: &Validators) -> Result<Option<Opened>, C
                 |e: io::Error| CatalogError::Unreachable { at: location.to_string(), source: e.into() };
             open().map(Some).map_err(unreachable)
         }
-        Location::Remote(uri) | Location::Loopback(uri) => request(location, uri, known),
+        Location::Remote(uri) | Location::Loopback(uri) => request(client, location, uri, known),
     }
 }
 
@@ -59,11 +74,12 @@ pub fn open(location: &Location, known: &Validators) -> Result<Option<Opened>, C
 /// # Errors
 /// [`CatalogError::TooLong`] above `limit` bytes.
 pub fn read(
+    client: &Client,
     location: &Location,
     known: &Validators,
     limit: u64,
 ) -> Result<Option<(Vec<u8>, Validators)>, CatalogError> {
-    let Some(opened) = open(location, known)? else { return Ok(None) };
+    let Some(opened) = open(client, location, known)? else { return Ok(None) };
     let deadline = Instant::now() + PATIENCE;
     let mut bytes = vec![];
     let too_long = || CatalogError::TooLong { at: location.to_string(), limit };
@@ -88,12 +104,16 @@ pub fn read(
     if bytes.len() as u64 > limit { Err(too_long()) } else { Ok(Some((bytes, opened.validators))) }
 }
 
-fn request(location: &Location, start: &Uri, known: &Validators) -> Result<Option<Opened>, CatalogError> {
+fn request(
+    client: &Client,
+    location: &Location,
+    start: &Uri,
+    known: &Validators,
+) -> Result<Option<Opened>, CatalogError> {
     let protocol = |why| CatalogError::Protocol { at: location.to_string(), why };
-    let client = Client::new(&Environment::of_process(), USER_AGENT);
     let mut uri = start.clone();
     for _ in 0..=MAX_REDIRECTS {
-        let response = ask(&client, &uri, known)
+        let response = ask(client, &uri, known)
             .map_err(|e| CatalogError::Unreachable { at: location.to_string(), source: Box::new(e) })?;
         match response.status().as_u16() {
             200 => return Ok(Some(opened(response))),
@@ -190,11 +210,13 @@ mod tests {
         let path = dir.path().join("c");
         std::fs::write(&path, b"content").expect("writes");
         let location = Location::File(path);
-        let all = |limit| read(&location, &Validators::default(), limit);
+        let client = client(&Environment::default());
+        let all = |limit| read(&client, &location, &Validators::default(), limit);
         assert_eq!(all(7).expect("reads").expect("is there").0, b"content");
         assert!(matches!(all(6), Err(CatalogError::TooLong { limit: 6, .. })));
         for other in [dir.path().to_owned(), dir.path().join("none"), "/dev/zero".into()] {
-            let error = read(&Location::File(other), &Validators::default(), 10).expect_err("no file");
+            let error =
+                read(&client, &Location::File(other), &Validators::default(), 10).expect_err("no file");
             assert!(error.is_passing(), "{error}");
         }
     }

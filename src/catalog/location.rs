@@ -1,11 +1,12 @@
 //! Where a catalog or a bundle is: at an https URL, at an http URL of this machine, or in a file of it.
 
 use std::fmt;
-use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use ureq::http::Uri;
+
+use crate::host::https::is_loopback;
 
 /// A place that content is read from. What is read is judged by its signature or its digest; the rules here keep names and
 /// requests from strangers on the network, and a stranger's list from pointing into this machine.
@@ -101,9 +102,8 @@ fn parse(text: &str) -> Result<Location, &'static str> {
 }
 
 /// Whether a URL's host is this machine; an IPv6 address is in brackets there.
-pub fn is_this_machine(host: &str) -> bool {
-    let host = host.trim_start_matches('[').trim_end_matches(']');
-    host.eq_ignore_ascii_case("localhost") || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
+fn is_this_machine(host: &str) -> bool {
+    is_loopback(&host.trim_start_matches('[').trim_end_matches(']').to_ascii_lowercase())
 }
 
 impl fmt::Display for BadLocation {

@@ -34,6 +34,8 @@ use self::kept::Kept;
 use self::location::Location;
 use self::record::{Catalog, MAX_CATALOG};
 use self::signature::{EMBEDDED_KEY, Key, MAX_PEM, MAX_SIGNATURE};
+use crate::host::environment::Environment;
+use crate::host::https::Client;
 use crate::host::progress::Progress;
 
 const EMBEDDED: &[u8] = include_bytes!("embedded.json");
@@ -47,6 +49,8 @@ pub struct Settings {
     pub cache: PathBuf,
     /// Take what is kept, and ask nobody.
     pub offline: bool,
+    /// Proxies and certificates for what is not here.
+    pub environment: Environment,
 }
 
 /// A key that was configured.
@@ -114,7 +118,10 @@ fn read(at: &Location, settings: &Settings, progress: &dyn Progress) -> Result<C
     if progress.cancelled() {
         return Err(CatalogError::Cancelled);
     }
-    let fresh = match (fetch(at, kept.as_ref()), kept) {
+    let client = fetch::client(&settings.environment);
+    let fetched = fetch(&client, at, kept.as_ref());
+    fetch::tell_problems(&client, progress);
+    let fresh = match (fetched, kept) {
         (Ok(None), Some(kept)) => return parse(at, &kept),
         (Ok(Some(fresh)), _) => fresh,
         (Err(e), Some(kept)) if e.is_passing() => {
@@ -134,15 +141,15 @@ fn read(at: &Location, settings: &Settings, progress: &dyn Progress) -> Result<C
 }
 
 /// The catalog and its signature; None: they are what is kept.
-fn fetch(at: &Location, kept: Option<&Kept>) -> Result<Option<Kept>, CatalogError> {
+fn fetch(client: &Client, at: &Location, kept: Option<&Kept>) -> Result<Option<Kept>, CatalogError> {
     let known = kept.map(|kept| kept.validators.clone()).unwrap_or_default();
-    let Some((bytes, validators)) = fetch::read(at, &known, MAX_CATALOG)? else { return Ok(None) };
+    let Some((bytes, validators)) = fetch::read(client, at, &known, MAX_CATALOG)? else { return Ok(None) };
     let place = at.signature().map_err(|_| CatalogError::Protocol {
         at: at.to_string(),
         why: "its location is too long for its signature's",
     })?;
     let unsigned = || CatalogError::Unsigned { at: at.to_string(), signature: place.to_string() };
-    let (signature, _) = match fetch::read(&place, &Validators::default(), MAX_SIGNATURE) {
+    let (signature, _) = match fetch::read(client, &place, &Validators::default(), MAX_SIGNATURE) {
         Ok(Some(signature)) => signature,
         Ok(None) | Err(CatalogError::Status { status: 404 | 410, .. }) => return Err(unsigned()),
         // The catalog could be read from this machine just now, so its signature is not there.

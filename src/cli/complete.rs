@@ -3,6 +3,8 @@
 //! Verbs and options come from the tree itself; names of VMs, images and kernels from the daemon, when it runs: it is never
 //! started for this. Where a path is due, and nowhere else, the shell completes files.
 
+use std::collections::BTreeMap;
+
 use argh::{ArgsInfo, CommandInfoWithArgs, FlagInfoKind, FromArgs};
 
 use crate::cli::client::Client;
@@ -221,10 +223,10 @@ fn candidates(due: Due) -> Vec<Candidate> {
         Due::Kernels => {
             live(KernelList {}, |kernel| vec![Candidate::new(&kernel.record.name, &kernel.record.version)])
         }
-        Due::ImageOffers => live(ImageCatalog { offline: true }, |offer| {
+        Due::ImageOffers => live(ImageCatalog { offline: true, environment: BTreeMap::new() }, |offer| {
             vec![Candidate::new(&offer.name, &offer.description)]
         }),
-        Due::KernelOffers => live(KernelCatalog { offline: true }, |offer| {
+        Due::KernelOffers => live(KernelCatalog { offline: true, environment: BTreeMap::new() }, |offer| {
             vec![Candidate::new(&offer.name, &offer.description)]
         }),
         Due::Nothing => vec![],

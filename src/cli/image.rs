@@ -335,7 +335,10 @@ impl List {
     fn offers(&self, client: &Client) -> Result<(), Error> {
         // Of a catalog that cannot be had a note says why.
         let mut progress = Progress::new(false);
-        let offers = client.call(ImageCatalog { offline: false }, &mut Attention::to(&mut progress))?;
+        let offers = client.call(
+            ImageCatalog { offline: false, environment: Environment::of_process().to_bring() },
+            &mut Attention::to(&mut progress),
+        )?;
         progress.clear();
         if self.json {
             return render::json(&offers);

@@ -6,6 +6,7 @@ use crate::cli::client::{Attention, Client};
 use crate::cli::error::Error;
 use crate::cli::files::absolute;
 use crate::cli::render::{self, Progress};
+use crate::host::environment::Environment;
 use crate::proto::api::{
     KernelCatalog, KernelDefault, KernelImport, KernelList, KernelOffer, KernelPull, KernelRemove,
     KernelShow, KernelSource, KernelView,
@@ -192,7 +193,11 @@ impl Import {
 
 impl Pull {
     fn run(&self, client: &Client) -> Result<(), Error> {
-        let request = KernelPull { kernel: self.kernel.clone(), force: self.force };
+        let request = KernelPull {
+            kernel: self.kernel.clone(),
+            force: self.force,
+            environment: Environment::of_process().to_bring(),
+        };
         let mut progress = Progress::new(self.quiet);
         let view = client.call(request, &mut Attention::to(&mut progress))?;
         progress.clear();
@@ -226,7 +231,10 @@ impl List {
     fn offers(&self, client: &Client) -> Result<(), Error> {
         // Of a catalog that cannot be had a note says why.
         let mut progress = Progress::new(false);
-        let offers = client.call(KernelCatalog { offline: false }, &mut Attention::to(&mut progress))?;
+        let offers = client.call(
+            KernelCatalog { offline: false, environment: Environment::of_process().to_bring() },
+            &mut Attention::to(&mut progress),
+        )?;
         progress.clear();
         if self.json {
             return render::json(&offers);

@@ -1,6 +1,6 @@
 //! What the catalogs say here: what a name of theirs stands for on this machine, and what they offer.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::catalog::about::is_image_name;
 use crate::catalog::record::{Catalog, ImageEntry, ImageSource, KernelEntry};
@@ -9,31 +9,43 @@ use crate::daemon::fault::{Fault, chain};
 use crate::daemon::op::Op;
 use crate::daemon::pulls::ARCH;
 use crate::daemon::{Daemon, Shared, blocking};
+use crate::host::environment::Environment;
 use crate::host::progress::{Progress, Silent};
 use crate::image::record::ImageRecord;
 use crate::kernel::record::KernelRecord;
-use crate::proto::api::{Code, ImageOffer, KernelOffer, OfferState};
+use crate::proto::api::{Code, ImageCatalog, ImageOffer, KernelCatalog, KernelOffer, OfferState};
 use crate::vm::lookup::nearest;
 
-fn settings(d: &Daemon, offline: bool) -> Settings {
+/// `brought` is the part of its environment that a caller brings along; None: nobody is to be asked.
+fn settings(d: &Daemon, brought: Option<&BTreeMap<String, String>>) -> Settings {
+    let environment = Environment::of_process();
     Settings {
         urls: d.config.catalogs.clone(),
         keys: d.config.catalog_keys.clone(),
         cache: d.dirs.catalogs(),
-        offline,
+        offline: brought.is_none(),
+        environment: match brought {
+            Some(brought) => environment.with_callers(brought),
+            None => environment,
+        },
     }
 }
 
 /// The image that a catalog calls `name`; None: no catalog does, and it may be a reference.
-pub async fn image(d: &Shared, op: &Op, name: &str) -> Result<Option<ImageEntry>, Fault> {
+pub async fn image(
+    d: &Shared,
+    op: &Op,
+    name: &str,
+    brought: &BTreeMap<String, String>,
+) -> Result<Option<ImageEntry>, Fault> {
     if !is_image_name(name) {
         return Ok(None);
     }
-    let (op, name) = (op.clone(), name.to_owned());
+    let (op, name, brought) = (op.clone(), name.to_owned(), brought.clone());
     blocking(d, move |d| {
         tell(d, &op, &name);
         let pick = |catalog: Catalog| some(catalog.images.into_iter().filter(|i| i.about.name == name));
-        let found = catalog::first(&settings(d, false), &op, pick);
+        let found = catalog::first(&settings(d, Some(&brought)), &op, pick);
         let found = found.map_err(|e| {
             let mut fault = cannot_look_up(&name, &e);
             // Its whole reference is no name of a catalog.
@@ -50,10 +62,15 @@ pub async fn image(d: &Shared, op: &Op, name: &str) -> Result<Option<ImageEntry>
 }
 
 /// The kernel that a catalog calls `name`; None: no catalog does.
-pub fn kernel(d: &Daemon, op: &Op, name: &str) -> Result<Option<KernelEntry>, Fault> {
+pub fn kernel(
+    d: &Daemon,
+    op: &Op,
+    name: &str,
+    brought: &BTreeMap<String, String>,
+) -> Result<Option<KernelEntry>, Fault> {
     tell(d, op, name);
     let pick = |catalog: Catalog| some(catalog.kernels.into_iter().filter(|k| k.about.name == name));
-    let found = catalog::first(&settings(d, false), op, pick);
+    let found = catalog::first(&settings(d, Some(brought)), op, pick);
     let Some((entries, origin)) = found.map_err(|e| cannot_look_up(name, &e))? else { return Ok(None) };
     let arches = arches(entries.iter().map(|k| &k.about.arch));
     let mine = entries.into_iter().find(|k| k.about.arch == ARCH);
@@ -61,15 +78,19 @@ pub fn kernel(d: &Daemon, op: &Op, name: &str) -> Result<Option<KernelEntry>, Fa
 }
 
 /// The first kernel for this machine that there is in a catalog.
-pub fn any_kernel(d: &Daemon, op: &Op) -> Result<Option<KernelEntry>, CatalogError> {
+pub fn any_kernel(
+    d: &Daemon,
+    op: &Op,
+    brought: &BTreeMap<String, String>,
+) -> Result<Option<KernelEntry>, CatalogError> {
     let pick = |catalog: Catalog| catalog.kernels.into_iter().find(|k| k.about.arch == ARCH);
-    Ok(catalog::first(&settings(d, false), op, pick)?.map(|(entry, _)| entry))
+    Ok(catalog::first(&settings(d, Some(brought)), op, pick)?.map(|(entry, _)| entry))
 }
 
 /// No catalog has a kernel of this name.
 pub fn no_such_kernel(d: &Daemon, name: &str) -> Fault {
     let catalogs =
-        catalog::each(&settings(d, true), &Silent).filter_map(|turn| turn.catalog.ok()).collect::<Vec<_>>();
+        catalog::each(&settings(d, None), &Silent).filter_map(|turn| turn.catalog.ok()).collect::<Vec<_>>();
     let kernels = catalogs.iter().flat_map(|c| &c.kernels).filter(|k| k.about.arch == ARCH);
     let hint = match nearest(name, kernels.map(|k| k.about.name.as_str())) {
         Some(near) => format!("did you mean {near}?"),
@@ -107,12 +128,13 @@ fn other_arch(noun: &str, name: &str, origin: &catalog::Origin, have: &str) -> F
 }
 
 /// The images that the catalogs offer for this machine. A catalog that cannot be had is told of, and the others count.
-pub async fn images(d: &Shared, op: &Op, offline: bool) -> Result<Vec<ImageOffer>, Fault> {
+pub async fn images(d: &Shared, op: &Op, wanted: ImageCatalog) -> Result<Vec<ImageOffer>, Fault> {
     let op = op.clone();
+    let brought = (!wanted.offline).then_some(wanted.environment);
     blocking(d, move |d| {
         let records = d.store.all::<ImageRecord>()?;
         let mut offers = vec![];
-        collect(d, &op, offline, |catalog, origin, seen| {
+        collect(d, &op, brought.as_ref(), |catalog, origin, seen| {
             // The first catalog that has a name decides, even if what it has is for another machine.
             let new: Vec<_> = catalog.images.into_iter().filter(|i| !seen.contains(&i.about.name)).collect();
             seen.extend(new.iter().map(|i| i.about.name.clone()));
@@ -125,12 +147,13 @@ pub async fn images(d: &Shared, op: &Op, offline: bool) -> Result<Vec<ImageOffer
 }
 
 /// The same for kernels.
-pub async fn kernels(d: &Shared, op: &Op, offline: bool) -> Result<Vec<KernelOffer>, Fault> {
+pub async fn kernels(d: &Shared, op: &Op, wanted: KernelCatalog) -> Result<Vec<KernelOffer>, Fault> {
     let op = op.clone();
+    let brought = (!wanted.offline).then_some(wanted.environment);
     blocking(d, move |d| {
         let records = d.store.all::<KernelRecord>()?;
         let mut offers = vec![];
-        collect(d, &op, offline, |catalog, origin, seen| {
+        collect(d, &op, brought.as_ref(), |catalog, origin, seen| {
             let new: Vec<_> = catalog.kernels.into_iter().filter(|k| !seen.contains(&k.about.name)).collect();
             seen.extend(new.iter().map(|k| k.about.name.clone()));
             let mine = new.into_iter().filter(|k| k.about.arch == ARCH);
@@ -144,11 +167,11 @@ pub async fn kernels(d: &Shared, op: &Op, offline: bool) -> Result<Vec<KernelOff
 fn collect(
     d: &Daemon,
     op: &Op,
-    offline: bool,
+    brought: Option<&BTreeMap<String, String>>,
     mut take: impl FnMut(Catalog, &str, &mut BTreeSet<String>),
 ) -> Result<(), Fault> {
     let mut seen = BTreeSet::new();
-    for Turn { origin, catalog } in catalog::each(&settings(d, offline), op) {
+    for Turn { origin, catalog } in catalog::each(&settings(d, brought), op) {
         match catalog {
             Ok(catalog) => take(catalog, &origin.to_string(), &mut seen),
             Err(CatalogError::Cancelled) => return Err(Fault::new(Code::Failed, "cancelled")),

@@ -1,5 +1,6 @@
 //! The kernels: imported once into kernels/<name>, published whole, one of them the default.
 
+use std::collections::BTreeMap;
 use std::fs::Permissions;
 use std::io;
 use std::os::unix::fs::PermissionsExt;
@@ -11,6 +12,7 @@ use crate::catalog::{self, bundle};
 use crate::daemon::fault::{Fault, chain};
 use crate::daemon::op::Op;
 use crate::daemon::{Daemon, Shared, blocking, catalogs, images, made_of, modules_image, now};
+use crate::host::environment::Environment;
 use crate::host::files::{create_private_dir, remove_tree_if_present, sync_directory};
 use crate::host::progress::Progress;
 use crate::host::undo::Undo;
@@ -109,21 +111,28 @@ pub async fn import(d: &Shared, op: &Op, wanted: KernelImport) -> Result<KernelV
 
 /// Pulls the kernel that a catalog calls by this name. What is here already costs nothing but the look into the catalog.
 pub async fn pull(d: &Shared, op: &Op, wanted: KernelPull) -> Result<KernelView, Fault> {
-    let KernelPull { kernel: name, force } = wanted;
+    let KernelPull { kernel: name, force, environment } = wanted;
     check_name(&name)?;
     let entry = {
-        let (op, name) = (op.clone(), name.clone());
+        let (op, name, environment) = (op.clone(), name.clone(), environment.clone());
         blocking(d, move |d| {
-            catalogs::kernel(d, &op, &name)?.ok_or_else(|| catalogs::no_such_kernel(d, &name))
+            catalogs::kernel(d, &op, &name, &environment)?.ok_or_else(|| catalogs::no_such_kernel(d, &name))
         })
         .await?
     };
-    pull_entry(d, op, entry, force).await?;
+    pull_entry(d, op, entry, force, &environment).await?;
     show(d, &name)
 }
 
 /// Pulls a kernel that a catalog has; `force`: in place of another one of that name.
-pub async fn pull_entry(d: &Shared, op: &Op, entry: KernelEntry, force: bool) -> Result<KernelRecord, Fault> {
+pub async fn pull_entry(
+    d: &Shared,
+    op: &Op,
+    entry: KernelEntry,
+    force: bool,
+    brought: &BTreeMap<String, String>,
+) -> Result<KernelRecord, Fault> {
+    let environment = Environment::of_process().with_callers(brought);
     let lock = d.images.turn(&format!("kernel {}", entry.about.name));
     let _turn = lock.lock().await;
     let op = op.clone();
@@ -146,7 +155,7 @@ pub async fn pull_entry(d: &Shared, op: &Op, entry: KernelEntry, force: bool) ->
         }
         let staged = Staged::new(&d.dirs.kernels(), &op)?;
         op.stage(&format!("pulling kernel {name}"));
-        let file = catalog::download(&at, &staged.files, &op).map_err(|e| cannot(&e))?;
+        let file = catalog::download(&at, &environment, &staged.files, &op).map_err(|e| cannot(&e))?;
         op.stage(&format!("unpacking kernel {name}"));
         bundle::kernel(file, &about, &staged.bundle, &op).map_err(|e| cannot(&e))?;
         let imported = import::from_directory(&staged.bundle, &staged.files, &op).map_err(|e| cannot(&e))?;

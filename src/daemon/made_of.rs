@@ -46,7 +46,14 @@ impl Wanted {
 }
 
 /// The image that a new VM asks for. Without a wish: the default one.
-pub async fn image(d: &Shared, op: &Op, typed: Option<&str>) -> Result<Wanted, Fault> {
+///
+/// `environment` is what the caller brings along for transfers, here and below.
+pub async fn image(
+    d: &Shared,
+    op: &Op,
+    typed: Option<&str>,
+    environment: &BTreeMap<String, String>,
+) -> Result<Wanted, Fault> {
     let name = match typed {
         Some(typed) => typed,
         None => default_name(d)?,
@@ -59,7 +66,7 @@ pub async fn image(d: &Shared, op: &Op, typed: Option<&str>) -> Result<Wanted, F
         Err(ambiguous) => return Err(ambiguous.into()),
     };
     let Ok(reference) = name.parse::<Reference>() else { return Err(unknown.into()) };
-    Ok(match catalogs::image(d, op, name).await? {
+    Ok(match catalogs::image(d, op, name, environment).await? {
         Some(entry) => Wanted::Entry(entry),
         None => Wanted::Reference(reference),
     })
@@ -78,8 +85,7 @@ fn default_name(d: &Daemon) -> Result<&str, Fault> {
     Ok(if is_here(OWN) && !is_here(default) { OWN } else { default })
 }
 
-/// The image, pulled where it is not here, and what it was called. `typed` is what was asked for, if anything was;
-/// `environment` is what the caller brings along for a pull.
+/// The image, pulled where it is not here, and what it was called. `typed` is what was asked for, if anything was.
 pub async fn here(
     d: &Shared,
     op: &Op,
@@ -129,6 +135,7 @@ pub async fn kernel(
     op: &Op,
     typed: Option<&str>,
     image_wants: Option<&str>,
+    environment: &BTreeMap<String, String>,
 ) -> Result<Chosen, Fault> {
     if let Some(typed) = typed {
         return Ok(Chosen { record: kernels::find(d, typed)?, pinned: true });
@@ -137,7 +144,7 @@ pub async fn kernel(
         if let Some(record) = d.store.get::<KernelRecord>(name)? {
             return Ok(Chosen { record, pinned: true });
         }
-        if let Some(record) = pull_for_image(d, op, name).await? {
+        if let Some(record) = pull_for_image(d, op, name, environment).await? {
             return Ok(Chosen { record, pinned: true });
         }
     }
@@ -145,8 +152,8 @@ pub async fn kernel(
         return Ok(Chosen { record, pinned: false });
     }
     let offered = {
-        let op = op.clone();
-        blocking(d, move |d| catalogs::any_kernel(d, &op)).await
+        let (op, environment) = (op.clone(), environment.clone());
+        blocking(d, move |d| catalogs::any_kernel(d, &op, &environment)).await
     };
     match offered {
         Ok(Some(entry)) => {
@@ -154,7 +161,7 @@ pub async fn kernel(
                 "there is no kernel here yet; pulling {} from {}",
                 entry.about.name, entry.bundle.location
             ));
-            let record = kernels::pull_entry(d, op, entry, false).await?;
+            let record = kernels::pull_entry(d, op, entry, false, environment).await?;
             Ok(Chosen { record, pinned: false })
         }
         Ok(None) => Err(no_kernel("")),
@@ -163,15 +170,20 @@ pub async fn kernel(
 }
 
 /// The kernel that an image wants and that is not here; None: there is no such kernel to be had, but another to go on with.
-async fn pull_for_image(d: &Shared, op: &Op, name: &str) -> Result<Option<KernelRecord>, Fault> {
+async fn pull_for_image(
+    d: &Shared,
+    op: &Op,
+    name: &str,
+    environment: &BTreeMap<String, String>,
+) -> Result<Option<KernelRecord>, Fault> {
     let looked = {
-        let (op, name) = (op.clone(), name.to_owned());
-        blocking(d, move |d| catalogs::kernel(d, &op, &name)).await
+        let (op, name, environment) = (op.clone(), name.to_owned(), environment.clone());
+        blocking(d, move |d| catalogs::kernel(d, &op, &name, &environment)).await
     };
     let pulled = match looked {
         Ok(Some(entry)) => {
             op.note(&format!("the image wants the kernel {name}; pulling it from {}", entry.bundle.location));
-            kernels::pull_entry(d, op, entry, false).await.map(Some)
+            kernels::pull_entry(d, op, entry, false, environment).await.map(Some)
         }
         Ok(None) => Ok(None),
         Err(fault) => Err(fault),

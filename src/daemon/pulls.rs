@@ -83,7 +83,7 @@ pub async fn pull(d: &Shared, op: &Op, wanted: ImagePull) -> Result<ImageRecord,
         .reference
         .parse()
         .map_err(|e| Fault::because(Code::BadRequest, format!("cannot pull {:?}", wanted.reference), &e))?;
-    let entry = catalogs::image(d, op, &wanted.reference).await?;
+    let entry = catalogs::image(d, op, &wanted.reference, &wanted.environment).await?;
     let own = entry.as_ref().map_or_else(|| reference.local_name(), |entry| entry.about.name.clone());
     let names = Names::new(vec![own], wanted.name, wanted.force);
     let wish = Wish { names, kernel: None, platform, environment: wanted.environment };
@@ -176,9 +176,10 @@ async fn pull_bundle(
             return tag_record(d, &there.id, &wish.names, wish.kernel);
         }
         wish.names.check(&d.store.all::<ImageRecord>()?, |_| false)?;
+        let environment = Environment::of_process().with_callers(&wish.environment);
         build(d, &op, wish, |out| {
             op.stage(&format!("pulling {}", about.name));
-            let file = catalog::download(&at, &d.dirs.images(), &op).map_err(|e| cannot(&e))?;
+            let file = catalog::download(&at, &environment, &d.dirs.images(), &op).map_err(|e| cannot(&e))?;
             op.stage(&format!("unpacking {}", about.name));
             let config = bundle::image(file, &about, out, &op).map_err(|e| cannot(&e))?;
             Ok(Built {

@@ -219,9 +219,10 @@ fn reserve(d: &Shared, wished: Option<VmName>) -> Result<Reserved, Fault> {
 pub async fn create(d: &Shared, op: &Op, wanted: VmCreate) -> Result<VmView, Fault> {
     let name = reserve(d, wanted.name.clone())?;
     let owner = if wanted.ephemeral { Some(owner(op)?) } else { None };
-    let image = made_of::image(d, op, wanted.image.as_deref()).await?;
+    let image = made_of::image(d, op, wanted.image.as_deref(), &wanted.environment).await?;
     // Before an image is pulled for minutes.
-    let kernel = made_of::kernel(d, op, wanted.kernel.as_deref(), image.kernel()).await?;
+    let kernel =
+        made_of::kernel(d, op, wanted.kernel.as_deref(), image.kernel(), &wanted.environment).await?;
     let (image, image_name) =
         made_of::here(d, op, image, wanted.image.as_deref(), &wanted.environment).await?;
     if op.cancelled() {

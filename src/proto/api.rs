@@ -291,6 +291,9 @@ pub struct ImageList {}
 pub struct ImageCatalog {
     /// Take what is known of the catalogs here, and ask nobody.
     pub offline: bool,
+    /// As in [`ImagePull`].
+    #[serde(default)]
+    pub environment: BTreeMap<String, String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -346,6 +349,9 @@ pub struct KernelPull {
     pub kernel: String,
     /// Replace another kernel of that name.
     pub force: bool,
+    /// As in [`ImagePull`].
+    #[serde(default)]
+    pub environment: BTreeMap<String, String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -356,6 +362,9 @@ pub struct KernelList {}
 pub struct KernelCatalog {
     /// Take what is known of the catalogs here, and ask nobody.
     pub offline: bool,
+    /// As in [`ImagePull`].
+    #[serde(default)]
+    pub environment: BTreeMap<String, String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -89,10 +89,14 @@ fn a_daemon_that_is_killed_while_it_pulls_leaves_nothing_and_the_next_one_pulls(
         std::thread::sleep(std::time::Duration::from_millis(10));
     }
     assert_eq!(names_in(&rig.path("state/kernels")).len(), 1, "its place while it is not finished");
-    let pid = rig.json("daemon status --json")["pid"].to_string();
-    let killed = std::process::Command::new("kill").args(["-9", &pid]).status().expect("runs kill");
-    assert!(killed.success());
+    let pid = u32::try_from(rig.json("daemon status --json")["pid"].as_u64().expect("a pid")).expect("a pid");
+    let killed = std::process::Command::new("kill").args(["-9", &pid.to_string()]).status();
+    assert!(killed.expect("runs kill").success());
     assert_eq!(pulling.wait().expect("ends").code(), Some(1));
+    // kill(1) returns before the process has gone.
+    while banger::host::process::observe(pid).expect("reads /proc").is_some() {
+        std::thread::sleep(std::time::Duration::from_millis(1));
+    }
     rig.ok("kernel pull good");
     assert_eq!(names_in(&rig.path("state/kernels")), ["good"]);
     rig.assert_nothing_is_staged();

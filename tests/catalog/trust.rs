@@ -203,3 +203,25 @@ fn a_catalog_may_be_moved_but_not_to_a_less_safe_place() {
     publisher.publish(&server, AT, &catalog(&[], &[]));
     rig.ok("image list --available");
 }
+
+#[test]
+fn the_proxy_of_whoever_asks_is_asked_whoever_has_started_the_daemon() {
+    let (proxy, publisher) = (Server::start(), Publisher::new());
+    let pem = publisher.pem();
+    let rig = Rig::new(&format!(
+        "catalog_urls = ['https://catalog.invalid/c.json']\ncatalog_keys = ['''{pem}''']\n"
+    ));
+    // Without a proxy.
+    rig.ok("image list");
+    let lines: [&[&str]; 4] = [
+        &["image", "pull", "x"],
+        &["kernel", "pull", "x"],
+        &["image", "list", "--available"],
+        &["vm", "create"],
+    ];
+    for (n, line) in lines.iter().enumerate() {
+        let ran =
+            rig.command(line).env("HTTPS_PROXY", &proxy.url).env("NO_PROXY", "").output().expect("runs");
+        assert_eq!(proxy.answers("catalog.invalid:443").len(), n + 1, "{line:?}: {ran:?}");
+    }
+}
