@@ -81,6 +81,8 @@ make_busybox() {
     local root
     root=$(mktemp -d)
     mkdir -p "$root"/{bin,sbin,etc,root,tmp}
+    # mktemp makes it for its owner only, and the image has its mode.
+    chmod 755 "$root"
     chmod 1777 "$root/tmp"
     cp /bin/busybox "$root/bin/busybox"
     chroot "$root" /bin/busybox --install -s /bin
