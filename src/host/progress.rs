@@ -30,3 +30,17 @@ impl Progress for Silent {
         false
     }
 }
+
+/// Tells nobody, who has gone already.
+#[cfg(test)]
+pub struct Cancelled;
+
+#[cfg(test)]
+impl Progress for Cancelled {
+    fn stage(&self, _: &str) {}
+    fn advance(&self, _: u64, _: u64, _: Unit) {}
+    fn note(&self, _: &str) {}
+    fn cancelled(&self) -> bool {
+        true
+    }
+}

@@ -146,18 +146,7 @@ mod tests {
     use std::time::Instant;
 
     use super::*;
-    use crate::host::progress::Unit;
-
-    struct Gone;
-
-    impl Progress for Gone {
-        fn stage(&self, _: &str) {}
-        fn advance(&self, _: u64, _: u64, _: Unit) {}
-        fn note(&self, _: &str) {}
-        fn cancelled(&self) -> bool {
-            true
-        }
-    }
+    use crate::host::progress::Cancelled;
 
     #[test]
     fn the_first_reason_counts() {
@@ -172,7 +161,7 @@ mod tests {
     #[test]
     fn when_nobody_waits_the_work_is_told_at_once() {
         let (fate, begun) = (Fate::default(), Instant::now());
-        let ended = attended(&fate, &Gone, || (), || fate.rest(Duration::from_secs(600)));
+        let ended = attended(&fate, &Cancelled, || (), || fate.rest(Duration::from_secs(600)));
         assert!(ended && begun.elapsed() < Duration::from_secs(60));
         assert!(matches!(fate.failure(), Some(OciError::Cancelled)));
     }

@@ -254,18 +254,7 @@ impl<T> Drop for Receiver<'_, T> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::host::progress::{Silent, Unit};
-
-    struct Gone;
-
-    impl Progress for Gone {
-        fn stage(&self, _: &str) {}
-        fn advance(&self, _: u64, _: u64, _: Unit) {}
-        fn note(&self, _: &str) {}
-        fn cancelled(&self) -> bool {
-            true
-        }
-    }
+    use crate::host::progress::{Cancelled, Silent};
 
     fn chunk(sender: &Sender<u8>, n: u32) -> Chunk {
         let mut chunk = sender.chunk();
@@ -311,7 +300,7 @@ mod tests {
     #[test]
     fn a_read_ends_when_nobody_waits_for_it() {
         let dir = tempfile::tempdir().expect("a directory");
-        let (_sender, mut receiver) = pipe::<u8>(dir.path().to_owned(), &Gone);
+        let (_sender, mut receiver) = pipe::<u8>(dir.path().to_owned(), &Cancelled);
         receiver.read(&mut [0; 8]).expect_err("cancelled");
     }
 }

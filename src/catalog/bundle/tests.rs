@@ -10,7 +10,7 @@ use tar::{EntryType, Header};
 
 use super::*;
 use crate::catalog::about::{ImageAbout, KernelAbout};
-use crate::host::progress::{Progress, Silent, Unit};
+use crate::host::progress::{Cancelled, Progress, Silent, Unit};
 use crate::image::config::ImageConfig;
 
 fn image_about() -> ImageAbout {
@@ -335,18 +335,9 @@ fn a_bomb_is_refused_before_the_disk_is_full() {
 
 #[test]
 fn whoever_has_gone_is_not_unpacked_for() {
-    struct Gone;
-    impl Progress for Gone {
-        fn stage(&self, _: &str) {}
-        fn advance(&self, _: u64, _: u64, _: Unit) {}
-        fn note(&self, _: &str) {}
-        fn cancelled(&self) -> bool {
-            true
-        }
-    }
     let bench = Bench::new();
     let bundle = bench.packed(&tar(&[file(ROOTFS, &rootfs()), file(MANIFEST, &image_manifest())]));
     let out = bench.path("out.ext4");
-    assert!(matches!(image(bundle, &image_about(), &out, &Gone), Err(BundleError::Cancelled)));
+    assert!(matches!(image(bundle, &image_about(), &out, &Cancelled), Err(BundleError::Cancelled)));
     assert!(!out.exists());
 }

@@ -1,5 +1,5 @@
 use super::*;
-use crate::host::progress::Silent;
+use crate::host::progress::{Cancelled, Silent};
 use crate::kernel::bzimage::tests::{bzimage, gzip};
 use crate::kernel::deb::tests::package;
 use crate::kernel::modinfo::tests::module;
@@ -210,18 +210,6 @@ fn a_file_that_is_no_package_or_cut_short_says_so() {
     let error =
         from_deb(Path::new("/none.deb"), Path::new("/tmp"), &Silent).expect_err("refused").to_string();
     assert_eq!(error, "cannot read /none.deb");
-}
-
-/// Nobody waits for this import.
-struct Cancelled;
-
-impl Progress for Cancelled {
-    fn stage(&self, _: &str) {}
-    fn advance(&self, _: u64, _: u64, _: Unit) {}
-    fn note(&self, _: &str) {}
-    fn cancelled(&self) -> bool {
-        true
-    }
 }
 
 #[test]
