@@ -253,7 +253,8 @@ fn a_layer_that_is_damaged_is_refused_with_its_digest() {
     let manifest = layout.image(ARCH, &[tar[..tar.len() / 2].to_vec()], None);
     layout.index(&[manifest]);
     let error = chain(&bench.import(&layout.dir).expect_err("refused"));
-    assert_eq!(error, format!("cannot unpack layer {}: the tar archive ends in the middle", sha256(&cut)));
+    let why = "the tar archive ends in the middle of its member 'data'";
+    assert_eq!(error, format!("cannot unpack layer {}: {why}", sha256(&cut)));
 }
 
 #[test]
