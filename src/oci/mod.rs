@@ -1,8 +1,15 @@
 //! Images from elsewhere: pulled from a registry, or imported from a file, and made into a root file system.
 //!
 //! A registry and an archive both give the same things: documents and blobs by digest ([`select::Content`]). From these
-//! the image for this machine is chosen ([`select`]); its layers are verified and inflated ([`layer`]), applied to a tree
-//! in memory ([`flatten`]), and written out ([`crate::ext4`]).
+//! the image for the platform is chosen ([`select`]); its layers are verified and inflated side by side ([`layer`]), and applied one
+//! after another ([`flatten`]): names and attributes to a tree in memory, contents straight to the image file
+//! ([`crate::ext4`]), which is a file system when all are there.
+//!
+//! ```text
+//!  blob (a file, or on its way) -- hash -- inflate --> pipe --> hash -- tar -- flatten --> ext4: tree, image --> finish
+//!      a few workers, ahead of their turn              |        one thread, in the layers' order
+//!                                                      `-- spool, where its turn has not come
+//! ```
 //!
 //! Everything that comes in is hostile: it is capped in length and number, it is what its digest says or is refused, and
 //! nothing in it becomes a path on this host.
