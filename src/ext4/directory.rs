@@ -1,7 +1,8 @@
 //! The blocks of a directory: a list of names in one block; where that is too small, blocks sorted by the hash of the names
 //! below an index (kernel: Documentation/filesystems/ext4/directory.rst, "Hash Tree Directories").
 
-use crate::ext4::checksum::{Block, Checksum, put};
+use crate::ext4::block::{Block, put};
+use crate::ext4::checksum::Checksum;
 use crate::ext4::geometry::BLOCK_BYTES;
 use crate::ext4::hash;
 

@@ -1,6 +1,7 @@
 //! Extents: which blocks a file's contents lie in (kernel: Documentation/filesystems/ext4/ifork.rst, "Extent Tree").
 
-use crate::ext4::checksum::{Block, Checksum, put};
+use crate::ext4::block::{Block, put};
+use crate::ext4::checksum::Checksum;
 use crate::ext4::geometry::BLOCK_BYTES;
 use crate::ext4::space::Run;
 

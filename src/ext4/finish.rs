@@ -8,7 +8,8 @@ use std::fmt;
 use std::fs::File;
 use std::io;
 
-use crate::ext4::checksum::{Block, Checksum, put};
+use crate::ext4::block::{Block, put};
+use crate::ext4::checksum::Checksum;
 use crate::ext4::directory::{self, Entry, FileType};
 use crate::ext4::extent::{self, Extent};
 use crate::ext4::geometry::{BLOCK, FIRST_INODE};

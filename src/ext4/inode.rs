@@ -2,7 +2,8 @@
 
 use std::ops::Range;
 
-use crate::ext4::checksum::{Checksum, halves, put};
+use crate::ext4::block::{halves, put};
+use crate::ext4::checksum::Checksum;
 use crate::ext4::geometry::{BLOCK, INODE_BYTES};
 use crate::ext4::tree::Time;
 use crate::ext4::xattr::{INODE_FIELDS, Xattrs};

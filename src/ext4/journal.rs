@@ -1,6 +1,6 @@
 //! An empty journal: its superblock, and zeros (kernel: Documentation/filesystems/ext4/journal.rst). Its numbers are big endian.
 
-use crate::ext4::checksum::Block;
+use crate::ext4::block::Block;
 use crate::ext4::geometry::{BLOCK, BLOCK_BYTES};
 
 /// Room for a journal that still serves when the file system has grown to many GiB: 16 MiB.

@@ -11,9 +11,10 @@
 //! ```
 //!
 //! Nothing in a tree has a path on the host, so nothing in it can lead out. What ext4 wants is said by the kernel's
-//! Documentation/filesystems/ext4; e2fsck, and a kernel that mounts it, are the judges (tests/oracle).
+//! Documentation/filesystems/ext4; e2fsck, and a kernel that mounts it, are the judges (tests/ext4, tests/oci/oracle).
 
 mod acl;
+mod block;
 mod checksum;
 mod directory;
 mod extent;

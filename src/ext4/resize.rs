@@ -4,7 +4,7 @@
 
 use std::io;
 
-use crate::ext4::checksum::{Block, put};
+use crate::ext4::block::{Block, put};
 use crate::ext4::geometry::{BLOCK, BLOCKS_PER_GROUP, Geometry, copies};
 use crate::ext4::image::Image;
 

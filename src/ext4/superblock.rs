@@ -1,6 +1,7 @@
 //! The superblock and a group's descriptor (kernel: Documentation/filesystems/ext4/super.rst, group_descr.rst).
 
-use crate::ext4::checksum::{Checksum, halves, put};
+use crate::ext4::block::{halves, put};
+use crate::ext4::checksum::Checksum;
 use crate::ext4::geometry::{BLOCKS_PER_GROUP, DESCRIPTOR_BYTES, FIRST_INODE, Geometry, INODE_BYTES};
 use crate::ext4::hash;
 

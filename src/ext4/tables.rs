@@ -3,7 +3,7 @@
 
 use std::io;
 
-use crate::ext4::checksum::{Block, put};
+use crate::ext4::block::{Block, put};
 use crate::ext4::extent::{self, Extent};
 use crate::ext4::finish::Identity;
 use crate::ext4::geometry::{

@@ -4,7 +4,8 @@
 use std::collections::BTreeMap;
 
 use crate::ext4::acl;
-use crate::ext4::checksum::{Block, Checksum, put};
+use crate::ext4::block::{Block, put};
+use crate::ext4::checksum::Checksum;
 use crate::ext4::geometry::{BLOCK_BYTES, INODE_BYTES};
 
 /// Where an inode's fields end: 128 bytes, and 32 more.
