@@ -107,7 +107,9 @@ find_rust() {
 
 # QEMU's vsock is the kernel's, where this user may open it, or else a program.
 find_vsock() {
-    if (: <>/dev/vhost-vsock) 2>/dev/null || command -v "$vsock_device" >/dev/null; then return; fi
+    # Opened to be read and written, `<>` would make a file where there is no device.
+    if [ -c /dev/vhost-vsock ] && (: <>/dev/vhost-vsock) 2>/dev/null; then return; fi
+    if command -v "$vsock_device" >/dev/null; then return; fi
     say "building $vsock_device, since this machine's /dev/vhost-vsock cannot be used (a few minutes)"
     quietly "cargo could not build $vsock_device" cargo install "$vsock_device" --locked
 }
