@@ -5,6 +5,8 @@ use std::path::Path;
 
 use tar::{Builder, EntryType, Header};
 
+use banger::oci;
+
 use crate::support::*;
 
 const CANARY: &str = "canary";
@@ -481,4 +483,21 @@ fn links_inside_an_archive_do_not_read_files_of_the_host() {
     assert!(
         bench.debugfs("stat /index.json").contains(&format!("Fast link dest: \"{path}\"")) || path.len() > 59
     );
+}
+
+#[test]
+fn what_exceeds_a_limit_is_refused_with_the_settings_name() {
+    let mut bench = Bench::new();
+    let layout = Layout::of(bench.path("l"), &[files(&[("zeros", &[0; 2 << 20]), ("a", b"a"), ("b", b"b")])]);
+    for (limits, key) in [
+        (oci::Limits { layer_bytes: 1 << 20, ..oci::Limits::default() }, "image_limits.layer_size"),
+        (oci::Limits { entries: 2, ..oci::Limits::default() }, "image_limits.entries"),
+        (oci::Limits { metadata_bytes: 300, ..oci::Limits::default() }, "image_limits.metadata_size"),
+    ] {
+        bench.settings.limits = limits;
+        let error = chain(&bench.import(&layout.dir).expect_err("refused"));
+        assert!(error.starts_with("cannot unpack layer sha256:") && error.contains(key), "{error}");
+    }
+    bench.settings.limits = oci::Limits::default();
+    bench.import(&layout.dir).expect("is within the limits");
 }
