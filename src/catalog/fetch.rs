@@ -10,7 +10,7 @@ use ureq::http::{HeaderMap, Method, Request, Response, Uri};
 use crate::catalog::error::CatalogError;
 use crate::catalog::location::Location;
 use crate::host::environment::Environment;
-use crate::host::https::Client;
+use crate::host::https::{Client, absolute};
 use crate::host::progress::Progress;
 
 const MAX_REDIRECTS: usize = 5;
@@ -154,16 +154,10 @@ fn opened(response: Response<Body>) -> Opened {
 
 /// Where a Location header leads: from https never to http, and from elsewhere never to this machine.
 fn redirected(from: &Uri, to: &str) -> Result<Uri, &'static str> {
-    let authority = from.authority().map(ToString::to_string).unwrap_or_default();
     let scheme = from.scheme_str().unwrap_or("https");
-    let absolute = match to {
-        to if to.starts_with("//") => format!("{scheme}:{to}"),
-        to if to.starts_with('/') => format!("{scheme}://{authority}{to}"),
-        to => to.to_owned(),
-    };
     let place =
         |text: &str| text.parse::<Location>().map_err(|_| "it redirects to where nothing may be read from");
-    match (place(&from.to_string())?, place(&absolute)?) {
+    match (place(&from.to_string())?, place(&absolute(from, to))?) {
         (_, Location::File(_)) => Err("it redirects to a file"),
         (from, to) if !from.may_name(&to) => Err("it redirects to this machine"),
         (_, Location::Loopback(uri)) if scheme == "https" && uri.scheme_str() == Some("http") => {

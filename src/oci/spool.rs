@@ -2,7 +2,7 @@
 //! descriptor, so no crash can leave it behind.
 
 use std::fs::File;
-use std::io::{self, Write};
+use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
@@ -63,17 +63,6 @@ impl Spool {
 
 fn is_zeros(block: &[u8]) -> bool {
     block.iter().all(|b| *b == 0)
-}
-
-impl Write for Spool {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.append(bytes)?;
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
 }
 
 /// A file without a name on the file system of `directory`, readable and writable.

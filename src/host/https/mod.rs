@@ -155,6 +155,18 @@ pub fn is_loopback(host: &str) -> bool {
         || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }
 
+/// The URL that a Location header means in the answer of `from`: it may leave out the scheme, and the host
+/// (RFC 9110, 10.2.2). Whether it may be followed is the caller's to say.
+pub fn absolute(from: &Uri, location: &str) -> String {
+    let scheme = from.scheme_str().unwrap_or("https");
+    let authority = from.authority().map(ToString::to_string).unwrap_or_default();
+    match location {
+        to if to.starts_with("//") => format!("{scheme}:{to}"),
+        to if to.starts_with('/') => format!("{scheme}://{authority}{to}"),
+        to => to.to_owned(),
+    }
+}
+
 /// The port of a URL, or its scheme's.
 pub fn port(uri: &Uri) -> u16 {
     uri.port_u16().unwrap_or(match uri.scheme_str() {

@@ -2,7 +2,7 @@
 
 use ureq::http::Uri;
 
-use crate::host::https::port;
+use crate::host::https::{absolute, port};
 
 /// Whether two URLs lead to the same host, whatever its port.
 pub fn same_host(a: &Uri, b: &Uri) -> bool {
@@ -19,15 +19,7 @@ pub fn same_origin(a: &Uri, b: &Uri) -> bool {
 pub fn redirected(from: &Uri, location: &str) -> Result<Uri, &'static str> {
     const NOWHERE: &str = "it redirects to no URL";
     let scheme = from.scheme_str().unwrap_or("https");
-    let authority = from.authority().map(ToString::to_string).unwrap_or_default();
-    let absolute = if location.starts_with("//") {
-        format!("{scheme}:{location}")
-    } else if location.starts_with('/') {
-        format!("{scheme}://{authority}{location}")
-    } else {
-        location.to_owned()
-    };
-    let uri: Uri = absolute.parse().map_err(|_| NOWHERE)?;
+    let uri: Uri = absolute(from, location).parse().map_err(|_| NOWHERE)?;
     match (scheme, uri.scheme_str(), uri.host()) {
         (_, Some("https"), Some(_)) | ("http", Some("http"), Some(_)) => Ok(uri),
         ("https", Some("http"), Some(_)) => Err("it redirects from https to http"),
