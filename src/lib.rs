@@ -6,14 +6,14 @@
 //! |---|---|---|
 //! | `banger` | the user | [`cli`]: parses, asks the daemon, prints |
 //! | `bangerd` | the owner | [`daemon`]: state and orchestration; every decision |
-//! | `bangerd-root` | root | the narrow helper |
+//! | `bangerd-root` | root | [`root`]: links, firewall, resolver, jailed launches; decides nothing, and does only what is on its list |
 //! | `banger-vsock`, `init` | root in the guest | [`guest`]: first process of every VM, then its agent |
 //!
 //! Beside them [`publish`]: `banger internal`, for those who publish images and kernels.
 //!
-//! Domain, pure, without I/O, clock or log: [`vm`], [`image`], [`kernel::record`], [`proto`].
+//! Domain, pure, without I/O, clock or log: [`vm`], [`image`], [`network`], [`kernel::record`], [`proto`].
 //! Mechanisms, one foreign thing per folder: [`host`], [`netlink`], [`ext4`], [`oci`], [`catalog`], [`kernel`],
-//! [`vmm`], [`store`].
+//! [`vmm`], [`dns`], [`store`].
 //!
 //! Personalities use mechanisms, proto and domain; mechanisms use domain and host, and never each other,
 //! except `oci` -> `ext4`; proto uses domain. tests/arrows.rs holds us to it.
@@ -23,16 +23,19 @@ pub mod build;
 pub mod catalog;
 pub mod cli;
 pub mod daemon;
+pub mod dns;
 pub mod ext4;
 pub mod guest;
 pub mod host;
 pub mod image;
 pub mod kernel;
 pub mod netlink;
+pub mod network;
 pub mod oci;
 pub mod personality;
 pub mod proto;
 pub mod publish;
+pub mod root;
 pub mod store;
 pub mod vm;
 pub mod vmm;

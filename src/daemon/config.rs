@@ -10,23 +10,32 @@ use crate::catalog::KeyAt;
 use crate::catalog::location::Location;
 use crate::catalog::signature::Key;
 use crate::daemon::registries;
+use crate::network::subnet::{self, Subnet};
+use crate::network::suffix::Suffix;
 use crate::oci::Limits;
 use crate::oci::registries::Registries;
 use crate::vm::lookup::nearest;
 use crate::vm::size::Mib;
 use crate::vm::spec::Wish;
 
-const KEYS: [&str; 7] = [
+const KEYS: [&str; 12] = [
+    "bridge_address",
     "catalog_keys",
     "catalog_urls",
     "default_image_name",
+    "dns_port",
+    "dns_suffix",
     "firecracker_bin",
     "image_limits",
+    "jailer_enabled",
+    "network",
     "registries",
     "vm_defaults",
 ];
 const VM_KEYS: [&str; 3] = ["vcpu", "memory", "disk_size"];
 const LIMIT_KEYS: [&str; 4] = ["layer_size", "ratio", "entries", "metadata_size"];
+/// Where questions about VMs' names are answered.
+const DNS_PORT: u16 = 42069;
 /// What a VM is made of when nobody says it: an image of the catalog in banger.
 const DEFAULT_IMAGE: &str = "debian-bookworm";
 
@@ -43,6 +52,26 @@ pub struct Config {
     pub vm_defaults: VmDefaults,
     pub image_limits: Limits,
     pub registries: Registries,
+    pub network: Network,
+    /// Whether Firecracker runs under its jailer, where there is the privilege for it.
+    pub jailer: bool,
+}
+
+/// What VMs are connected to, and what they are called.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Network {
+    pub kind: NetworkKind,
+    pub subnet: Subnet,
+    pub suffix: Suffix,
+    /// Where the DNS server listens, on 127.0.0.1 and on the bridge.
+    pub dns_port: u16,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NetworkKind {
+    /// The bridge where there is the privilege for it, else the VMM's user-mode network.
+    Auto,
+    User,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -64,6 +93,11 @@ pub enum ConfigError {
 struct Raw {
     default_image_name: Option<String>,
     firecracker_bin: Option<String>,
+    jailer_enabled: Option<bool>,
+    network: Option<String>,
+    bridge_address: Option<String>,
+    dns_suffix: Option<String>,
+    dns_port: Option<u16>,
     #[serde(default)]
     catalog_urls: Vec<String>,
     #[serde(default)]
@@ -149,6 +183,31 @@ impl Config {
                 entries: raw.image_limits.entries.unwrap_or(limits.entries),
             },
             registries,
+            network: Network {
+                kind: match raw.network.as_deref() {
+                    None | Some("auto") => NetworkKind::Auto,
+                    Some("user") => NetworkKind::User,
+                    Some(other) => {
+                        return Err(format!("network: there is no {other:?}; choose auto or user"));
+                    }
+                },
+                subnet: match raw.bridge_address {
+                    None => subnet::DEFAULT,
+                    Some(text) => text.parse().map_err(|e| format!("bridge_address: {e}"))?,
+                },
+                suffix: match raw.dns_suffix {
+                    None => Suffix::default(),
+                    Some(text) => text.parse().map_err(|e| format!("dns_suffix: {e}"))?,
+                },
+                dns_port: match raw.dns_port {
+                    None => DNS_PORT,
+                    Some(port) if port >= 1024 => port,
+                    Some(port) => {
+                        return Err(format!("dns_port: {port} is root's to use; choose 1024 or more"));
+                    }
+                },
+            },
+            jailer: raw.jailer_enabled.unwrap_or(true),
         })
     }
 }
@@ -269,6 +328,12 @@ mod tests {
             (
                 "catalog_urls = ['http://example.org/c']",
                 "catalog_urls: 'http://example.org/c' is no place to read from: http is for this machine alone; use https",
+            ),
+            ("network = 'bridged'", "network: there is no \"bridged\"; choose auto or user"),
+            ("dns_port = 53", "dns_port: 53 is root's to use; choose 1024 or more"),
+            (
+                "bridge_address = '172.16.0.1'",
+                "bridge_address: \"172.16.0.1\" is no bridge address; write it like 172.16.0.1/24",
             ),
             (
                 "catalog_keys = ['k.pem']",

@@ -11,6 +11,8 @@ pub struct Dirs {
     pub cache: PathBuf,
     pub runtime: PathBuf,
     pub config: PathBuf,
+    /// The root helper's socket and what it has made, root's own.
+    pub root_runtime: PathBuf,
 }
 
 impl Dirs {
@@ -32,6 +34,7 @@ impl Dirs {
                 cache: root.join("cache"),
                 runtime: root.join("run"),
                 config: root.join("config"),
+                root_runtime: root.join("run-root"),
             });
         }
         let home = absolute("HOME");
@@ -45,6 +48,7 @@ impl Dirs {
             state: below("XDG_DATA_HOME", ".local/share")?,
             cache: below("XDG_CACHE_HOME", ".cache")?,
             config: below("XDG_CONFIG_HOME", ".config")?,
+            root_runtime: PathBuf::from("/run/banger-root"),
             runtime: match absolute("XDG_RUNTIME_DIR") {
                 Some(dir) => dir.join("banger"),
                 None if uid == 0 => PathBuf::from("/run/banger-0"),
@@ -56,6 +60,10 @@ impl Dirs {
 
     pub fn socket(&self) -> PathBuf {
         self.runtime.join("bangerd.sock")
+    }
+    /// The root helper's, in a directory of root's.
+    pub fn root_socket(&self) -> PathBuf {
+        self.root_runtime.join("bangerd-root.sock")
     }
     pub fn database(&self) -> PathBuf {
         self.state.join("banger.redb")

@@ -3,4 +3,5 @@
 pub mod agent;
 pub mod api;
 pub mod frame;
+pub mod root;
 pub mod symlink;

@@ -84,6 +84,7 @@ impl Rig {
             cache: self.path().join("cache"),
             runtime: self.path().join("run"),
             config: self.path().join("config"),
+            root_runtime: self.path().join("run-root"),
         }
     }
 
