@@ -6,11 +6,12 @@ use std::time::Duration;
 use smol::{Task, future};
 
 use crate::daemon::exit::Exit;
-use crate::daemon::fault::Fault;
+use crate::daemon::fault::{Fault, chain};
 use crate::daemon::op::Op;
 use crate::daemon::orders::{Inbox, Order, What};
 use crate::daemon::{Shared, apply, logs, machine, start, stop};
 use crate::host::progress::Progress;
+use crate::network::lease::Lease;
 use crate::proto::api::Code;
 use crate::store::Changes;
 use crate::store::record::Run;
@@ -22,6 +23,8 @@ pub struct Driver {
     /// As stored. Only this driver changes it.
     pub record: VmRecord,
     pub inbox: Inbox,
+    /// How it runs, from before its processes are there until all of them is gone.
+    pub run: Option<Run>,
     /// The VMM's process, while there is one.
     pub vmm: Option<Exit>,
     /// The vsock device's, where it has one.
@@ -68,7 +71,11 @@ impl Driver {
             Some(process) => watch(process, "owner").map_or(Owner::Gone, Owner::Alive),
         };
         let logs = processes.and_then(|_| keep_logs_short(&d, &record));
-        Self { d, record, inbox, vmm, device, logs, owner }
+        let run = d.store.get::<Run>(record.id).unwrap_or_else(|e| {
+            log::error!("vm {}: {}", record.name, chain(&e));
+            None
+        });
+        Self { d, record, inbox, run, vmm, device, logs, owner }
     }
 
     pub async fn drive(mut self) {
@@ -220,7 +227,7 @@ impl Driver {
         self.enter(op, Event::Delete, None).await?;
         let (id, name) = (self.record.id, self.record.name.clone());
         crate::daemon::blocking(&self.d, move |d| remove_files(d, id)).await?;
-        apply(&self.d, Changes::new().remove::<VmRecord>(id).remove::<Run>(id)).await?;
+        apply(&self.d, Changes::new().remove::<VmRecord>(id).remove::<Run>(id).remove::<Lease>(id)).await?;
         log::info!("{op} vm {name}: deleted");
         self.d.vms.forget(id);
         Ok(())

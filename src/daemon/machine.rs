@@ -1,18 +1,21 @@
 //! From a VM's record to what a VMM runs: which kernel, which drives, which words, and everything on disk for it.
 
 use std::fs::{File, OpenOptions};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::time::Duration;
 
 use crate::daemon::fault::Fault;
 use crate::daemon::op::Op;
-use crate::daemon::{Daemon, images, initramfs, kernels, sparse};
+use crate::daemon::network::{self, Way};
+use crate::daemon::{Daemon, Shared, images, initramfs, jail, kernels, sparse};
 use crate::host::files::{create_private_dir, remove_tree_if_present, staged_name};
 use crate::host::undo::Undo;
 use crate::kernel::record::KernelRecord;
 use crate::proto::agent::READY_PORT;
 use crate::proto::api::Code;
+use crate::proto::root::Launch;
 use crate::store::record::{Reach, Run};
 use crate::vm::boot::{Boot, Net, Root, systemd_words};
 use crate::vm::record::VmRecord;
@@ -33,7 +36,8 @@ pub const COPY: &str = "disk.ext4";
 
 /// A machine that only has to be launched.
 pub struct Ready {
-    pub plan: Plan,
+    pub how: How,
+    pub channel: Channel,
     pub run: Run,
     /// Where the guest will say that it is up.
     pub listener: Listener,
@@ -41,9 +45,20 @@ pub struct Ready {
     pub patience: Duration,
 }
 
-/// Chooses what runs the VM and prepares it all on disk. Nothing is left behind on an error.
-pub fn prepare(d: &Daemon, record: &VmRecord, op: &Op) -> Result<Ready, Fault> {
-    let chosen = choose(d, record)?;
+/// Who starts the VMM.
+pub enum How {
+    /// This daemon, as its own user.
+    Direct(Plan),
+    /// Root, in a jail; the descriptors are those that the request wants.
+    Jailed(Launch, Vec<OwnedFd>),
+}
+
+/// Chooses what runs the VM and prepares it all on disk, and its port of the bridge where there is one. Nothing is left behind
+/// on an error.
+pub fn prepare(d: &Shared, record: &VmRecord, op: &Op) -> Result<Ready, Fault> {
+    let way = network::way(d);
+    let jailed = matches!(way, Way::Bridge(_)) && d.config.jailer;
+    let chosen = choose(d, record, way)?;
     let vmm = chosen.vmm();
     let kernel = kernels::for_start(d, record.kernel.as_deref())?;
     let initrd = initramfs::ensure(&d.dirs, &kernel.name, op)?;
@@ -68,7 +83,14 @@ pub fn prepare(d: &Daemon, record: &VmRecord, op: &Op) -> Result<Ready, Fault> {
     for log in [CONSOLE, VMM_LOG] {
         fresh(&directory.join(log)).map_err(failed("make the logs"))?;
     }
-    let net = record.spec.nat.then(user_network);
+    let joined = match way {
+        Way::Bridge(subnet) => Some(network::join(d, record, subnet, !jailed, &mut undo)?),
+        Way::User => None,
+    };
+    let net = match &joined {
+        Some(joined) => Some(joined.net.clone()),
+        None => record.spec.nat.then(user_network),
+    };
     let boot = Boot {
         id: record.id,
         name: record.name.clone(),
@@ -78,6 +100,10 @@ pub fn prepare(d: &Daemon, record: &VmRecord, op: &Op) -> Result<Ready, Fault> {
         ready_port: listener.port(),
         halt: vmm.halt(),
     };
+    let nic = match &joined {
+        Some(joined) => Some(Nic::Tap { name: joined.tap, mac: joined.mac }),
+        None => net.as_ref().map(|_| Nic::User),
+    };
     let machine = Machine {
         vcpu: record.spec.vcpu,
         memory: record.spec.memory,
@@ -86,32 +112,46 @@ pub fn prepare(d: &Daemon, record: &VmRecord, op: &Op) -> Result<Ready, Fault> {
         words: format!("{boot} {}", systemd_words(record.id)),
         drives,
         cid,
-        nic: net.as_ref().map(|_| Nic::User),
+        nic,
         sockets,
         console_log: directory.join(CONSOLE),
         vmm_log: directory.join(VMM_LOG),
     };
-    let plan = vmm.plan(&machine).map_err(planned)?;
-    plan.prepare().map_err(failed("write the VMM's files"))?;
+    let (how, control) = match jailed {
+        false => {
+            let plan = vmm.plan(&machine).map_err(planned)?;
+            plan.prepare().map_err(failed("write the VMM's files"))?;
+            log::debug!("{op} vm {}: {:?}", record.name, plan.vmm.argv);
+            let control = plan.vmm.socket.clone();
+            (How::Direct(plan), control)
+        }
+        true => {
+            listener.open_to_others().map_err(failed("listen for the guest"))?;
+            let (launch, descriptors) = jail::order(record, &boot, &machine, &chosen)?;
+            let control = machine.sockets.join(vmm.kind().control_socket());
+            (How::Jailed(launch, descriptors), control)
+        }
+    };
     undo.commit();
-    log::debug!("{op} vm {}: {:?}", record.name, plan.vmm.argv);
     let accel = vmm.accel();
     let run = Run {
         vm: record.id,
         vmm: vmm.kind().name().to_owned(),
         accel: accel_name(accel).to_owned(),
-        channel: reach(&plan.channel),
-        control: Some(plan.vmm.socket.clone()),
+        channel: reach(&channel),
+        control: Some(control),
         kernel: kernel.name,
         address: net.map(|net| net.address.to_string()),
+        bridged: joined.is_some(),
+        jailed,
     };
-    Ok(Ready { plan, run, listener, patience: patience(accel) })
+    Ok(Ready { how, channel, run, listener, patience: patience(accel) })
 }
 
-fn choose(d: &Daemon, record: &VmRecord) -> Result<Chosen, Fault> {
-    // User-mode networking, the only one there is without the root helper, is QEMU's.
+fn choose(d: &Daemon, record: &VmRecord, way: Way) -> Result<Chosen, Fault> {
+    // User-mode networking, the only one there is without root, is QEMU's.
     let vmm = match record.spec.vmm {
-        VmmChoice::Auto if record.spec.nat => VmmChoice::Qemu,
+        VmmChoice::Auto if record.spec.nat && way == Way::User => VmmChoice::Qemu,
         asked => asked,
     };
     choose::find(vmm, record.spec.accel, d.config.firecracker.as_deref())

@@ -21,19 +21,23 @@ mod guest_text;
 mod image_id;
 mod images;
 mod initramfs;
+mod jail;
 mod kernels;
 mod launch;
+mod leases;
 mod logs;
 mod machine;
 mod made_of;
 mod modules_image;
 mod names;
+mod network;
 mod op;
 mod orders;
 mod pulls;
 mod reconcile;
 mod registered;
 mod registries;
+mod root_client;
 mod socket;
 mod sparse;
 mod start;
@@ -82,6 +86,9 @@ pub struct Daemon {
     pub store: Store,
     pub vms: Vms,
     pub images: Images,
+    pub root: RootClient,
+    pub bridge: Bridge,
+    pub dns: Dns,
     /// Seconds since 1970.
     pub started_at: u64,
     /// Ends the daemon.

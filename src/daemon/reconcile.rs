@@ -9,10 +9,11 @@ use crate::daemon::exit;
 use crate::daemon::fault::Fault;
 use crate::daemon::op::Op;
 use crate::daemon::orders::{Order, What};
-use crate::daemon::{Shared, names_in};
+use crate::daemon::{Shared, names_in, network};
 use crate::host::process;
 use crate::image::record::ImageRecord;
 use crate::kernel::record::KernelRecord;
+use crate::network::lease::Lease;
 use crate::store::Changes;
 use crate::store::record::Run;
 use crate::vm::id::VmId;
@@ -30,6 +31,7 @@ enum Step {
     FinishDelete(VmId),
     /// A process of a VM that is not running.
     End(VmId, Process),
+
     /// The VM's state changed while nobody looked.
     Settle(VmId, Event),
     /// Nothing in the store needs it.
@@ -51,6 +53,8 @@ struct Known<'a> {
     vms: &'a [VmRecord],
     images: BTreeSet<String>,
     kernels: BTreeSet<String>,
+    /// Those whose processes only root can end, and does when all else is settled ([`network::restore`]).
+    jailed: BTreeSet<VmId>,
 }
 
 /// The steps from what is known and found to agreement. Paths are relative to `vms/` and so on, below state and runtime.
@@ -61,7 +65,8 @@ fn plan(known: &Known<'_>, found: &Found, alive: impl Fn(Process) -> bool) -> Ve
             Some(p) => (Some(p.vmm).filter(|p| alive(*p)), p.vsock.filter(|p| alive(*p))),
             None => (None, None),
         };
-        let end = [vmm, vsock].into_iter().flatten().map(|process| Step::End(vm.id, process));
+        let ours = !known.jailed.contains(&vm.id);
+        let end = [vmm, vsock].into_iter().flatten().filter(|_| ours).map(|p| Step::End(vm.id, p));
         match (&vm.state, vmm) {
             (State::Stopped | State::Failed { .. }, _) | (State::Running { .. }, Some(_)) => {}
             (State::Stopping { .. }, Some(_)) => {
@@ -112,6 +117,7 @@ pub fn at_start(d: &Shared) -> Result<(), Fault> {
         vms: &records,
         images: d.store.all::<ImageRecord>()?.into_iter().filter(own).map(|i| i.id).collect(),
         kernels: d.store.all::<KernelRecord>()?.into_iter().map(|k| k.name).collect(),
+        jailed: d.store.all::<Run>()?.into_iter().filter(|run| run.jailed).map(|run| run.vm).collect(),
     };
     let names = |dir: &Path| {
         names_in(dir).map_err(|e| Fault::failed(format!("cannot look into {}", dir.display()), &e))
@@ -139,6 +145,10 @@ pub fn at_start(d: &Shared) -> Result<(), Fault> {
         }
         apply(d, &step)?;
     }
+    if let Err(fault) = network::restore(d) {
+        // The VMs are there all the same; whatever needs the bridge will say so again.
+        log::error!("{op} {}", fault.message);
+    }
     Ok(())
 }
 
@@ -160,7 +170,8 @@ fn apply(d: &Shared, step: &Step) -> Result<(), Fault> {
         }
         Step::FinishDelete(id) => {
             remove_files(d, *id)?;
-            Ok(d.store.apply(Changes::new().remove::<VmRecord>(id).remove::<Run>(id))?)
+            let changes = Changes::new().remove::<VmRecord>(id).remove::<Run>(id).remove::<Lease>(id);
+            Ok(d.store.apply(changes)?)
         }
         Step::End(_, process) => {
             smol::block_on(exit::end(*process));
@@ -233,7 +244,12 @@ mod tests {
     }
 
     fn steps(vms: &[VmRecord], found: &Found, alive: &[u32]) -> Vec<String> {
-        let known = Known { vms, images: ["aa".to_owned()].into(), kernels: ["6.1".to_owned()].into() };
+        let known = Known {
+            vms,
+            images: ["aa".to_owned()].into(),
+            kernels: ["6.1".to_owned()].into(),
+            jailed: [VmId::from_random(9)].into(),
+        };
         plan(&known, found, |p| alive.contains(&p.pid)).iter().map(ToString::to_string).collect()
     }
 
@@ -266,6 +282,15 @@ mod tests {
             let got = steps(&[vm(1, state.clone())], &Found::default(), alive);
             assert_eq!(got, want, "{} with {alive:?}", state.label());
         }
+    }
+
+    #[test]
+    fn what_root_has_started_is_not_ended_by_us() {
+        let process = |pid| Process { pid, started: 1 };
+        let processes = Processes { vmm: process(7), vsock: Some(process(8)) };
+        let got = steps(&[vm(9, State::Starting { processes })], &Found::default(), &[7, 8]);
+        let gave_up = "vm 000000000009 has failed: bangerd ended while the VM was starting";
+        assert_eq!(got, [gave_up, "adopt vm 000000000009"]);
     }
 
     #[test]

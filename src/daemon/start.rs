@@ -13,12 +13,14 @@ use crate::daemon::exit::Exit;
 use crate::daemon::fault::{Fault, chain};
 use crate::daemon::guest_text::last_lines;
 use crate::daemon::launch::Shim;
-use crate::daemon::machine::{self, Ready};
+use crate::daemon::machine::{self, How, Ready};
 use crate::daemon::op::Op;
 use crate::daemon::orders::What;
+use crate::daemon::root_client::RootError;
 use crate::daemon::threads::aside;
-use crate::daemon::{blocking, stop};
+use crate::daemon::{blocking, network, stop};
 use crate::host::progress::Progress;
+use crate::proto;
 use crate::proto::agent::{Configure, Hello, Request};
 use crate::proto::api::Code;
 use crate::store::record::Run;
@@ -72,15 +74,24 @@ pub async fn start(driver: &mut Driver, op: &Op) -> Result<(), Fault> {
             return Err(fault);
         }
     };
-    let Ready { plan, run, listener, patience } = ready;
-    let outcome = match launch(driver, op, &plan, &run).await {
-        Ok(true) => wait(driver, &plan.channel, listener, patience).await,
+    let Ready { how, channel, run, listener, patience } = ready;
+    driver.run = Some(run.clone());
+    let launched = match how {
+        How::Direct(plan) => launch(driver, op, &plan, &run).await,
+        How::Jailed(order, descriptors) => {
+            launch_jailed(driver, op, order, descriptors, &run).await.map(|()| true)
+        }
+    };
+    let outcome = match launched {
+        Ok(true) => wait(driver, &channel, listener, patience).await,
         Ok(false) => Ok(Outcome::GiveWay),
         Err(fault) => Err(fault),
     };
     let fault = match outcome {
         Ok(Outcome::Up(hello)) => {
             log::debug!("{op} vm {}: agent {:?} on {:?}", driver.record.name, hello.version, hello.kernel);
+            // Its name is right before anybody is told that it is ready.
+            network::name(&driver.d, &driver.record, &run);
             match driver.enter(op, Event::Ready, Some(&run)).await {
                 Ok(()) => return Ok(()),
                 Err(fault) => fault,
@@ -89,13 +100,17 @@ pub async fn start(driver: &mut Driver, op: &Op) -> Result<(), Fault> {
         Ok(Outcome::Down(down)) => fault(driver, down),
         Ok(Outcome::GiveWay) => {
             driver.note(op, Event::Stop).await;
-            stop::end_processes(driver).await;
+            stop::end_processes(driver).await?;
             driver.note(op, Event::Exited).await;
             return Err(Fault::new(Code::Conflict, "it was stopped while it was starting"));
         }
         Err(fault) => fault,
     };
-    stop::end_processes(driver).await;
+    if let Err(stuck) = stop::end_processes(driver).await {
+        // They may still run, and `vm stop` tries again.
+        driver.note(op, Event::Stop).await;
+        return Err(stuck.within(fault.message));
+    }
     driver.note(op, Event::GaveUp(fault.message.clone())).await;
     Err(fault)
 }
@@ -127,6 +142,30 @@ async fn launch(driver: &mut Driver, op: &Op, plan: &Plan, run: &Run) -> Result<
     }
     vmm.release(&plan.vmm).map_err(cannot("launch the VMM"))?;
     Ok(true)
+}
+
+/// Has root start the VMM in a jail. Root knows the processes before they become anything (root/launch.rs), and reconcile asks it
+/// for those that this daemon could not store.
+async fn launch_jailed(
+    driver: &mut Driver,
+    op: &Op,
+    order: proto::root::Launch,
+    descriptors: Vec<OwnedFd>,
+    run: &Run,
+) -> Result<(), Fault> {
+    let asked = blocking(&driver.d, move |d| d.root.ask(&proto::root::Request::LaunchVm(order), descriptors));
+    let processes = match asked.await? {
+        proto::root::Answer::Launched { processes } => processes,
+        _ => return Err(RootError::Nonsense("a launch").into()),
+    };
+    let cannot = |what: &'static str| move |e: std::io::Error| Fault::failed(format!("cannot {what}"), &e);
+    driver.vmm = Exit::of(processes.vmm).map_err(cannot("watch the VMM"))?;
+    driver.device = match processes.vsock {
+        Some(device) => Exit::of(device).map_err(cannot("watch the vsock device"))?,
+        None => None,
+    };
+    driver.logs = keep_logs_short(&driver.d, &driver.record);
+    driver.enter(op, Event::Spawned(processes), Some(run)).await
 }
 
 /// Returns `value` when somebody wants the VM to end.

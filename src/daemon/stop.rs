@@ -11,7 +11,7 @@ use crate::daemon::guest_text::harmless;
 use crate::daemon::machine::channel;
 use crate::daemon::op::Op;
 use crate::daemon::orders::What;
-use crate::daemon::{blocking, exit};
+use crate::daemon::{blocking, exit, network};
 use crate::host::files::remove_tree_if_present;
 use crate::host::progress::Progress;
 use crate::proto::agent::Request;
@@ -37,7 +37,7 @@ pub async fn stop(driver: &mut Driver, op: &Op, force: bool) -> Result<(), Fault
     if !force && was_running && !ask(driver, op).await {
         op.note(&format!("{} did not stop by itself and was ended", driver.record.name));
     }
-    end_processes(driver).await;
+    end_processes(driver).await?;
     driver.note(op, Event::Exited).await;
     Ok(())
 }
@@ -86,29 +86,52 @@ fn press_power(run: &Run) -> Result<(), Fault> {
     kind.press_power(control, ASKING).map_err(|e| Fault::failed("cannot press its power button", &e))
 }
 
-/// Kills whatever of the VM's processes is left, the VMM first, and removes its sockets.
-pub async fn end_processes(driver: &mut Driver) {
-    if let Some(vmm) = driver.vmm.take() {
+/// Kills whatever of the VM's processes is left, the VMM first, and removes its sockets and its port of the bridge.
+///
+/// # Errors
+/// Root started the processes, and cannot be asked to end them: they may still run.
+pub async fn end_processes(driver: &mut Driver) -> Result<(), Fault> {
+    let id = driver.record.id;
+    driver.d.dns.names().remove(&driver.record.name);
+    let jailed = driver.run.as_ref().is_some_and(|run| run.jailed);
+    if let Some(vmm) = driver.vmm.take()
+        && !jailed
+    {
         vmm.kill().await;
     }
     (driver.device, driver.logs) = (None, None);
-    if let Some(processes) = driver.record.state.processes() {
+    if let Some(processes) = driver.record.state.processes()
+        && !jailed
+    {
         exit::end(processes.vmm).await;
         if let Some(vsock) = processes.vsock {
             exit::end(vsock).await;
         }
     }
-    let (id, name) = (driver.record.id, driver.record.name.clone());
+    if driver.run.as_ref().is_some_and(|run| run.bridged) {
+        let left = blocking(&driver.d, move |d| network::leave(d, id)).await;
+        match left {
+            Ok(()) => {}
+            Err(fault) if jailed => return Err(fault.within("cannot end its processes")),
+            // Its processes are gone; the tap goes when the helper is asked again, at the next start of the VM or of bangerd.
+            Err(fault) => log::error!("vm {}: {}", driver.record.name, fault.message),
+        }
+    }
+    driver.run = None;
+    let name = driver.record.name.clone();
     blocking(&driver.d, move |d| {
         if let Err(e) = remove_tree_if_present(&d.dirs.vm_sockets(id)) {
             log::error!("vm {name}: cannot remove its sockets: {e}");
         }
     })
     .await;
+    Ok(())
 }
 
 /// The VMM's process has ended without an order: the guest was turned off from inside, or the VMM crashed or was killed.
 pub async fn ended_by_itself(driver: &mut Driver) {
-    end_processes(driver).await;
+    if let Err(fault) = end_processes(driver).await {
+        log::error!("vm {}: {}", driver.record.name, fault.message);
+    }
     driver.note(&Op::own(), Event::Exited).await;
 }

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::image::record::ImageRecord;
 use crate::kernel::record::KernelRecord;
+use crate::network::lease::Lease;
 use crate::vm::id::VmId;
 use crate::vm::record::VmRecord;
 
@@ -42,6 +43,13 @@ impl Kept for KernelRecord {
     }
 }
 
+impl Kept for Lease {
+    const TABLE: &'static str = "leases";
+    fn key(&self) -> String {
+        self.vm.to_string()
+    }
+}
+
 /// How a VM was started: what the daemon must know again after a restart of its own to use it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Run {
@@ -59,6 +67,12 @@ pub struct Run {
     /// The guest's IPv4 address.
     #[serde(default)]
     pub address: Option<String>,
+    /// It is a port of the bridge, made by root.
+    #[serde(default)]
+    pub bridged: bool,
+    /// Root started its processes, each in a jail, and only root can end them.
+    #[serde(default)]
+    pub jailed: bool,
 }
 
 /// How to reach the guest's vsock ports: [`crate::vmm::Channel`], as stored.

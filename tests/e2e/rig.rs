@@ -15,6 +15,8 @@ pub const PATIENCE: Duration = Duration::from_secs(120);
 
 pub struct Rig {
     root: tempfile::TempDir,
+    /// The network namespace that everything of it runs in; None: this process's own, with VMs in user-mode networks.
+    namespace: Option<String>,
 }
 
 /// What a command printed and how it ended.
@@ -64,13 +66,24 @@ impl Rig {
     pub fn empty() -> Self {
         let base = part("rigs");
         fs::create_dir_all(&base).expect("makes the directory");
-        Self {
-            root: tempfile::Builder::new()
-                .prefix("r")
-                .rand_bytes(4)
-                .tempdir_in(base)
-                .expect("makes a directory"),
-        }
+        let root = tempfile::Builder::new().prefix("r").rand_bytes(4).tempdir_in(base);
+        let rig = Self { root: root.expect("makes a directory"), namespace: None };
+        // As root, banger would make a bridge in the network that this test shares with others.
+        fs::create_dir(rig.path().join("config")).expect("makes a directory");
+        fs::write(rig.path().join("config/config.toml"), "network = 'user'\n").expect("writes");
+        rig
+    }
+
+    /// A rig whose VMs are on a bridge in the network namespace `namespace`.
+    pub fn on_a_bridge(namespace: &str) -> Self {
+        let mut rig = Self::new();
+        rig.namespace = Some(namespace.to_owned());
+        rig.configure("");
+        rig
+    }
+
+    pub fn configure(&self, config: &str) {
+        fs::write(self.path().join("config/config.toml"), config).expect("writes");
     }
 
     pub fn path(&self) -> &Path {
@@ -82,7 +95,14 @@ impl Rig {
     }
 
     pub fn command<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Command {
-        let mut command = Command::new(binary());
+        let mut command = match &self.namespace {
+            None => Command::new(binary()),
+            Some(namespace) => {
+                let mut command = Command::new("ip");
+                command.args(["netns", "exec", namespace]).arg(binary());
+                command
+            }
+        };
         command.args(args).env("BANGER_ROOT", self.root.path()).stdin(Stdio::null());
         command
     }

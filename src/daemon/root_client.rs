@@ -1,0 +1,140 @@
+//! The seam to what only root may do: by the helper's socket, or, where this daemon is root itself, in its own process.
+
+use std::fmt;
+use std::io::{self, BufRead, BufReader, IoSlice, Read};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
+
+use crate::daemon::fault::Fault;
+use crate::proto::api::Code;
+use crate::proto::root::{self, Answer, MAX_ANSWER, MAX_DESCRIPTORS, Request, Status};
+use crate::root::perform::Root;
+
+/// How long the helper may take: a jail is made and a VMM started in it.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Who does what only root may do.
+pub enum RootClient {
+    /// This process, which is root's, and nothing is installed.
+    Here(Box<Root>),
+    /// bangerd-root, if it listens there.
+    Helper(PathBuf),
+}
+
+/// Why root did not do it.
+#[derive(Debug)]
+pub enum RootError {
+    /// The helper cannot be reached, or broke off.
+    Helper { socket: PathBuf, source: io::Error },
+    Refused { code: root::Code, message: String },
+    /// It answered with something else than what was asked for.
+    Nonsense(&'static str),
+}
+
+impl RootClient {
+    /// Whether there is anybody to ask. A plain user's machine without an installation has nobody.
+    pub fn is_there(&self) -> bool {
+        match self {
+            Self::Here(_) => true,
+            Self::Helper(socket) => socket.exists(),
+        }
+    }
+
+    /// Has `request` done, with the descriptors that belong to it. Blocks.
+    ///
+    /// # Errors
+    /// Nothing is left of what was begun.
+    pub fn ask(&self, request: &Request, descriptors: Vec<OwnedFd>) -> Result<Answer, RootError> {
+        let answer = match self {
+            Self::Here(root) => root.perform(request, descriptors),
+            Self::Helper(socket) => converse(socket, request, &descriptors)
+                .map_err(|source| RootError::Helper { socket: socket.clone(), source })?,
+        };
+        match answer {
+            Answer::Refused { code, message } => Err(RootError::Refused { code, message }),
+            answer => Ok(answer),
+        }
+    }
+
+    /// As [`RootClient::ask`], for what has no answer but that it is done.
+    pub fn order(&self, request: &Request) -> Result<(), RootError> {
+        match self.ask(request, vec![])? {
+            Answer::Done => Ok(()),
+            _ => Err(RootError::Nonsense("an order")),
+        }
+    }
+
+    pub fn status(&self) -> Result<Status, RootError> {
+        match self.ask(&Request::Status, vec![])? {
+            Answer::Status(status) => Ok(status),
+            _ => Err(RootError::Nonsense("status")),
+        }
+    }
+}
+
+fn converse(socket: &PathBuf, request: &Request, descriptors: &[OwnedFd]) -> io::Result<Answer> {
+    let stream = UnixStream::connect(socket)?;
+    stream.set_write_timeout(Some(PATIENCE))?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    let mut line = serde_json::to_vec(request)?;
+    line.push(b'\n');
+    send(&stream, &line, descriptors)?;
+    let mut answer = String::new();
+    BufReader::new(stream.take(MAX_ANSWER as u64)).read_line(&mut answer)?;
+    match answer.ends_with('\n') {
+        true => Ok(serde_json::from_str(&answer)?),
+        false => Err(io::ErrorKind::UnexpectedEof.into()),
+    }
+}
+
+/// Sends the line, the descriptors with its first byte (unix(7), SCM_RIGHTS).
+fn send(stream: &UnixStream, line: &[u8], descriptors: &[OwnedFd]) -> io::Result<()> {
+    let fds: Vec<BorrowedFd<'_>> = descriptors.iter().map(AsFd::as_fd).collect();
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    if !fds.is_empty() && !control.push(SendAncillaryMessage::ScmRights(&fds)) {
+        return Err(io::Error::other("too many descriptors for one request"));
+    }
+    let mut rest = line;
+    while !rest.is_empty() {
+        let sent = sendmsg(stream, &[IoSlice::new(rest)], &mut control, SendFlags::NOSIGNAL)?;
+        control.clear();
+        rest = &rest[sent..];
+    }
+    Ok(())
+}
+
+impl From<RootError> for Fault {
+    fn from(e: RootError) -> Self {
+        let code = match &e {
+            RootError::Refused { code: root::Code::Foreign | root::Code::Conflict, .. } => Code::Conflict,
+            RootError::Refused { code: root::Code::NotFound, .. } => Code::NotFound,
+            RootError::Refused { .. } | RootError::Helper { .. } | RootError::Nonsense(_) => Code::Failed,
+        };
+        Fault::new(code, crate::daemon::fault::chain(&e))
+    }
+}
+
+impl fmt::Display for RootError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Helper { socket, .. } => write!(f, "cannot speak to bangerd-root at {}", socket.display()),
+            Self::Refused { message, .. } => f.write_str(message),
+            Self::Nonsense(asked) => write!(f, "bangerd-root answered something else than {asked}"),
+        }
+    }
+}
+
+impl std::error::Error for RootError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Helper { source, .. } => Some(source),
+            Self::Refused { .. } | Self::Nonsense(_) => None,
+        }
+    }
+}
