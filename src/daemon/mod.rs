@@ -62,6 +62,7 @@ use crate::daemon::pulls::Images;
 use crate::daemon::vms::Vms;
 use crate::host::descriptors;
 use crate::host::dirs::Dirs;
+use crate::host::endpoint;
 use crate::proto::api::Code;
 use crate::store::{Changes, Store, StoreError};
 
@@ -191,9 +192,9 @@ fn check_migrations(dirs: &Dirs) -> ExitCode {
 fn run(dirs: Dirs) -> Result<(), Fault> {
     let failed = |e: &dyn std::error::Error| Fault::failed("cannot start", e);
     // The lock of the socket comes first: whoever holds it is the daemon, and may open the database.
-    let endpoint = socket::listen(&dirs).map_err(|e| failed(&e))?;
+    let listening = socket::listen(&dirs).map_err(|e| failed(&e))?;
     for dir in [&dirs.state, &dirs.cache] {
-        socket::own_directory(dir).map_err(|e| failed(&e))?;
+        endpoint::own_directory(dir, 0o700).map_err(|e| failed(&e))?;
     }
     let home = std::env::var_os("HOME").map(PathBuf::from);
     let config = Config::read(&dirs.config_file(), home.as_deref()).map_err(|e| failed(&e))?;
@@ -216,7 +217,7 @@ fn run(dirs: Dirs) -> Result<(), Fault> {
     reconcile::at_start(&d)?;
     cache::sweep(&d);
     log::info!("bangerd {} listens at {}", crate::build::VERSION, d.dirs.socket().display());
-    let serve = executor.spawn(api::serve(Arc::clone(&d), endpoint.listener));
+    let serve = executor.spawn(api::serve(Arc::clone(&d), listening.listener));
     smol::block_on(executor.run(async {
         // Its senders live as long as the daemon.
         if stopped.recv().await.is_err() {

@@ -3,26 +3,22 @@
 //! The socket is in a directory of mode 0700 and has mode 0600; the peer's uid is checked all the same, since a descriptor can
 //! be passed on. The lock file beside it, not the socket, says whether a daemon runs: whoever holds it may replace the socket.
 
-use std::fmt;
-use std::fs::{File, Permissions};
+use std::fs::File;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
     SendFlags, recvmsg, sendmsg,
 };
-use rustix::process::geteuid;
 use smol::{Async, Timer, future};
 
 use crate::host::dirs::Dirs;
-use crate::host::files;
+use crate::host::endpoint::{self, SocketError};
 use crate::proto::api::{MAX_REQUEST, Reply};
 
 /// How long a client may take to say what it wants.
@@ -30,34 +26,8 @@ pub const REQUEST_DEADLINE: Duration = Duration::from_secs(5);
 /// How long a client may take to read one line.
 const REPLY_DEADLINE: Duration = Duration::from_secs(20);
 
-/// How long a daemon that was told to stop may take to end.
-const ENDING: Duration = Duration::from_secs(3);
 /// How long a client that was refused may go on talking.
 const LINGER: Duration = Duration::from_secs(1);
-
-/// Why there is no socket.
-#[derive(Debug)]
-pub enum SocketError {
-    /// Another bangerd holds the lock.
-    Running {
-        socket: PathBuf,
-    },
-    /// The directory or the socket belongs to someone else.
-    Foreign {
-        path: PathBuf,
-        uid: u32,
-    },
-    /// Something is where the directory or the socket should be.
-    InTheWay {
-        path: PathBuf,
-        want: &'static str,
-    },
-    Io {
-        what: &'static str,
-        path: PathBuf,
-        source: io::Error,
-    },
-}
 
 /// The listening socket, and the lock that makes it ours.
 #[derive(Debug)]
@@ -69,71 +39,14 @@ pub struct Endpoint {
 /// Opens the daemon's socket.
 pub fn listen(dirs: &Dirs) -> Result<Endpoint, SocketError> {
     let socket = dirs.socket();
-    own_directory(&dirs.runtime)?;
-    let lock_path = dirs.runtime.join("bangerd.lock");
-    let lock = lock(&lock_path, &socket)?;
-    remove_stale(&socket)?;
-    let io = |what| {
-        let path = socket.clone();
-        move |source| SocketError::Io { what, path, source }
-    };
-    let listener = UnixListener::bind(&socket).map_err(io("bind"))?;
-    std::fs::set_permissions(&socket, Permissions::from_mode(0o600)).map_err(io("set the mode of"))?;
-    let listener = Async::new(listener).map_err(io("listen on"))?;
+    endpoint::own_directory(&dirs.runtime, 0o700)?;
+    let lock = endpoint::lock(&dirs.runtime.join("bangerd.lock"), "bangerd", &socket)?;
+    let listener = Async::new(endpoint::bind(&socket, None)?).map_err(|source| SocketError::Io {
+        what: "listen on",
+        path: socket,
+        source,
+    })?;
     Ok(Endpoint { listener, _lock: lock })
-}
-
-/// Takes the lock. A daemon that was told to stop has no socket any more, and holds the lock a little longer.
-fn lock(path: &Path, socket: &Path) -> Result<File, SocketError> {
-    let until = Instant::now() + ENDING;
-    loop {
-        let taken = files::try_lock(path).map_err(|source| SocketError::Io {
-            what: "lock",
-            path: path.to_owned(),
-            source,
-        })?;
-        if let Some(lock) = taken {
-            return Ok(lock);
-        }
-        if socket.exists() || Instant::now() > until {
-            return Err(SocketError::Running { socket: socket.to_owned() });
-        }
-        std::thread::sleep(Duration::from_millis(10));
-    }
-}
-
-/// Makes `dir`, or checks that it is a directory of ours that nobody else may enter.
-pub fn own_directory(dir: &Path) -> Result<(), SocketError> {
-    let io = |what| move |source| SocketError::Io { what, path: dir.to_owned(), source };
-    files::create_private_dir(dir).map_err(io("create"))?;
-    let meta = std::fs::symlink_metadata(dir).map_err(io("look at"))?;
-    match () {
-        () if !meta.is_dir() => Err(SocketError::InTheWay { path: dir.to_owned(), want: "directory" }),
-        () if meta.uid() != geteuid().as_raw() => {
-            Err(SocketError::Foreign { path: dir.to_owned(), uid: meta.uid() })
-        }
-        () if meta.mode() & 0o077 != 0 => {
-            std::fs::set_permissions(dir, Permissions::from_mode(0o700)).map_err(io("set the mode of"))
-        }
-        () => Ok(()),
-    }
-}
-
-fn remove_stale(socket: &Path) -> Result<(), SocketError> {
-    let io = |what| move |source| SocketError::Io { what, path: socket.to_owned(), source };
-    let meta = match std::fs::symlink_metadata(socket) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
-        other => other.map_err(io("look at"))?,
-    };
-    match () {
-        () if meta.uid() != geteuid().as_raw() => {
-            Err(SocketError::Foreign { path: socket.to_owned(), uid: meta.uid() })
-        }
-        () if !meta.file_type().is_socket() => {
-            Err(SocketError::InTheWay { path: socket.to_owned(), want: "socket" })
-        }
-        () => std::fs::remove_file(socket).map_err(io("remove the stale socket")),
-    }
 }
 
 /// The process at the other end, as the kernel knew it when it connected.
@@ -307,30 +220,4 @@ fn send(socket: BorrowedFd<'_>, bytes: &[u8], fd: Option<BorrowedFd<'_>>) -> io:
         return Err(io::Error::other("no room for a descriptor"));
     }
     Ok(sendmsg(socket, &[IoSlice::new(bytes)], &mut control, SendFlags::NOSIGNAL)?)
-}
-
-impl fmt::Display for SocketError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Running { socket } => {
-                write!(f, "another bangerd is running already, at {}", socket.display())
-            }
-            Self::Foreign { path, uid } => write!(
-                f,
-                "{} belongs to the user with uid {uid}, not to you; remove it, or set BANGER_ROOT or XDG_RUNTIME_DIR to a directory of yours",
-                path.display()
-            ),
-            Self::InTheWay { path, want } => write!(f, "{} is no {want}; remove it", path.display()),
-            Self::Io { what, path, .. } => write!(f, "cannot {what} {}", path.display()),
-        }
-    }
-}
-
-impl std::error::Error for SocketError {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        match self {
-            Self::Running { .. } | Self::Foreign { .. } | Self::InTheWay { .. } => None,
-            Self::Io { source, .. } => Some(source),
-        }
-    }
 }

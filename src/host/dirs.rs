@@ -4,6 +4,9 @@ use std::path::{Path, PathBuf};
 
 use rustix::process::geteuid;
 
+/// The root helper's, on an installed machine and for root without an installation.
+const ROOT_RUNTIME: &str = "/run/banger-root";
+
 /// The roots below which everything lies.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Dirs {
@@ -25,17 +28,35 @@ impl Dirs {
         Self::choose(|name| std::env::var(name).ok().filter(|v| !v.is_empty()), geteuid().as_raw())
     }
 
+    /// The installation's directories, or those below `BANGER_ROOT` where it is set.
+    pub fn installed() -> Self {
+        match std::env::var_os("BANGER_ROOT").map(PathBuf::from).filter(|root| root.is_absolute()) {
+            Some(root) => Self::below(&root),
+            None => Self {
+                state: PathBuf::from("/var/lib/banger"),
+                cache: PathBuf::from("/var/cache/banger"),
+                runtime: PathBuf::from("/run/banger"),
+                config: PathBuf::from("/etc/banger"),
+                root_runtime: PathBuf::from(ROOT_RUNTIME),
+            },
+        }
+    }
+
+    fn below(root: &Path) -> Self {
+        Self {
+            state: root.join("state"),
+            cache: root.join("cache"),
+            runtime: root.join("run"),
+            config: root.join("config"),
+            root_runtime: root.join("run-root"),
+        }
+    }
+
     fn choose(env: impl Fn(&str) -> Option<String>, uid: u32) -> Result<Self, NoHome> {
         // A relative path would mean another place in each process; the XDG specification says to ignore it.
         let absolute = |name| env(name).map(PathBuf::from).filter(|p| p.is_absolute());
         if let Some(root) = absolute("BANGER_ROOT") {
-            return Ok(Self {
-                state: root.join("state"),
-                cache: root.join("cache"),
-                runtime: root.join("run"),
-                config: root.join("config"),
-                root_runtime: root.join("run-root"),
-            });
+            return Ok(Self::below(&root));
         }
         let home = absolute("HOME");
         let below = |name, rest: &str| {
@@ -48,7 +69,7 @@ impl Dirs {
             state: below("XDG_DATA_HOME", ".local/share")?,
             cache: below("XDG_CACHE_HOME", ".cache")?,
             config: below("XDG_CONFIG_HOME", ".config")?,
-            root_runtime: PathBuf::from("/run/banger-root"),
+            root_runtime: PathBuf::from(ROOT_RUNTIME),
             runtime: match absolute("XDG_RUNTIME_DIR") {
                 Some(dir) => dir.join("banger"),
                 None if uid == 0 => PathBuf::from("/run/banger-0"),
@@ -100,6 +121,10 @@ impl Dirs {
     }
     pub fn config_file(&self) -> PathBuf {
         self.config.join("config.toml")
+    }
+    /// Whose installation this is.
+    pub fn install_file(&self) -> PathBuf {
+        self.config.join("install.toml")
     }
     pub fn all(&self) -> [&Path; 3] {
         [&self.state, &self.cache, &self.runtime]

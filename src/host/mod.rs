@@ -3,8 +3,10 @@
 pub mod cmd;
 pub mod descriptors;
 pub mod dirs;
+pub mod endpoint;
 pub mod environment;
 pub mod facts;
+pub mod failpoint;
 pub mod files;
 pub mod https;
 pub mod process;
