@@ -10,6 +10,7 @@ use crate::daemon::fault::{Fault, chain};
 use crate::daemon::op::Op;
 use crate::daemon::orders::{Inbox, Order, What};
 use crate::daemon::{Shared, apply, logs, machine, start, stop};
+use crate::host::failpoint;
 use crate::host::progress::Progress;
 use crate::network::lease::Lease;
 use crate::proto::api::Code;
@@ -225,9 +226,12 @@ impl Driver {
             stop::stop(self, op, true).await?;
         }
         self.enter(op, Event::Delete, None).await?;
+        failpoint::reach("delete: stored");
         let (id, name) = (self.record.id, self.record.name.clone());
         crate::daemon::blocking(&self.d, move |d| remove_files(d, id)).await?;
+        failpoint::reach("delete: files removed");
         apply(&self.d, Changes::new().remove::<VmRecord>(id).remove::<Run>(id).remove::<Lease>(id)).await?;
+        failpoint::reach("delete: record removed");
         log::info!("{op} vm {name}: deleted");
         self.d.vms.forget(id);
         Ok(())

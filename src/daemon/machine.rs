@@ -11,6 +11,7 @@ use crate::daemon::op::Op;
 use crate::daemon::network::{self, Way};
 use crate::daemon::{Daemon, Shared, images, initramfs, jail, kernels, sparse};
 use crate::host::files::{create_private_dir, remove_tree_if_present, staged_name};
+use crate::host::failpoint;
 use crate::host::undo::Undo;
 use crate::kernel::record::KernelRecord;
 use crate::proto::agent::READY_PORT;
@@ -77,6 +78,7 @@ pub fn prepare(d: &Shared, record: &VmRecord, op: &Op) -> Result<Ready, Fault> {
     let channel = vmm.channel(&sockets, cid).map_err(planned)?;
     let listener = channel.listen(READY_PORT).map_err(failed("listen for the guest"))?;
 
+    failpoint::reach("start: sockets made");
     let directory = d.dirs.vm(record.id);
     let (root, drives) = drives(d, op, record, &kernel, &directory)?;
     // Each run has its own: the console of the one before would be taken for this one's.
@@ -132,6 +134,7 @@ pub fn prepare(d: &Shared, record: &VmRecord, op: &Op) -> Result<Ready, Fault> {
             (How::Jailed(launch, descriptors), control)
         }
     };
+    failpoint::reach("start: prepared");
     undo.commit();
     let accel = vmm.accel();
     let run = Run {

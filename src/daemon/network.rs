@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use crate::daemon::config::NetworkKind;
 use crate::daemon::fault::{Fault, chain};
 use crate::daemon::{Daemon, Shared, leases, threads};
+use crate::host::failpoint;
 use crate::host::undo::Undo;
 use crate::network::lease::Lease;
 use crate::network::names::{Mac, TapName};
@@ -60,11 +61,13 @@ pub fn join(
     ensure_bridge(d, subnet)?;
     let lease = leases::ensure(d, record.id, subnet)?;
     let joined = place(subnet, lease)?;
+    failpoint::reach("start: leased");
     d.root.order(&Request::CreateTap { vm: record.id, port: port(&record.spec, lease, direct) })?;
     undo.push(format!("tap {}", joined.tap), {
         let (d, vm) = (std::sync::Arc::clone(d), record.id);
         move || d.root.order(&Request::DeleteTap { vm }).map_err(std::io::Error::other)
     });
+    failpoint::reach("start: tap made");
     Ok(joined)
 }
 

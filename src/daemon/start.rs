@@ -19,6 +19,7 @@ use crate::daemon::orders::What;
 use crate::daemon::root_client::RootError;
 use crate::daemon::threads::aside;
 use crate::daemon::{blocking, network, stop};
+use crate::host::failpoint;
 use crate::host::progress::Progress;
 use crate::proto;
 use crate::proto::agent::{Configure, Hello, Request};
@@ -92,8 +93,12 @@ pub async fn start(driver: &mut Driver, op: &Op) -> Result<(), Fault> {
             log::debug!("{op} vm {}: agent {:?} on {:?}", driver.record.name, hello.version, hello.kernel);
             // Its name is right before anybody is told that it is ready.
             network::name(&driver.d, &driver.record, &run);
+            failpoint::reach("start: guest up");
             match driver.enter(op, Event::Ready, Some(&run)).await {
-                Ok(()) => return Ok(()),
+                Ok(()) => {
+                    failpoint::reach("start: running stored");
+                    return Ok(());
+                }
                 Err(fault) => fault,
             }
         }
@@ -119,6 +124,7 @@ pub async fn start(driver: &mut Driver, op: &Op) -> Result<(), Fault> {
 async fn launch(driver: &mut Driver, op: &Op, plan: &Plan, run: &Run) -> Result<bool, Fault> {
     let cannot = |what: &'static str| move |e: std::io::Error| Fault::failed(format!("cannot {what}"), &e);
     let vmm = aside(Shim::spawn).await.map_err(cannot("launch the VMM"))?;
+    failpoint::reach("start: launched");
     let vsock = match &plan.vsock {
         Some(_) => Some(aside(Shim::spawn).await.map_err(cannot("launch the vsock device"))?),
         None => None,
@@ -132,6 +138,7 @@ async fn launch(driver: &mut Driver, op: &Op, plan: &Plan, run: &Run) -> Result<
     driver.logs = keep_logs_short(&driver.d, &driver.record);
     // Stored before they become anything. If this fails, the shims are dropped here, and end.
     driver.enter(op, Event::Spawned(processes), Some(run)).await?;
+    failpoint::reach("start: processes stored");
     if let (Some(shim), Some(launch)) = (vsock, &plan.vsock) {
         let device = shim.process();
         shim.release(launch).map_err(cannot("launch the vsock device"))?;
@@ -158,6 +165,7 @@ async fn launch_jailed(
         proto::root::Answer::Launched { processes } => processes,
         _ => return Err(RootError::Nonsense("a launch").into()),
     };
+    failpoint::reach("start: launched");
     let cannot = |what: &'static str| move |e: std::io::Error| Fault::failed(format!("cannot {what}"), &e);
     driver.vmm = Exit::of(processes.vmm).map_err(cannot("watch the VMM"))?;
     driver.device = match processes.vsock {
@@ -165,7 +173,9 @@ async fn launch_jailed(
         None => None,
     };
     driver.logs = keep_logs_short(&driver.d, &driver.record);
-    driver.enter(op, Event::Spawned(processes), Some(run)).await
+    driver.enter(op, Event::Spawned(processes), Some(run)).await?;
+    failpoint::reach("start: processes stored");
+    Ok(())
 }
 
 /// Returns `value` when somebody wants the VM to end.

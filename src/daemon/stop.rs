@@ -12,6 +12,7 @@ use crate::daemon::machine::channel;
 use crate::daemon::op::Op;
 use crate::daemon::orders::What;
 use crate::daemon::{blocking, exit, network};
+use crate::host::failpoint;
 use crate::host::files::remove_tree_if_present;
 use crate::host::progress::Progress;
 use crate::proto::agent::Request;
@@ -32,13 +33,17 @@ pub async fn stop(driver: &mut Driver, op: &Op, force: bool) -> Result<(), Fault
     if driver.record.state.processes().is_none() {
         return Ok(());
     }
+    failpoint::reach("stop: stored");
     op.stage(&format!("stopping {}", driver.record.name));
     // A guest that has not come up has no agent to ask.
     if !force && was_running && !ask(driver, op).await {
         op.note(&format!("{} did not stop by itself and was ended", driver.record.name));
     }
+    failpoint::reach("stop: guest asked");
     end_processes(driver).await?;
+    failpoint::reach("stop: all ended");
     driver.note(op, Event::Exited).await;
+    failpoint::reach("stop: stopped stored");
     Ok(())
 }
 
@@ -108,6 +113,7 @@ pub async fn end_processes(driver: &mut Driver) -> Result<(), Fault> {
             exit::end(vsock).await;
         }
     }
+    failpoint::reach("stop: processes ended");
     if driver.run.as_ref().is_some_and(|run| run.bridged) {
         let left = blocking(&driver.d, move |d| network::leave(d, id)).await;
         match left {

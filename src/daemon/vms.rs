@@ -17,7 +17,7 @@ use crate::daemon::{Daemon, Shared, blocking, images, machine, made_of, now};
 use crate::host::files::{create_private_dir, remove_tree_if_present};
 use crate::host::progress::Progress;
 use crate::host::undo::Undo;
-use crate::host::{facts, process};
+use crate::host::{facts, failpoint, process};
 use crate::image::record::ImageRecord;
 use crate::kernel::record::KernelRecord;
 use crate::proto::api::{Code, RunningOn, VmCreate, VmView};
@@ -324,6 +324,7 @@ fn make(
         let (d, id) = (Arc::clone(d), record.id);
         move || d.store.apply(Changes::new().remove::<VmRecord>(id)).map_err(std::io::Error::other)
     });
+    failpoint::reach("create: stored");
     let directory = d.dirs.vm(record.id);
     let cannot = |e: std::io::Error| Fault::failed(format!("cannot make the disk of vm {}", record.name), &e);
     create_private_dir(&directory).map_err(cannot)?;
@@ -331,7 +332,9 @@ fn make(
         let directory = directory.clone();
         move || remove_tree_if_present(&directory)
     });
+    failpoint::reach("create: directory made");
     machine::make_disk(&directory, &file, record.spec.disk, kernel.snapshot).map_err(cannot)?;
+    failpoint::reach("create: disk made");
     undo.commit();
     Ok(())
 }

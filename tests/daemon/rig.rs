@@ -47,6 +47,8 @@ impl Rig {
         let rig = Self { directory, daemon: None, environment: vec![] };
         let bin = rig.path().join("bin");
         std::fs::create_dir(&bin).expect("makes a directory");
+        // As root, bangerd would make a bridge in the network that this test shares with others.
+        rig.configure("network = 'user'\n");
         for program in ["qemu-system-x86_64", "qemu-system-aarch64"] {
             rig.program(program, "exec sleep 300");
         }
@@ -61,6 +63,12 @@ impl Rig {
         rig.seed();
         rig.start();
         rig
+    }
+
+    pub fn configure(&self, config: &str) {
+        let dir = self.dirs().config;
+        std::fs::create_dir_all(&dir).expect("makes a directory");
+        std::fs::write(dir.join("config.toml"), config).expect("writes");
     }
 
     /// Makes `name` a program that runs a line of shell.

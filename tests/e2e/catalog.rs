@@ -101,12 +101,11 @@ fn with_a_catalog_alone_vm_run_gets_an_image_and_its_kernel_and_boots_them() {
     let sign = "openssl ecparam -name prime256v1 -genkey -noout -out key.pem; openssl ec -in key.pem -pubout -out public.pem; \
                 openssl dgst -sha256 -sign key.pem catalog.json | base64 >catalog.json.sig";
     run("sh", &["-ec", sign], dir.path());
-    std::fs::create_dir_all(rig.path().join("config")).expect("makes a directory");
     let config = format!(
-        "default_image_name = 'small'\ncatalog_urls = ['{url}/catalog.json']\ncatalog_keys = ['{}']\n",
+        "network = 'user'\ndefault_image_name = 'small'\ncatalog_urls = ['{url}/catalog.json']\ncatalog_keys = ['{}']\n",
         dir.path().join("public.pem").display()
     );
-    std::fs::write(rig.path().join("config/config.toml"), config).expect("writes");
+    rig.configure(&config);
 
     let end = rig.args(&["vm", "run", "--rm", "--", "sh", "-c", "uname -r; ls /lib/modules"]);
     assert_eq!(end.status, 0, "{end:#?}\n{}", rig.daemon_log());

@@ -17,6 +17,7 @@ pub struct Rig {
     root: tempfile::TempDir,
     /// The network namespace that everything of it runs in; None: this process's own, with VMs in user-mode networks.
     namespace: Option<String>,
+    binary: PathBuf,
 }
 
 /// What a command printed and how it ended.
@@ -67,7 +68,7 @@ impl Rig {
         let base = part("rigs");
         fs::create_dir_all(&base).expect("makes the directory");
         let root = tempfile::Builder::new().prefix("r").rand_bytes(4).tempdir_in(base);
-        let rig = Self { root: root.expect("makes a directory"), namespace: None };
+        let rig = Self { root: root.expect("makes a directory"), namespace: None, binary: binary() };
         // As root, banger would make a bridge in the network that this test shares with others.
         fs::create_dir(rig.path().join("config")).expect("makes a directory");
         fs::write(rig.path().join("config/config.toml"), "network = 'user'\n").expect("writes");
@@ -80,6 +81,12 @@ impl Rig {
         rig.namespace = Some(namespace.to_owned());
         rig.configure("");
         rig
+    }
+
+    /// The same, run by the debug build, which has failpoints.
+    pub fn debug(mut self) -> Self {
+        self.binary = PathBuf::from(env!("CARGO_BIN_EXE_banger"));
+        self
     }
 
     pub fn configure(&self, config: &str) {
@@ -96,10 +103,10 @@ impl Rig {
 
     pub fn command<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Command {
         let mut command = match &self.namespace {
-            None => Command::new(binary()),
+            None => Command::new(&self.binary),
             Some(namespace) => {
                 let mut command = Command::new("ip");
-                command.args(["netns", "exec", namespace]).arg(binary());
+                command.args(["netns", "exec", namespace]).arg(&self.binary);
                 command
             }
         };
