@@ -24,7 +24,7 @@ use crate::vm::size::Mib;
 use crate::vm::spec::VmmChoice;
 use crate::vmm::channel::Listener;
 use crate::vmm::choose::{self, Chosen};
-use crate::vmm::{Accel, Channel, Drive, Machine, Nic, Plan};
+use crate::vmm::{Accel, Channel, Drive, Machine, Nic, Plan, Tap};
 
 /// The guest's serial console, in the VM's directory.
 pub const CONSOLE: &str = "console.log";
@@ -103,7 +103,7 @@ pub fn prepare(d: &Shared, record: &VmRecord, op: &Op) -> Result<Ready, Fault> {
         halt: vmm.halt(),
     };
     let nic = match &joined {
-        Some(joined) => Some(Nic::Tap { name: joined.tap, mac: joined.mac }),
+        Some(joined) => Some(Nic::Tap { tap: Tap::Named(joined.tap), mac: joined.mac }),
         None => net.as_ref().map(|_| Nic::User),
     };
     let machine = Machine {

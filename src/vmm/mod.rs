@@ -197,6 +197,14 @@ impl Kind {
         }
     }
 
+    /// What its control socket is called, in the directory for sockets.
+    pub fn control_socket(self) -> &'static str {
+        match self {
+            Self::Firecracker => "api.sock",
+            Self::Qemu => "qmp.sock",
+        }
+    }
+
     /// The one that [`Kind::name`] calls so.
     pub fn named(name: &str) -> Option<Self> {
         [Self::Firecracker, Self::Qemu].into_iter().find(|kind| kind.name() == name)

@@ -11,6 +11,7 @@ mod failpoints;
 mod files;
 mod golden;
 mod guests;
+mod helper;
 mod images;
 mod lifecycle;
 mod network;

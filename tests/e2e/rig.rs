@@ -3,6 +3,7 @@
 use std::ffi::OsStr;
 use std::fs;
 use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::thread::sleep;
@@ -18,6 +19,8 @@ pub struct Rig {
     /// The network namespace that everything of it runs in; None: this process's own, with VMs in user-mode networks.
     namespace: Option<String>,
     binary: PathBuf,
+    /// The uid and gid that banger runs as; None: this test's own.
+    owner: Option<u32>,
 }
 
 /// What a command printed and how it ended.
@@ -68,7 +71,7 @@ impl Rig {
         let base = part("rigs");
         fs::create_dir_all(&base).expect("makes the directory");
         let root = tempfile::Builder::new().prefix("r").rand_bytes(4).tempdir_in(base);
-        let rig = Self { root: root.expect("makes a directory"), namespace: None, binary: binary() };
+        let rig = Self { root: root.expect("makes a directory"), namespace: None, binary: binary(), owner: None };
         // As root, banger would make a bridge in the network that this test shares with others.
         fs::create_dir(rig.path().join("config")).expect("makes a directory");
         fs::write(rig.path().join("config/config.toml"), "network = 'user'\n").expect("writes");
@@ -81,6 +84,53 @@ impl Rig {
         rig.namespace = Some(namespace.to_owned());
         rig.configure("");
         rig
+    }
+
+    /// A rig with the kernel and the image `busybox`, whose banger is an unprivileged user's on a machine with an installation: root
+    /// has laid the directories, and starts the helper ([`Rig::helper`]).
+    pub fn of_an_owner(namespace: &str) -> Self {
+        const OWNER: u32 = 4242;
+        let mut rig = Self::empty();
+        (rig.namespace, rig.owner) = (Some(namespace.to_owned()), Some(OWNER));
+        rig.configure("");
+        let install = format!("owner = 'someone'\nuid = {OWNER}\ngid = {OWNER}\nhome = '/nonexistent'\n");
+        fs::write(rig.path().join("config/install.toml"), install).expect("writes");
+        fs::set_permissions(rig.path(), PermissionsExt::from_mode(0o755)).expect("sets the mode");
+        for (dir, owner, group, mode) in
+            [("state", 0, OWNER, 0o1770), ("cache", OWNER, OWNER, 0o700), ("run", OWNER, OWNER, 0o700)]
+        {
+            let path = rig.path().join(dir);
+            fs::create_dir(&path).expect("makes a directory");
+            std::os::unix::fs::chown(&path, Some(owner), Some(group)).expect("chowns");
+            fs::set_permissions(&path, PermissionsExt::from_mode(mode)).expect("sets the mode");
+        }
+        rig
+    }
+
+    pub fn import(&self) {
+        let kernel = fs::read_dir(part("")).expect("lists").flatten().map(|e| e.path());
+        let kernel = kernel.filter(|p| p.extension().is_some_and(|e| e == "deb")).next().expect("a kernel");
+        self.ok_args(&["kernel", "import", "--deb", kernel.to_str().expect("UTF-8")]);
+        let image = part("busybox.tar");
+        self.ok_args(&["image", "import", image.to_str().expect("UTF-8"), "--name", "busybox"]);
+    }
+
+    /// Starts bangerd-root, with `failpoint` armed, and waits until it listens.
+    pub fn helper(&self, failpoint: &str) -> Child {
+        use std::os::unix::process::CommandExt;
+        let namespace = self.namespace.as_deref().expect("a namespace");
+        let link = self.path().join("bangerd-root");
+        if !link.exists() {
+            std::os::unix::fs::symlink(&self.binary, &link).expect("links");
+        }
+        let log = fs::OpenOptions::new().create(true).append(true).open(self.path().join("helper.log"));
+        let mut command = Command::new("nsenter");
+        command.arg(format!("--net=/run/netns/{namespace}")).arg(link);
+        command.env("BANGER_ROOT", self.path()).env("BANGER_FAILPOINT", failpoint).arg0("nsenter");
+        let child = command.stdin(Stdio::null()).stderr(log.expect("opens")).spawn().expect("runs it");
+        let socket = self.path().join("run-root/bangerd-root.sock");
+        self.until("the helper listens", || std::os::unix::net::UnixStream::connect(&socket).is_ok());
+        child
     }
 
     /// The same, run by the debug build, which has failpoints.
@@ -102,15 +152,17 @@ impl Rig {
     }
 
     pub fn command<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Command {
-        let mut command = match &self.namespace {
-            None => Command::new(&self.binary),
-            Some(namespace) => {
-                let mut command = Command::new("ip");
-                command.args(["netns", "exec", namespace]).arg(&self.binary);
-                command
-            }
-        };
-        command.args(args).env("BANGER_ROOT", self.root.path()).stdin(Stdio::null());
+        let mut words: Vec<String> = vec![];
+        if let Some(namespace) = &self.namespace {
+            words.extend(["ip", "netns", "exec", namespace].map(str::to_owned));
+        }
+        if let Some(owner) = self.owner {
+            words.extend(["setpriv".to_owned(), format!("--reuid={owner}"), format!("--regid={owner}")]);
+            words.push("--clear-groups".to_owned());
+        }
+        words.push(self.binary.to_str().expect("UTF-8").to_owned());
+        let mut command = Command::new(&words[0]);
+        command.args(&words[1..]).args(args).env("BANGER_ROOT", self.root.path()).stdin(Stdio::null());
         command
     }
 

@@ -71,7 +71,7 @@ impl Told {
     /// For `machine`, with the configuration in `file`.
     fn new(machine: &Machine, file: &Path) -> Result<Self, PlanError> {
         check_drives(machine)?;
-        let api = socket(&machine.sockets, "api.sock", 0)?;
+        let api = socket(&machine.sockets, Kind::Firecracker.control_socket(), 0)?;
         let vsock = socket(&machine.sockets, "vsock.sock", PORT_SUFFIX)?;
         let mut argv = vec!["--api-sock", text(&api)?, "--config-file", text(file)?];
         // Not in the file: until that is read, the log goes to stdout, which is the guest's console.

@@ -52,7 +52,7 @@ impl Vmm for Qemu {
         check_drives(machine)?;
         let channel = self.channel(&machine.sockets, machine.cid)?;
         let vsock = self.vsock_process(machine, &channel)?;
-        let qmp = socket(&machine.sockets, "qmp.sock", 0)?;
+        let qmp = socket(&machine.sockets, Kind::Qemu.control_socket(), 0)?;
         let words = command_line(&words::words(self.accel, machine.vcpu, self.tsc_khz), machine)?;
         let argv = args::argv(self, machine, &words, &qmp, vsock.as_ref().map(|launch| &*launch.socket))?;
         let mut stale = vec![qmp.clone()];
