@@ -7,10 +7,11 @@ use std::path::Path;
 
 use crate::daemon::fault::Fault;
 use crate::proto::api::Code;
-use crate::proto::root::{DriveKind, Launch, Root, Vmm};
+use crate::proto::root::{DriveKind, Launch, Root, Vmm, Vsock};
 use crate::vm::boot::{self, Boot};
 use crate::vm::record::VmRecord;
 use crate::vmm::choose::Chosen;
+use crate::vmm::qemu::{Qemu, VsockDevice};
 use crate::vmm::{Accel, Drive, Kind, Machine};
 
 /// The request that starts `machine`, which boots by the words of `boot`, and its descriptors.
@@ -28,6 +29,10 @@ pub fn order(
             (Kind::Firecracker, _) => Vmm::Firecracker,
             (Kind::Qemu, Accel::Kvm) => Vmm::QemuKvm,
             (Kind::Qemu, Accel::Tcg) => Vmm::QemuTcg,
+        },
+        vsock: match chosen {
+            Chosen::Qemu(Qemu { vsock: VsockDevice::Kernel, .. }) => Vsock::Kernel,
+            Chosen::Qemu(_) | Chosen::Firecracker(_) => Vsock::Device,
         },
         vcpu: machine.vcpu,
         memory: machine.memory,

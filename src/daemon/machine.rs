@@ -23,7 +23,7 @@ use crate::vm::record::VmRecord;
 use crate::vm::size::Mib;
 use crate::vm::spec::VmmChoice;
 use crate::vmm::channel::Listener;
-use crate::vmm::choose::{self, Chosen};
+use crate::vmm::choose::{self, Chosen, Starter};
 use crate::vmm::{Accel, Channel, Drive, Machine, Nic, Plan, Tap};
 
 /// The guest's serial console, in the VM's directory.
@@ -59,7 +59,7 @@ pub enum How {
 pub fn prepare(d: &Shared, record: &VmRecord, op: &Op) -> Result<Ready, Fault> {
     let way = network::way(d);
     let jailed = matches!(way, Way::Bridge(_)) && d.config.jailer;
-    let chosen = choose(d, record, way)?;
+    let chosen = choose(d, record, way, jailed)?;
     let vmm = chosen.vmm();
     let kernel = kernels::for_start(d, record.kernel.as_deref())?;
     let initrd = initramfs::ensure(&d.dirs, &kernel.name, op)?;
@@ -151,13 +151,14 @@ pub fn prepare(d: &Shared, record: &VmRecord, op: &Op) -> Result<Ready, Fault> {
     Ok(Ready { how, channel, run, listener, patience: patience(accel) })
 }
 
-fn choose(d: &Daemon, record: &VmRecord, way: Way) -> Result<Chosen, Fault> {
+fn choose(d: &Daemon, record: &VmRecord, way: Way, jailed: bool) -> Result<Chosen, Fault> {
     // User-mode networking, the only one there is without root, is QEMU's.
     let vmm = match record.spec.vmm {
         VmmChoice::Auto if record.spec.nat && way == Way::User => VmmChoice::Qemu,
         asked => asked,
     };
-    choose::find(vmm, record.spec.accel, d.config.firecracker.as_deref())
+    let starter = if jailed { Starter::Root } else { Starter::Ourselves };
+    choose::find(vmm, record.spec.accel, d.config.firecracker.as_deref(), starter)
         .map_err(|e| Fault::new(Code::Failed, crate::daemon::fault::chain(&e)))
 }
 

@@ -24,6 +24,19 @@ pub struct HostFacts {
     pub vhost_device_vsock: Option<PathBuf>,
     /// /dev/vhost-vsock opens.
     pub vhost_vsock: bool,
+    /// It is there, whoever may open it.
+    pub has_vhost_vsock: bool,
+}
+
+impl HostFacts {
+    /// The same host, as root sees it: devices that are there open.
+    fn opened_by_root(self) -> Self {
+        let kvm = match self.kvm {
+            Err(KvmProblem::Denied) => Ok(()),
+            seen => seen,
+        };
+        Self { kvm, vhost_vsock: self.vhost_vsock || self.has_vhost_vsock, ..self }
+    }
 }
 
 /// Why KVM cannot run a guest.
@@ -57,13 +70,30 @@ pub enum VmmError {
     FirecrackerUnknown { program: PathBuf, said: String },
 }
 
+/// Who will start the VMM.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Starter {
+    /// This process's user.
+    Ourselves,
+    /// Root, who may open what we may not.
+    Root,
+}
+
 /// Observes the host, chooses, and completes the choice: Firecracker's version is checked, the time stamp counter of an
 /// emulated machine is measured (20 ms, once in a process).
 ///
 /// # Errors
 /// [`VmmError`], a sentence that says what to install or to ask for instead.
-pub fn find(vmm: VmmChoice, accel: AccelChoice, firecracker_bin: Option<&Path>) -> Result<Chosen, VmmError> {
-    let host = observe(firecracker_bin);
+pub fn find(
+    vmm: VmmChoice,
+    accel: AccelChoice,
+    firecracker_bin: Option<&Path>,
+    starter: Starter,
+) -> Result<Chosen, VmmError> {
+    let host = match starter {
+        Starter::Ourselves => observe(firecracker_bin),
+        Starter::Root => observe(firecracker_bin).opened_by_root(),
+    };
     let chosen = choose(vmm, accel, &host)?;
     match chosen.complete() {
         // Nobody asked for Firecracker: one that cannot be used is as good as none.
@@ -230,6 +260,7 @@ mod tests {
             firecracker_bin: None,
             vhost_device_vsock: program("device"),
             vhost_vsock: has("vhost"),
+            has_vhost_vsock: has("vhost") || has("closed-vhost"),
         }
     }
 
@@ -271,6 +302,19 @@ mod tests {
         for (vmm, accel, parts, want) in table {
             assert_eq!(outcome(vmm, accel, parts), want, "{vmm:?} {accel:?} on {parts:?}");
         }
+    }
+
+    #[test]
+    fn what_is_closed_to_us_is_open_to_root() {
+        let closed = HostFacts { kvm: Err(KvmProblem::Denied), ..host("qemu closed-vhost device") };
+        let chosen = |host: &HostFacts| match choose(V::Auto, A::Auto, host).expect("chosen") {
+            Chosen::Qemu(q) => (q.accel, q.vsock),
+            Chosen::Firecracker(_) => unreachable!("there is none"),
+        };
+        assert_eq!(chosen(&closed), (Accel::Tcg, VsockDevice::Process { program: "/bin/device".into() }));
+        assert_eq!(chosen(&closed.opened_by_root()), (Accel::Kvm, VsockDevice::Kernel));
+        let broken = host("qemu device").opened_by_root();
+        assert_eq!(chosen(&broken).0, Accel::Tcg, "root does not make a processor");
     }
 
     #[test]

@@ -26,7 +26,8 @@ pub fn observe(firecracker_bin: Option<&Path>) -> HostFacts {
         },
         firecracker_bin: firecracker_bin.map(Path::to_owned),
         vhost_device_vsock: find("vhost-device-vsock"),
-        vhost_vsock: opens(Path::new("/dev/vhost-vsock")),
+        vhost_vsock: opens(Path::new(VHOST_VSOCK)),
+        has_vhost_vsock: is_device(Path::new(VHOST_VSOCK)),
     }
 }
 
@@ -40,6 +41,12 @@ fn directories(path: Option<OsString>, home: Option<OsString>) -> Vec<PathBuf> {
         .chain(cargo)
         .filter(|directory| directory.is_absolute())
         .collect()
+}
+
+const VHOST_VSOCK: &str = "/dev/vhost-vsock";
+
+fn is_device(path: &Path) -> bool {
+    std::fs::metadata(path).is_ok_and(|metadata| metadata.file_type().is_char_device())
 }
 
 /// Whether `path` is a device, and ours to open: a program that writes to a device which is not there leaves a file instead.
