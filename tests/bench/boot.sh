@@ -15,6 +15,9 @@ export BANGER_ROOT=$work/root BANGER_ACCEL=tcg BANGER_VMM=qemu
 trap '"$banger" daemon stop >/dev/null 2>&1 || true; rm -rf "$work"' EXIT
 mkdir "$work/root"
 cp -a "$parts/seed/state" "$work/root/state"
+mkdir "$work/root/config"
+# Without a bridge: that is measured by start.sh.
+echo "network = 'user'" >"$work/root/config/config.toml"
 kernels=("$work"/root/state/kernels/*/)
 kernel=${kernels[0]}
 

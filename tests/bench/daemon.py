@@ -16,6 +16,9 @@ os.environ["PATH"] += f":{parts}/tools/bin:{os.path.expanduser('~/.cargo/bin')}"
 os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
 work = tempfile.mkdtemp(prefix="b", dir=parts)
 os.environ["BANGER_ROOT"] = work
+os.mkdir(os.path.join(work, "config"))
+with open(os.path.join(work, "config/config.toml"), "w") as f:
+    f.write("network = 'user'\n")
 
 
 def run(*args):
