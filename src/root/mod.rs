@@ -3,6 +3,11 @@
 //! It is all of banger that runs as root on an installed machine, and may use only what tests/arrows.rs lets it: that list is the
 //! audit surface.
 
+pub mod bridge;
+pub mod forwarding;
+pub mod links;
+pub mod tap;
+
 use std::path::PathBuf;
 
 use rustix::process::{Gid, Uid};
