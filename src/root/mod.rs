@@ -3,9 +3,13 @@
 //! It is all of banger that runs as root on an installed machine, and may use only what tests/arrows.rs lets it: that list is the
 //! audit surface.
 
-pub mod install;
-pub mod settings;
 mod trusted;
+pub mod bridge;
+pub mod forwarding;
+pub mod install;
+pub mod links;
+pub mod settings;
+pub mod tap;
 
 use std::path::PathBuf;
 
