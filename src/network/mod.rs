@@ -5,5 +5,6 @@
 
 pub mod lease;
 pub mod names;
+pub mod reverse;
 pub mod subnet;
 pub mod suffix;
