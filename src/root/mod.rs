@@ -8,6 +8,7 @@ pub mod bridge;
 pub mod forwarding;
 pub mod install;
 pub mod links;
+pub mod resolver;
 pub mod settings;
 pub mod tap;
 
