@@ -3,6 +3,8 @@
 //! It is all of banger that runs as root on an installed machine, and may use only what tests/arrows.rs lets it: that list is the
 //! audit surface.
 
+pub mod launch;
+
 use std::path::PathBuf;
 
 use rustix::process::{Gid, Uid};
