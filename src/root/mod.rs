@@ -7,6 +7,7 @@ mod trusted;
 pub mod bridge;
 pub mod forwarding;
 pub mod install;
+pub mod launch;
 pub mod links;
 pub mod resolver;
 pub mod settings;

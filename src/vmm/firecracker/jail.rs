@@ -31,7 +31,7 @@ pub struct Jailed {
     /// What becomes its root; must exist, with all that the machine names.
     pub root: PathBuf,
     /// Files to write below the root first.
-    pub files: Vec<(PathBuf, Vec<u8>)>,
+    pub files: Vec<(PathBuf, String)>,
 }
 
 impl Jailer {
@@ -50,7 +50,7 @@ impl Jailer {
         let argv = argv.into_iter().map(str::to_owned).chain(told.argv).collect();
         let program = firecracker.program.file_name().unwrap_or_default();
         let root = self.base.join(program).join(&name).join("root");
-        Ok(Jailed { argv, root, files: vec![(CONFIG.into(), told.config)] })
+        Ok(Jailed { argv, root, files: vec![(CONFIG.into(), told.config.to_string())] })
     }
 }
 
@@ -92,7 +92,7 @@ mod tests {
             jailed.root,
             Path::new("/var/lib/banger/jail/firecracker-v1.15.2/banger-00000000002a/root")
         );
-        let config: serde_json::Value = serde_json::from_slice(&jailed.files[0].1).expect("JSON");
+        let config: serde_json::Value = serde_json::from_str(&jailed.files[0].1).expect("JSON");
         assert_eq!(config["boot-source"]["kernel_image_path"], "/kernel");
         assert_eq!(config["vsock"]["uds_path"], "/vm/00000000002a/vsock.sock");
     }

@@ -46,7 +46,7 @@ impl Vmm for Firecracker {
         Ok(Plan {
             stale: vec![told.api.clone(), told.vsock.clone()],
             files: vec![
-                (file, told.config),
+                (file, told.config.to_string().into_bytes()),
                 // Before 1.14 the logger wants its file to exist.
                 (machine.vmm_log.clone(), vec![]),
             ],
@@ -62,7 +62,7 @@ struct Told {
     /// All but the program and `--id`.
     argv: Vec<String>,
     /// What its configuration file holds.
-    config: Vec<u8>,
+    config: serde_json::Value,
     api: PathBuf,
     vsock: PathBuf,
 }
@@ -79,7 +79,7 @@ impl Told {
         argv.extend(["--log-path", text(&machine.vmm_log)?, "--level", "Error", "--show-level"]);
         let argv = argv.into_iter().map(str::to_owned).collect();
         let config = config::config(machine, &command_line(WORDS, machine)?, &vsock)?;
-        Ok(Self { argv, config: config.to_string().into_bytes(), api, vsock })
+        Ok(Self { argv, config, api, vsock })
     }
 }
 
