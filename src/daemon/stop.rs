@@ -88,6 +88,7 @@ fn press_power(run: &Run) -> Result<(), Fault> {
 
 /// Kills whatever of the VM's processes is left, the VMM first, and removes its sockets.
 pub async fn end_processes(driver: &mut Driver) {
+    driver.d.ports.close(driver.record.id).await;
     if let Some(vmm) = driver.vmm.take() {
         vmm.kill().await;
     }
