@@ -187,6 +187,8 @@ fn value(flag: &str) -> Due {
         "--kernel" => Due::Kernels,
         "--vmm" => words(&["auto", "firecracker", "qemu"]),
         "--accel" => words(&["auto", "kvm", "tcg"]),
+        // `vm set`; elsewhere they are switches, which have no value.
+        "--nat" | "--lan" => words(&["on", "off"]),
         "--deb" | "--from" => Due::Files,
         _ => Due::Nothing,
     }
@@ -195,7 +197,9 @@ fn value(flag: &str) -> Due {
 /// What can be argument number `n` of a verb.
 fn argument(verb: &str, n: usize) -> Due {
     match (verb, n) {
-        ("vm start" | "vm stop" | "vm kill" | "vm restart" | "vm delete", _) => Due::Vms,
+        ("vm start" | "vm stop" | "vm kill" | "vm restart" | "vm delete" | "vm set" | "vm ports", _) => {
+            Due::Vms
+        }
         ("vm exec" | "vm shell" | "vm show" | "vm logs", 0) => Due::Vms,
         ("vm cp", 0 | 1) => Due::VmsOrFiles,
         ("image show" | "image delete" | "image tag" | "image promote", 0) => Due::Images,
@@ -269,7 +273,7 @@ mod tests {
 
     #[test]
     fn verbs_and_options_come_from_the_tree() {
-        assert_eq!(words_at("vm s"), ["start", "stop", "shell", "show"]);
+        assert_eq!(words_at("vm s"), ["start", "stop", "set", "shell", "show"]);
         assert_eq!(words_at("k"), ["kernel"]);
         for hidden in HIDDEN {
             assert!(!words_at("").contains(&hidden.to_owned()));
@@ -287,6 +291,10 @@ mod tests {
     fn each_place_has_its_own_kind_of_names() {
         let table = [
             ("vm exec ", Due::Vms),
+            ("vm set a ", Due::Vms),
+            ("vm ports ", Due::Vms),
+            ("vm set --publish ", Due::Nothing),
+            ("vm run --nat ", Due::Nothing),
             ("vm exec dev ", Due::Nothing),
             ("vm exec -e A=1 ", Due::Vms),
             ("vm exec -it ", Due::Vms),
@@ -317,5 +325,6 @@ mod tests {
         }
         assert_eq!(words_at("vm run --vmm q"), ["qemu"]);
         assert_eq!(words_at("vm run --vmm=q"), ["--vmm=qemu"]);
+        assert_eq!(words_at("vm set dev --nat "), ["on", "off"]);
     }
 }

@@ -12,6 +12,7 @@ mod client;
 mod complete;
 mod copy;
 mod daemon;
+mod doctor;
 mod error;
 mod files;
 mod image;
@@ -55,6 +56,7 @@ fn run(args: Vec<OsString>) -> Result<(), Error> {
         Noun::Image(image) => image.run(),
         Noun::Kernel(kernel) => kernel.run(),
         Noun::Daemon(daemon) => daemon.run(),
+        Noun::Doctor(doctor) => doctor.run(),
         Noun::Version(version) => version.run(),
         Noun::Completion(completion) => completion.run(),
         Noun::Internal(internal) => internal.run(),

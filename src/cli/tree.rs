@@ -4,6 +4,7 @@ use argh::{ArgsInfo, FromArgs};
 
 use crate::cli::complete::{Complete, Completion};
 use crate::cli::daemon::Daemon;
+use crate::cli::doctor::Doctor;
 use crate::cli::error::Error;
 use crate::cli::image::Image;
 use crate::cli::internal::Internal;
@@ -37,6 +38,7 @@ pub enum Noun {
     Image(Image),
     Kernel(Kernel),
     Daemon(Daemon),
+    Doctor(Doctor),
     Version(Version),
     Completion(Completion),
     Complete(Complete),

@@ -6,7 +6,7 @@
 
 use std::fmt;
 
-use argh::{CommandInfoWithArgs, FlagInfo, FlagInfoKind, Optionality};
+use argh::{CommandInfoWithArgs, FlagInfo, FlagInfoKind, Optionality, PositionalInfo};
 
 use crate::cli::tree::HIDDEN;
 use crate::vm::lookup::nearest;
@@ -213,8 +213,12 @@ fn count(
     if let Some(word) = arguments.get(node.positionals.len()).filter(|_| !repeats) {
         return Err(Usage::TooMany { verb, word: word.clone(), takes_command });
     }
-    // Verbs that repeat their argument want one at least.
-    let missing = node.positionals.get(arguments.len()).filter(|p| p.optionality != Optionality::Optional);
+    // Verbs that repeat their argument want one at least, except where none means all.
+    let all = verb == "banger vm ports";
+    let wanted = |p: &&PositionalInfo<'_>| {
+        p.optionality != Optionality::Optional && !(all && p.optionality == Optionality::Repeating)
+    };
+    let missing = node.positionals.get(arguments.len()).filter(wanted);
     match missing {
         Some(p) => Err(Usage::Missing { verb, argument: p.name.to_uppercase() }),
         None => Ok(()),
@@ -302,6 +306,8 @@ mod tests {
             ("vm cp - dev:/x", "vm cp -- - dev:/x"),
             ("vm start -- help", "vm start -- help"),
             ("vm start a help", "vm start -- a help"),
+            ("vm ports", "vm ports --"),
+            ("vm set dev -p 8080:80 --nat off", "vm set --publish 8080:80 --nat off -- dev"),
         ];
         for (line, want) in table {
             let words = read(line).expect(line);

@@ -41,11 +41,7 @@ pub enum AgentError {
 /// # Errors
 /// See [`AgentError`]; an answer [`Answer::Refused`] is an error too.
 pub fn ask(channel: &Channel, request: &Request, within: Duration) -> Result<(Answer, OwnedFd), AgentError> {
-    let mut line = serde_json::to_vec(request).map_err(|e| AgentError::Io(e.into()))?;
-    line.push(b'\n');
-    if line.len() > MAX_REQUEST {
-        return Err(AgentError::TooLong(line.len()));
-    }
+    let line = line_of(request)?;
     let deadline = Instant::now() + within;
     let fd = channel.connect(PORT, within).map_err(AgentError::Connect)?;
     let wire = Wire { fd: fd.as_fd(), deadline, within };
@@ -79,6 +75,27 @@ pub fn ready(fd: BorrowedFd<'_>, within: Duration) -> Result<Hello, AgentError> 
     }
 }
 
+/// The request as it is sent.
+pub fn line_of(request: &Request) -> Result<Vec<u8>, AgentError> {
+    let mut line = serde_json::to_vec(request).map_err(|e| AgentError::Io(e.into()))?;
+    line.push(b'\n');
+    if line.len() > MAX_REQUEST { Err(AgentError::TooLong(line.len())) } else { Ok(line) }
+}
+
+/// The length of the answer that begins with `header`.
+pub fn answer_length(header: [u8; HEADER]) -> Result<usize, AgentError> {
+    let header = Header::parse(header).map_err(|e| AgentError::Garbage(e.to_string()))?;
+    match header.kind {
+        Kind::Answer => Ok(header.length),
+        kind => Err(AgentError::Garbage(format!("a frame {kind:?} in place of an answer"))),
+    }
+}
+
+pub fn parse_answer(payload: &[u8]) -> Result<Answer, AgentError> {
+    serde_json::from_slice(payload)
+        .map_err(|e| AgentError::Garbage(format!("an answer that is no JSON of ours ({e})")))
+}
+
 struct Wire<'a> {
     fd: BorrowedFd<'a>,
     deadline: Instant,
@@ -89,14 +106,9 @@ impl Wire<'_> {
     fn answer(&self) -> Result<Answer, AgentError> {
         let mut header = [0; HEADER];
         self.read_exact(&mut header)?;
-        let header = Header::parse(header).map_err(|e| AgentError::Garbage(e.to_string()))?;
-        if header.kind != Kind::Answer {
-            return Err(AgentError::Garbage(format!("a frame {:?} in place of an answer", header.kind)));
-        }
-        let mut payload = vec![0; header.length];
+        let mut payload = vec![0; answer_length(header)?];
         self.read_exact(&mut payload)?;
-        serde_json::from_slice(&payload)
-            .map_err(|e| AgentError::Garbage(format!("an answer that is no JSON of ours ({e})")))
+        parse_answer(&payload)
     }
 
     fn read_exact(&self, mut buffer: &mut [u8]) -> Result<(), AgentError> {

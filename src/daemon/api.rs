@@ -16,7 +16,9 @@ use crate::daemon::fault::Fault;
 use crate::daemon::op::Op;
 use crate::daemon::orders::What;
 use crate::daemon::socket::{Asked, Client, NoRequest, Peer};
-use crate::daemon::{Daemon, Shared, cache, catalogs, guest, images, kernels, pulls, registered, vms};
+use crate::daemon::{
+    Daemon, Shared, cache, catalogs, doctor, guest, images, kernels, ports, pulls, registered, vms,
+};
 use crate::host::files::remove_if_present;
 use crate::proto::api::*;
 use crate::store::record::Run;
@@ -156,16 +158,19 @@ fn answer_with<C: Call<Answer = ()>>(fd: OwnedFd) -> Result<Answer, Fault> {
 async fn dispatch(d: &Shared, op: &Op, request: Request, fd: Option<OwnedFd>) -> Result<Answer, Fault> {
     match request {
         Request::DaemonStatus(_) => answer::<DaemonStatus>(status(d)?),
+        Request::DaemonDoctor(_) => answer::<DaemonDoctor>(doctor::examine(d).await?),
         Request::DaemonStop(_) => answer::<DaemonStop>(close(d)?),
         Request::VmCreate(r) => answer::<VmCreate>(vms::create(d, op, r).await?),
         Request::VmStart(r) => answer::<VmStart>(change(d, op, &r.vm, What::Start).await?),
         Request::VmStop(r) => answer::<VmStop>(change(d, op, &r.vm, What::Stop { force: r.force }).await?),
+        Request::VmSet(r) => answer::<VmSet>(change(d, op, &r.vm, What::Set(r.change)).await?),
         Request::VmDelete(r) => answer::<VmDelete>(vms::order(d, op, &r.vm, What::Delete).await.map(drop)?),
         Request::VmList(_) => answer::<VmList>(vms::list(d)?),
         Request::VmShow(r) => answer::<VmShow>(vms::show(d, &r.vm)?),
         Request::VmExec(r) => answer_with::<VmExec>(guest::exec(d, r).await?),
         Request::VmRead(r) => answer_with::<VmRead>(guest::read(d, r).await?),
         Request::VmWrite(r) => answer_with::<VmWrite>(guest::write(d, r).await?),
+        Request::VmPorts(r) => answer::<VmPorts>(ports::ports(d, &r.vm).await?),
         Request::VmLogs(r) => answer_with::<VmLogs>(guest::logs(d, &r)?),
         Request::ImagePull(r) => answer::<ImagePull>(pulls::pull(d, op, r).await?),
         Request::ImageImport(r) => answer::<ImageImport>(pulls::import(d, op, r, fd).await?),

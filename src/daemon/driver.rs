@@ -9,7 +9,7 @@ use crate::daemon::exit::Exit;
 use crate::daemon::fault::{Fault, chain};
 use crate::daemon::op::Op;
 use crate::daemon::orders::{Inbox, Order, What};
-use crate::daemon::{Shared, apply, logs, machine, start, stop};
+use crate::daemon::{Shared, apply, logs, machine, set, start, stop};
 use crate::host::failpoint;
 use crate::host::progress::Progress;
 use crate::network::lease::Lease;
@@ -76,6 +76,7 @@ impl Driver {
             log::error!("vm {}: {}", record.name, chain(&e));
             None
         });
+        publish_again(&d, &record);
         Self { d, record, inbox, run, vmm, device, logs, owner }
     }
 
@@ -101,10 +102,11 @@ impl Driver {
                 }
                 Next::Order(order) => {
                     let op = order.op.clone();
-                    let outcome = match order.what {
+                    let outcome = match &order.what {
                         What::Start => start::start(&mut self, &op).await,
-                        What::Stop { force } => stop::stop(&mut self, &op, force).await,
+                        What::Stop { force } => stop::stop(&mut self, &op, *force).await,
                         What::Delete => self.delete(&op).await,
+                        What::Set(change) => set::set(&mut self, &op, change).await,
                     };
                     let gone = order.what == What::Delete && outcome.is_ok();
                     let verb = order.what.verb();
@@ -162,7 +164,7 @@ impl Driver {
     }
 
     /// Returns when an order waits, or the owner has ended, so that the present one must give way.
-    pub async fn interrupted(&mut self, urgent: impl Fn(What) -> bool) {
+    pub async fn interrupted(&mut self, urgent: impl Fn(&What) -> bool) {
         let Self { inbox, owner, .. } = self;
         let owner = async {
             match owner {
@@ -205,7 +207,7 @@ impl Driver {
         }
     }
 
-    fn took(&mut self, op: &Op, record: VmRecord) {
+    pub fn took(&mut self, op: &Op, record: VmRecord) {
         let (from, to) = (self.record.state.label(), record.state.label());
         if from != to {
             let more = match (&record.state, record.state.processes()) {
@@ -235,6 +237,17 @@ impl Driver {
         log::info!("{op} vm {name}: deleted");
         self.d.vms.forget(id);
         Ok(())
+    }
+}
+
+/// Takes the published ports of a VM that runs.
+fn publish_again(d: &Shared, record: &VmRecord) {
+    match (&record.state, d.store.get::<Run>(record.id)) {
+        (State::Running { .. }, Ok(Some(run))) => d.ports.restore(d, record, &run),
+        (State::Running { .. }, Err(e)) => {
+            log::error!("vm {}: cannot publish its ports: {}", record.name, crate::daemon::fault::chain(&e));
+        }
+        _ => {}
     }
 }
 

@@ -76,7 +76,7 @@ async fn converse(
 }
 
 /// The VM that `typed` means and the way into it.
-fn running(d: &Daemon, typed: &str) -> Result<(VmRecord, Channel), Fault> {
+pub fn running(d: &Daemon, typed: &str) -> Result<(VmRecord, Channel), Fault> {
     let record = vms::find(d, typed)?;
     let name = &record.name;
     let not_running = |what: String| Fault::new(Code::NotRunning, what);

@@ -7,11 +7,11 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::daemon::fault::Fault;
-use crate::daemon::op::Op;
 use crate::daemon::network::{self, Way};
+use crate::daemon::op::Op;
 use crate::daemon::{Daemon, Shared, images, initramfs, jail, kernels, sparse};
-use crate::host::files::{create_private_dir, remove_tree_if_present, staged_name};
 use crate::host::failpoint;
+use crate::host::files::{create_private_dir, remove_tree_if_present, staged_name};
 use crate::host::undo::Undo;
 use crate::kernel::record::KernelRecord;
 use crate::proto::agent::READY_PORT;
@@ -147,6 +147,7 @@ pub fn prepare(d: &Shared, record: &VmRecord, op: &Op) -> Result<Ready, Fault> {
         address: net.map(|net| net.address.to_string()),
         bridged: joined.is_some(),
         jailed,
+        ports: vec![],
     };
     Ok(Ready { how, channel, run, listener, patience: patience(accel) })
 }
@@ -185,6 +186,8 @@ fn drives(
             ),
         ));
     }
+    grow_disk(directory, record.spec.disk)
+        .map_err(|e| Fault::failed(format!("cannot grow the disk of vm {}", record.name), &e))?;
     let (root, mut drives) = if copy.exists() {
         (Root::Plain { device: device(0) }, vec![writable(copy)])
     } else if kernel.snapshot {
@@ -273,6 +276,20 @@ pub fn make_disk(directory: &Path, image: &Path, size: Mib, snapshot: bool) -> s
     std::fs::rename(&staged, &copy)
 }
 
+/// Gives the disk the size that its VM is to have since the last start; sparse, and never less than it has. The guest grows the file
+/// system.
+fn grow_disk(directory: &Path, size: Mib) -> std::io::Result<()> {
+    for (name, bytes) in [(COW, crate::vm::cow::file_bytes(size.bytes())), (COPY, size.bytes())] {
+        match OpenOptions::new().write(true).open(directory.join(name)) {
+            Ok(disk) if disk.metadata()?.len() < bytes => disk.set_len(bytes)?,
+            Ok(_) => {}
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -285,6 +302,25 @@ mod tests {
         let meta = std::fs::metadata(dir.path().join(COW)).expect("stats");
         assert!(meta.len() > 8 << 30);
         assert_eq!(meta.blocks(), 0);
+    }
+
+    #[test]
+    fn a_disk_grows_and_keeps_what_is_on_it() {
+        use std::io::Write;
+        let dir = tempfile::tempdir().expect("a directory");
+        make_disk(dir.path(), Path::new("/nonexistent"), Mib(64), true).expect("makes it");
+        std::fs::write(dir.path().join(COPY), "a copy").expect("writes");
+        let cow = || std::fs::metadata(dir.path().join(COW)).expect("stats").len();
+        let mut disk = OpenOptions::new().write(true).open(dir.path().join(COW)).expect("opens");
+        disk.write_all(b"written").expect("writes");
+        grow_disk(dir.path(), Mib(128)).expect("grows");
+        let grown = crate::vm::cow::file_bytes(128 << 20);
+        assert_eq!(cow(), grown);
+        assert!(std::fs::read(dir.path().join(COW)).expect("reads").starts_with(b"written\0"));
+        let copy = std::fs::read(dir.path().join(COPY)).expect("reads");
+        assert!(copy.len() == 128 << 20 && copy.starts_with(b"a copy\0"));
+        grow_disk(dir.path(), Mib(1)).expect("does nothing");
+        assert_eq!(cow(), grown);
     }
 
     #[test]

@@ -13,6 +13,8 @@ mod api;
 mod cache;
 mod catalogs;
 mod config;
+mod dial;
+mod doctor;
 mod driver;
 mod exit;
 mod fault;
@@ -31,13 +33,17 @@ mod made_of;
 mod modules_image;
 mod names;
 mod network;
+mod network_hint;
 mod op;
 mod orders;
+mod ports;
+mod publish;
 mod pulls;
 mod reconcile;
 mod registered;
 mod registries;
 mod root_client;
+mod set;
 mod socket;
 mod sparse;
 mod start;
@@ -58,6 +64,7 @@ use smol::{Executor, Task};
 
 use crate::daemon::config::Config;
 use crate::daemon::fault::{Fault, chain};
+use crate::daemon::publish::Ports;
 use crate::daemon::pulls::Images;
 use crate::daemon::vms::Vms;
 use crate::host::descriptors;
@@ -90,6 +97,7 @@ pub struct Daemon {
     pub root: RootClient,
     pub bridge: Bridge,
     pub dns: Dns,
+    pub ports: Ports,
     /// Seconds since 1970.
     pub started_at: u64,
     /// Ends the daemon.
@@ -206,6 +214,7 @@ fn run(dirs: Dirs) -> Result<(), Fault> {
     let d = Arc::new(Daemon {
         vms: Vms::default(),
         images: Images::new(dirs.blobs()),
+        ports: Ports::default(),
         started_at: now(),
         stop,
         executor: Arc::downgrade(&executor),

@@ -74,10 +74,7 @@ pub fn join(
 /// What follows from a lease.
 pub fn place(subnet: Subnet, lease: Lease) -> Result<Joined, Fault> {
     let address = subnet.address(lease.slot).ok_or_else(|| {
-        Fault::new(
-            crate::proto::api::Code::Failed,
-            format!("slot {} has no address in {subnet}", lease.slot),
-        )
+        Fault::new(crate::proto::api::Code::Failed, format!("slot {} has no address in {subnet}", lease.slot))
     })?;
     let net =
         Net { address, prefix: subnet.prefix(), gateway: subnet.gateway(), dns: vec![subnet.gateway()] };

@@ -6,21 +6,24 @@ use smol::channel::{Receiver, RecvError, Sender, bounded};
 
 use crate::daemon::fault::Fault;
 use crate::daemon::op::Op;
+use crate::vm::change::Change;
 
 /// What a VM can be told to do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum What {
     Start,
     Stop { force: bool },
     Delete,
+    Set(Change),
 }
 
 impl What {
-    pub fn verb(self) -> &'static str {
+    pub fn verb(&self) -> &'static str {
         match self {
             Self::Start => "start",
             Self::Stop { .. } => "stop",
             Self::Delete => "delete",
+            Self::Set(_) => "change",
         }
     }
 }
@@ -64,13 +67,13 @@ impl Inbox {
     }
 
     /// Returns when an order is waiting for which `urgent` says that the present one must give way. It stays in the queue.
-    pub async fn urgent(&mut self, urgent: impl Fn(What) -> bool) {
-        if self.kept.iter().any(|order| urgent(order.what)) {
+    pub async fn urgent(&mut self, urgent: impl Fn(&What) -> bool) {
+        if self.kept.iter().any(|order| urgent(&order.what)) {
             return;
         }
         // A closed queue means that the daemon ends; the present order may as well go on.
         while let Ok(order) = self.orders.recv().await {
-            let found = urgent(order.what);
+            let found = urgent(&order.what);
             self.kept.push_back(order);
             if found {
                 return;
@@ -92,8 +95,8 @@ mod tests {
             assert!(tx.try_send(Order::new(what, &Op::own()).0).is_ok());
         }
         smol::block_on(async {
-            inbox.urgent(|what| what == What::Delete).await;
-            inbox.urgent(|what| what == What::Delete).await;
+            inbox.urgent(|what| *what == What::Delete).await;
+            inbox.urgent(|what| *what == What::Delete).await;
             for what in [What::Start, What::Delete] {
                 assert!(inbox.next().await.is_ok_and(|order| order.what == what));
             }

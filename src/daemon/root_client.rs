@@ -30,8 +30,14 @@ pub enum RootClient {
 #[derive(Debug)]
 pub enum RootError {
     /// The helper cannot be reached, or broke off.
-    Helper { socket: PathBuf, source: io::Error },
-    Refused { code: root::Code, message: String },
+    Helper {
+        socket: PathBuf,
+        source: io::Error,
+    },
+    Refused {
+        code: root::Code,
+        message: String,
+    },
     /// It answered with something else than what was asked for.
     Nonsense(&'static str),
 }

@@ -24,7 +24,7 @@ use crate::host::progress::Progress;
 use crate::proto;
 use crate::proto::agent::{Configure, Hello, Request};
 use crate::proto::api::Code;
-use crate::store::record::Run;
+use crate::store::record::{Bound, Run};
 use crate::vm::state::{Event, Process, Processes};
 use crate::vmm::channel::Listener;
 use crate::vmm::{Channel, Launch, Plan};
@@ -62,6 +62,22 @@ pub async fn start(driver: &mut Driver, op: &Op) -> Result<(), Fault> {
     // Asked first, so that nothing is prepared for a VM that runs.
     let some = Processes { vmm: Process { pid: 0, started: 0 }, vsock: None };
     driver.record.state.on(Event::Spawned(some))?;
+    let ports = driver.d.ports.open(&driver.record)?;
+    let id = driver.record.id;
+    match boot(driver, op, ports).await {
+        Ok(channel) => {
+            driver.d.ports.serve(&driver.d, id, &channel);
+            Ok(())
+        }
+        Err(fault) => {
+            driver.d.ports.close(id).await;
+            Err(fault)
+        }
+    }
+}
+
+/// Returns the way into the guest once that is up.
+async fn boot(driver: &mut Driver, op: &Op, ports: Vec<Bound>) -> Result<Channel, Fault> {
     op.stage(&format!("booting {}", driver.record.name));
     let record = driver.record.clone();
     let prepared = {
@@ -76,6 +92,7 @@ pub async fn start(driver: &mut Driver, op: &Op) -> Result<(), Fault> {
         }
     };
     let Ready { how, channel, run, listener, patience } = ready;
+    let run = Run { ports, ..run };
     driver.run = Some(run.clone());
     let launched = match how {
         How::Direct(plan) => launch(driver, op, &plan, &run).await,
@@ -97,7 +114,7 @@ pub async fn start(driver: &mut Driver, op: &Op) -> Result<(), Fault> {
             match driver.enter(op, Event::Ready, Some(&run)).await {
                 Ok(()) => {
                     failpoint::reach("start: running stored");
-                    return Ok(());
+                    return Ok(channel);
                 }
                 Err(fault) => fault,
             }

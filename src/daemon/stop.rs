@@ -97,6 +97,7 @@ fn press_power(run: &Run) -> Result<(), Fault> {
 /// Root started the processes, and cannot be asked to end them: they may still run.
 pub async fn end_processes(driver: &mut Driver) -> Result<(), Fault> {
     let id = driver.record.id;
+    driver.d.ports.close(id).await;
     driver.d.dns.names().remove(&driver.record.name);
     let jailed = driver.run.as_ref().is_some_and(|run| run.jailed);
     if let Some(vmm) = driver.vmm.take()

@@ -13,11 +13,12 @@ use crate::daemon::fault::{Fault, chain};
 use crate::daemon::made_of::Chosen;
 use crate::daemon::op::{self, Op};
 use crate::daemon::orders::{Inbox, Order, What};
-use crate::daemon::{Daemon, Shared, blocking, images, machine, made_of, now};
+use crate::daemon::{Daemon, Shared, blocking, images, machine, made_of, network_hint, now, set};
+use crate::host::failpoint;
 use crate::host::files::{create_private_dir, remove_tree_if_present};
+use crate::host::process;
 use crate::host::progress::Progress;
 use crate::host::undo::Undo;
-use crate::host::{facts, failpoint, process};
 use crate::image::record::ImageRecord;
 use crate::kernel::record::KernelRecord;
 use crate::proto::api::{Code, RunningOn, VmCreate, VmView};
@@ -26,6 +27,7 @@ use crate::store::record::Run;
 use crate::vm::id::VmId;
 use crate::vm::lookup::{self, Candidate};
 use crate::vm::name::VmName;
+use crate::vm::publish;
 use crate::vm::record::VmRecord;
 use crate::vm::size::Mib;
 use crate::vm::state::{Processes, State};
@@ -117,6 +119,7 @@ fn view(d: &Daemon, record: VmRecord, run: Option<&Run>) -> VmView {
         directory: d.dirs.vm(record.id).display().to_string(),
         address: run.and_then(|run| run.address.clone()),
         running_on: run.map(|run| RunningOn { vmm: run.vmm.clone(), accel: run.accel.clone() }),
+        published: d.ports.view(record.id),
         problem: problem(&record),
         record,
     }
@@ -173,6 +176,7 @@ pub async fn order(d: &Shared, op: &Op, typed: &str, what: What) -> Result<VmId,
 /// A name that is promised to one VM in the making, and free again when this is dropped.
 struct Reserved {
     d: Shared,
+    id: VmId,
     name: VmName,
 }
 
@@ -212,13 +216,20 @@ fn reserve(d: &Shared, wished: Option<VmName>) -> Result<Reserved, Fault> {
         }
     };
     reserved.insert(name.clone());
-    Ok(Reserved { d: Arc::clone(d), name })
+    Ok(Reserved { d: Arc::clone(d), id: VmId::from_random(op::random()), name })
 }
 
 /// Makes a VM, and starts it where that was asked for.
 pub async fn create(d: &Shared, op: &Op, wanted: VmCreate) -> Result<VmView, Fault> {
     let name = reserve(d, wanted.name.clone())?;
     let owner = if wanted.ephemeral { Some(owner(op)?) } else { None };
+    publish::judge(&wanted.publish).map_err(|e| Fault::new(Code::BadRequest, e.to_string()))?;
+    // Before an image is pulled for minutes.
+    if wanted.start || wanted.soon {
+        d.ports
+            .check(name.id, &wanted.publish)
+            .map_err(|e| e.within(format!("cannot start vm {}", name.name)))?;
+    }
     let image = made_of::image(d, op, wanted.image.as_deref(), &wanted.environment).await?;
     // Before an image is pulled for minutes.
     let kernel =
@@ -228,10 +239,10 @@ pub async fn create(d: &Shared, op: &Op, wanted: VmCreate) -> Result<VmView, Fau
     if op.cancelled() {
         return Err(Fault::new(Code::Failed, "cancelled"));
     }
-    let start = wanted.start;
+    let (start, advise) = (wanted.start, wanted.advise);
     let asked = op.clone();
     let record = blocking(d, move |d| {
-        let record = settle(d, wanted, name.name.clone(), &image, image_name, &kernel, owner)?;
+        let record = settle(d, wanted, &name, &image, image_name, &kernel, owner)?;
         let kernel = kernel.record;
         make(d, &asked, &record, &image, &kernel)?;
         drop(name);
@@ -241,6 +252,9 @@ pub async fn create(d: &Shared, op: &Op, wanted: VmCreate) -> Result<VmView, Fau
     let (id, name) = (record.id, record.name.clone());
     log::info!("{op} vm {name}: created ({id}, {})", record.spec);
     d.vms.adopt(d, record);
+    if advise {
+        network_hint::say_once(d, op).await?;
+    }
     if start {
         order(d, op, &id.to_string(), What::Start).await?;
     }
@@ -257,7 +271,7 @@ fn owner(op: &Op) -> Result<crate::vm::state::Process, Fault> {
 fn settle(
     d: &Daemon,
     wanted: VmCreate,
-    name: VmName,
+    reserved: &Reserved,
     image: &ImageRecord,
     image_name: String,
     chosen: &Chosen,
@@ -273,21 +287,19 @@ fn settle(
             ),
         ));
     }
-    // Disks may have a file system of their own mounted there.
-    let disks = d.dirs.state.join("vms");
-    let place = if disks.is_dir() { &disks } else { &d.dirs.state };
-    let host = facts::read(place).map_err(|e| Fault::failed("cannot look at the host", &e))?;
+    let host = set::host(d)?;
     let wish = d.config.vm_defaults.fill(wanted.wish);
     let spec = wish
         .settle(&host, Mib::holding(image.bytes))
         .map_err(|e| Fault::new(Code::BadRequest, e.to_string()))?;
     Ok(VmRecord {
-        id: VmId::from_random(op::random()),
-        name,
+        id: reserved.id,
+        name: reserved.name.clone(),
         image: image.id.clone(),
         image_name,
         kernel: chosen.pinned.then(|| kernel.name.clone()),
         spec,
+        publish: wanted.publish,
         state: State::Stopped,
         created_at: now(),
         started_at: None,

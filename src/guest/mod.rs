@@ -4,7 +4,7 @@
 //! kernel -> /init (process 1)
 //!             bring-up: modules, root, mounts, name, network         boot.rs
 //!             |-- starts the agent, a process of its own             agent.rs: one vsock connection, one operation
-//!             |     hello, configure, exec, read, write, power_off
+//!             |     hello, configure, exec, read, write, connect, ports, power_off
 //!             '-- becomes the image's init, where it has one         handover.rs
 //!                 or stays, reaps, and turns the machine off         reaper.rs
 //! ```
@@ -22,10 +22,12 @@ mod console;
 mod disk;
 mod exec;
 mod files;
+mod forward;
 mod handover;
 mod identity;
 mod modules;
 mod mounts;
+mod ports;
 mod power;
 mod reaper;
 mod serve;

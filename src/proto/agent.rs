@@ -9,10 +9,19 @@
 //! | exec | Stdin, Eof, Resize, Signal | Stdout, Stderr, Window, then Exit |
 //! | read | | Data, then Eof or Failed |
 //! | write | Data, then Eof | Eof when all of it is on disk, or Failed |
+//! | connect | Data, then Eof, or Failed | Data, then Eof, or Failed |
+//! | ports | | |
 //!
 //! When the host hangs up during exec, the command gets SIGHUP, as on a lost terminal.
+//!
+//! During connect, Eof closes one direction and leaves the other open; Failed resets the connection, and so does hanging up
+//! before both have ended. Of UDP, each Data frame is a datagram.
+
+use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
+
+use crate::vm::publish::Protocol;
 
 /// The vsock port on which the agent listens.
 pub const PORT: u32 = 1000;
@@ -35,6 +44,10 @@ pub enum Request {
     Read(Read),
     /// Unpacks a tar stream.
     Write(Write),
+    /// Connects to a port in the guest. Answered [`Answer::Done`] once that is open.
+    Connect(Connect),
+    /// What listens? Answered by [`Answer::Ports`].
+    Ports,
     /// Sync, stop everything, and turn the machine off. Answered before it begins.
     PowerOff,
 }
@@ -101,6 +114,15 @@ pub enum Target {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Connect {
+    pub port: u16,
+    pub protocol: Protocol,
+    /// None: 127.0.0.1, or the guest's own address that somebody listens on where nobody does there.
+    #[serde(default)]
+    pub host: Option<IpAddr>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "answer", rename_all = "snake_case")]
 pub enum Answer {
     /// The operation is done, or its frames follow.
@@ -110,8 +132,28 @@ pub enum Answer {
     Started {
         pid: u32,
     },
+    Ports {
+        ports: Vec<Port>,
+    },
     Refused(Refusal),
 }
+
+/// A socket that waits for others in the guest: one that listens, or of UDP one that is not connected.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Port {
+    pub protocol: Protocol,
+    pub address: IpAddr,
+    pub port: u16,
+    /// The process that has it open; one of them if there are several. None: the kernel, or one that has just gone.
+    #[serde(default)]
+    pub pid: Option<u32>,
+    /// What the process calls itself (proc(5), /proc/pid/comm). From the guest, as everything is.
+    #[serde(default)]
+    pub program: Option<String>,
+}
+
+/// The most ports that an answer names.
+pub const MAX_PORTS: usize = 250;
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hello {

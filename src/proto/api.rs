@@ -8,6 +8,7 @@
 //! When the client hangs up before the answer, the daemon cancels what has not been started yet.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -16,7 +17,9 @@ use crate::image::config::Asked;
 use crate::image::record::ImageRecord;
 use crate::kernel::record::KernelRecord;
 use crate::proto::agent;
+use crate::vm::change::Change;
 use crate::vm::name::VmName;
+use crate::vm::publish::{Protocol, Publish};
 use crate::vm::record::VmRecord;
 use crate::vm::spec::Wish;
 
@@ -31,6 +34,8 @@ pub const MAX_REPLY: usize = 16 << 20;
 pub enum Request {
     #[serde(rename = "daemon.status")]
     DaemonStatus(DaemonStatus),
+    #[serde(rename = "daemon.doctor")]
+    DaemonDoctor(DaemonDoctor),
     #[serde(rename = "daemon.stop")]
     DaemonStop(DaemonStop),
     #[serde(rename = "vm.create")]
@@ -39,6 +44,8 @@ pub enum Request {
     VmStart(VmStart),
     #[serde(rename = "vm.stop")]
     VmStop(VmStop),
+    #[serde(rename = "vm.set")]
+    VmSet(VmSet),
     #[serde(rename = "vm.delete")]
     VmDelete(VmDelete),
     #[serde(rename = "vm.list")]
@@ -51,6 +58,8 @@ pub enum Request {
     VmRead(VmRead),
     #[serde(rename = "vm.write")]
     VmWrite(VmWrite),
+    #[serde(rename = "vm.ports")]
+    VmPorts(VmPorts),
     #[serde(rename = "vm.logs")]
     VmLogs(VmLogs),
     #[serde(rename = "image.pull")]
@@ -111,16 +120,19 @@ macro_rules! calls {
 
 calls! {
     DaemonStatus -> DaemonView;
+    DaemonDoctor -> Vec<Finding>;
     DaemonStop -> ();
     VmCreate -> VmView;
     VmStart -> VmView;
     VmStop -> VmView;
+    VmSet -> VmView;
     VmDelete -> ();
     VmList -> Vec<VmView>;
     VmShow -> VmView;
     VmExec -> ();
     VmRead -> ();
     VmWrite -> ();
+    VmPorts -> Vec<PortView>;
     VmLogs -> ();
     ImagePull -> ImageRecord;
     ImageImport -> ImageRecord;
@@ -145,6 +157,10 @@ calls! {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DaemonStatus {}
 
+/// Looks at all that banger needs of this host. Changes nothing.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DaemonDoctor {}
+
 /// The daemon answers, then ends. VMs run on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DaemonStop {}
@@ -158,8 +174,16 @@ pub struct VmCreate {
     pub kernel: Option<String>,
     pub wish: Wish,
     pub start: bool,
+    /// It will be started at once, by a request of its own: what would stand in the way is said before anything is made.
+    #[serde(default)]
+    pub soon: bool,
     /// The VM goes when the process that asks goes (`vm run --rm`).
     pub ephemeral: bool,
+    #[serde(default)]
+    pub publish: Vec<Publish>,
+    /// Tell the person, once, what this host does not offer.
+    #[serde(default)]
+    pub advise: bool,
     /// As in [`ImagePull`].
     #[serde(default)]
     pub environment: BTreeMap<String, String>,
@@ -176,6 +200,14 @@ pub struct VmStop {
     pub vm: String,
     /// End the VMM at once instead of asking the guest.
     pub force: bool,
+}
+
+/// Changes a VM; what a running one cannot take counts from its next start, and a note says so.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VmSet {
+    pub vm: String,
+    #[serde(flatten)]
+    pub change: Change,
 }
 
 /// Ends the VM if it runs, then removes all of it.
@@ -213,6 +245,12 @@ pub struct VmRead {
 pub struct VmWrite {
     pub vm: String,
     pub write: agent::Write,
+}
+
+/// What listens in the guest of a running VM.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VmPorts {
+    pub vm: String,
 }
 
 /// The descriptor that comes with the answer is the log, open for reading.
@@ -406,9 +444,59 @@ pub struct VmView {
     pub address: Option<String>,
     /// What runs it now: `qemu` or `firecracker`, and `kvm` or `tcg`.
     pub running_on: Option<RunningOn>,
+    /// What is published of it now: the record says what is asked for.
+    #[serde(default)]
+    pub published: Vec<Published>,
     /// Why nothing can reach the guest although it runs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub problem: Option<String>,
+}
+
+/// A port of this host that leads to a running guest.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Published {
+    /// With the port that it has, where any was asked for.
+    #[serde(flatten)]
+    pub publish: Publish,
+    /// Why it does not lead there; it is tried again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub problem: Option<String>,
+}
+
+/// A port of a guest, as `vm ports --json` gives it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PortView {
+    pub protocol: Protocol,
+    /// Where it listens in the guest; None: it is published, and nothing listens.
+    pub address: Option<IpAddr>,
+    pub port: u16,
+    pub pid: Option<u32>,
+    pub program: Option<String>,
+    /// How it is reached from here: `127.0.0.1:8080`, `dev.vm:80`. Empty: not at all.
+    pub reach: Vec<String>,
+}
+
+/// One thing that was looked at, as `doctor --json` gives it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Finding {
+    /// What was looked at; a word or two.
+    pub subject: String,
+    pub verdict: Verdict,
+    /// What was found; a phrase.
+    pub found: String,
+    /// What to do about it; a sentence.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub advice: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Verdict {
+    Pass,
+    /// It works, with less than there could be.
+    Warn,
+    /// VMs do not run, or not as the configuration says.
+    Fail,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

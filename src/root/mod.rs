@@ -3,7 +3,6 @@
 //! It is all of banger that runs as root on an installed machine, and may use only what tests/arrows.rs lets it: that list is the
 //! audit surface.
 
-mod trusted;
 pub mod bridge;
 pub mod forwarding;
 pub mod install;
@@ -12,6 +11,7 @@ pub mod links;
 pub mod resolver;
 pub mod settings;
 pub mod tap;
+mod trusted;
 
 use std::path::PathBuf;
 

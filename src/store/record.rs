@@ -8,6 +8,7 @@ use crate::image::record::ImageRecord;
 use crate::kernel::record::KernelRecord;
 use crate::network::lease::Lease;
 use crate::vm::id::VmId;
+use crate::vm::publish::Publish;
 use crate::vm::record::VmRecord;
 
 pub(super) type Table = TableDefinition<'static, &'static str, &'static [u8]>;
@@ -73,6 +74,23 @@ pub struct Run {
     /// Root started its processes, each in a jail, and only root can end them.
     #[serde(default)]
     pub jailed: bool,
+    /// The ports of this host that were published.
+    #[serde(default)]
+    pub ports: Vec<Bound>,
+}
+
+/// What was to be published, and the port that it got.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Bound {
+    pub publish: Publish,
+    pub port: u16,
+}
+
+impl Bound {
+    /// What is published in fact.
+    pub fn actual(&self) -> Publish {
+        Publish { host: self.port, ..self.publish }
+    }
 }
 
 /// How to reach the guest's vsock ports: [`crate::vmm::Channel`], as stored.

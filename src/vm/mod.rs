@@ -3,10 +3,12 @@
 //! Nothing here does I/O, reads a clock or logs; the daemon acts, this decides.
 
 pub mod boot;
+pub mod change;
 pub mod cow;
 pub mod id;
 pub mod lookup;
 pub mod name;
+pub mod publish;
 pub mod record;
 pub mod size;
 pub mod spec;

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::vm::id::VmId;
 use crate::vm::name::VmName;
+use crate::vm::publish::Publish;
 use crate::vm::spec::Spec;
 use crate::vm::state::{Process, State};
 
@@ -20,6 +21,9 @@ pub struct VmRecord {
     #[serde(default)]
     pub kernel: Option<String>,
     pub spec: Spec,
+    /// The ports of this host that lead to the guest, as asked for.
+    #[serde(default)]
+    pub publish: Vec<Publish>,
     #[serde(flatten)]
     pub state: State,
     pub created_at: u64,

@@ -19,6 +19,9 @@ pub struct Spec {
     pub accel: AccelChoice,
     /// Whether the guest has a network and may use the host's way out.
     pub nat: bool,
+    /// Whether that way leads to private networks too; never without `nat`.
+    #[serde(default)]
+    pub lan: bool,
 }
 
 /// Which VMM runs it (DESIGN D4).
@@ -111,16 +114,38 @@ pub struct Wish {
     pub accel: AccelChoice,
     #[serde(default)]
     pub nat: bool,
+    #[serde(default)]
+    pub lan: bool,
 }
 
 /// Why a wish cannot be met.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BadSpec {
-    Vcpu { asked: u8, ceiling: u8 },
-    MemoryBelow { asked: Mib },
-    MemoryAbove { asked: Mib, host: Mib },
-    DiskBelow { asked: Mib, image: Mib },
-    DiskAbove { asked: Mib, host: Mib },
+    Vcpu {
+        asked: u8,
+        ceiling: u8,
+    },
+    MemoryBelow {
+        asked: Mib,
+    },
+    MemoryAbove {
+        asked: Mib,
+        host: Mib,
+    },
+    DiskBelow {
+        asked: Mib,
+        image: Mib,
+    },
+    DiskAbove {
+        asked: Mib,
+        host: Mib,
+    },
+    /// The disk has this size already, and a disk only grows.
+    DiskShrinks {
+        asked: Mib,
+        has: Mib,
+    },
+    LanWithoutNat,
 }
 
 impl Wish {
@@ -141,7 +166,11 @@ impl Wish {
             () if memory > host.memory => Err(BadSpec::MemoryAbove { asked: memory, host: host.memory }),
             () if disk < image => Err(BadSpec::DiskBelow { asked: disk, image }),
             () if disk > host.disk => Err(BadSpec::DiskAbove { asked: disk, host: host.disk }),
-            () => Ok(Spec { vcpu, memory, disk, vmm: self.vmm, accel: self.accel, nat: self.nat }),
+            () if self.lan && !self.nat => Err(BadSpec::LanWithoutNat),
+            () => {
+                let (nat, lan) = (self.nat, self.lan);
+                Ok(Spec { vcpu, memory, disk, vmm: self.vmm, accel: self.accel, nat, lan })
+            }
         }
     }
 }
@@ -163,6 +192,12 @@ impl fmt::Display for BadSpec {
             }
             Self::DiskAbove { asked, host } => {
                 write!(f, "a disk of {asked} is larger than the host's file system; ask for at most {host}")
+            }
+            Self::DiskShrinks { asked, has } => {
+                write!(f, "the disk has {has} and cannot shrink to {asked}; a disk only grows")
+            }
+            Self::LanWithoutNat => {
+                f.write_str("--lan opens private networks on the way out that --nat gives; ask for --nat too")
             }
         }
     }
@@ -206,5 +241,7 @@ mod tests {
         assert!(matches!(ask(|w| w.disk = Some(Mib(299))), Err(BadSpec::DiskBelow { .. })));
         assert!(matches!(ask(|w| w.disk = Some(Mib(100_001))), Err(BadSpec::DiskAbove { .. })));
         assert!(ask(|w| w.disk = Some(Mib(300))).is_ok());
+        assert_eq!(ask(|w| w.lan = true), Err(BadSpec::LanWithoutNat));
+        assert!(ask(|w| (w.nat, w.lan) = (true, true)).is_ok_and(|spec| spec.lan));
     }
 }

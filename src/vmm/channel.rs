@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
-use rustix::net::{AddressFamily, SocketFlags, SocketType, connect, socket_with, sockopt};
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with, sockopt};
 use vsock::{VMADDR_CID_ANY, VsockListener};
 
 use crate::host::files::remove_if_present;
@@ -18,7 +18,7 @@ use crate::vmm::deadline::DeadlineStream;
 use crate::vmm::vsock_address::VsockAddress;
 
 /// `OK `, a port of ten digits, and the newline.
-const LONGEST_ANSWER: usize = 14;
+pub const LONGEST_ANSWER: usize = 14;
 /// The kernel picks a port that is free (linux/vm_sockets.h; the vsock crate has no name for it).
 const VMADDR_PORT_ANY: u32 = u32::MAX;
 
@@ -33,6 +33,40 @@ impl Channel {
         match self {
             Self::Hybrid { socket } => connect_hybrid(socket, port, timeout),
             Self::Vhost { cid } => connect_vhost(*cid, port, timeout),
+        }
+    }
+
+    /// Begins what [`Channel::connect`] does, for async code: the socket does not block. It is connected once it is writable and
+    /// [`connected`] agrees; then the [`Channel::greeting`], if there is one, is sent in one write, and answered by a line that
+    /// [`welcomes`] understands.
+    ///
+    /// # Errors
+    /// `WouldBlock` if too many wait there already: again, a little later. The kernel's.
+    pub fn begin(&self, port: u32) -> io::Result<OwnedFd> {
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let begun = |socket: OwnedFd, outcome| match outcome {
+            Ok(()) | Err(Errno::INPROGRESS) => Ok(socket),
+            Err(e) => Err(refused(e)),
+        };
+        match self {
+            Self::Hybrid { socket: path } => {
+                let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+                let outcome = connect(&socket, &SocketAddrUnix::new(path)?);
+                begun(socket, outcome)
+            }
+            Self::Vhost { cid } => {
+                let socket = socket_with(AddressFamily::VSOCK, SocketType::STREAM, flags, None)?;
+                let outcome = connect(&socket, &VsockAddress::new(*cid, port));
+                begun(socket, outcome)
+            }
+        }
+    }
+
+    /// What is said first on a connection that was begun.
+    pub fn greeting(&self, port: u32) -> Option<String> {
+        match self {
+            Self::Hybrid { .. } => Some(format!("CONNECT {port}\n")),
+            Self::Vhost { .. } => None,
         }
     }
 
@@ -61,6 +95,19 @@ impl Channel {
     }
 }
 
+/// Whether a connection that was begun, and is writable, was made.
+pub fn connected(socket: BorrowedFd<'_>) -> io::Result<()> {
+    sockopt::socket_error(socket)?.map_err(refused)
+}
+
+/// Whether `answer`, without its newline, is how a greeting is answered.
+///
+/// # Errors
+/// `InvalidData` for what is no answer.
+pub fn welcomes(answer: &[u8]) -> io::Result<()> {
+    if is_ok(answer) { Ok(()) } else { Err(no_answer(answer)) }
+}
+
 /// Where the guest's connections to one port of the host arrive. Dropping it removes its socket.
 #[derive(Debug)]
 #[must_use = "dropping it stops listening"]
@@ -84,9 +131,7 @@ impl Listener {
     /// Lets a VMM connect that runs as another user and can enter the directory.
     pub fn open_to_others(&self) -> io::Result<()> {
         match &self.source {
-            Source::Hybrid(_, path) => {
-                std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o666))
-            }
+            Source::Hybrid(_, path) => std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o666)),
             Source::Vhost(..) => Ok(()),
         }
     }

@@ -243,9 +243,13 @@ pub fn wanted(name: &str) -> VmCreate {
             vmm: VmmChoice::Qemu,
             accel: AccelChoice::Tcg,
             nat: false,
+            lan: false,
         },
         start: false,
+        soon: false,
         ephemeral: false,
+        publish: vec![],
+        advise: false,
         environment: Default::default(),
     }
 }

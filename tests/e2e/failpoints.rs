@@ -168,9 +168,7 @@ fn the_command_line_dies_while_it_works_and_the_vm_is_whole() {
         if vms == Value::Array(vec![]) {
             continue;
         }
-        rig.until("it has settled", || {
-            ["stopped", "failed", "running"].contains(&&*rig.vm_state("dev"))
-        });
+        rig.until("it has settled", || ["stopped", "failed", "running"].contains(&&*rig.vm_state("dev")));
         rig.ok("vm delete dev");
         assert_nothing_is_left(&world, &rig, &format!("moment {step}"));
     }

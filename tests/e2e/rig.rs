@@ -71,7 +71,8 @@ impl Rig {
         let base = part("rigs");
         fs::create_dir_all(&base).expect("makes the directory");
         let root = tempfile::Builder::new().prefix("r").rand_bytes(4).tempdir_in(base);
-        let rig = Self { root: root.expect("makes a directory"), namespace: None, binary: binary(), owner: None };
+        let rig =
+            Self { root: root.expect("makes a directory"), namespace: None, binary: binary(), owner: None };
         // As root, banger would make a bridge in the network that this test shares with others.
         fs::create_dir(rig.path().join("config")).expect("makes a directory");
         fs::write(rig.path().join("config/config.toml"), "network = 'user'\n").expect("writes");

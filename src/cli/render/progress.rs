@@ -14,6 +14,7 @@ pub struct Progress {
 
 enum How {
     Nothing,
+    Notes,
     /// `quarters`: how many of the stage's quarters have had their line.
     Lines {
         stage: String,
@@ -37,6 +38,11 @@ impl Progress {
         Self { how: How::Nothing }
     }
 
+    /// Shows what is worth a line, and not how far it is: for several at once.
+    pub fn notes() -> Self {
+        Self { how: How::Notes }
+    }
+
     /// Whether [`Progress::tick`] does anything; if not, nobody needs to wake for it.
     pub fn moves(&self) -> bool {
         matches!(self.how, How::Bar(_))
@@ -50,7 +56,7 @@ impl Progress {
 
     pub fn event(&mut self, event: &Event) {
         match (&mut self.how, event) {
-            (How::Nothing, _) => {}
+            (How::Nothing, _) | (How::Notes, Event::Stage { .. } | Event::Progress { .. }) => {}
             (How::Lines { stage, quarters }, Event::Stage { text }) => {
                 *stage = escape(text).into_owned();
                 *quarters = 0;
@@ -62,7 +68,9 @@ impl Progress {
                     line(&format!("{stage}: {}", amount(*done, *total, *unit)));
                 }
             }
-            (How::Lines { .. }, Event::Note { text }) => line(&format!("note: {}", escape(text))),
+            (How::Lines { .. } | How::Notes, Event::Note { text }) => {
+                line(&format!("note: {}", escape(text)))
+            }
             (How::Bar(bar), Event::Stage { text }) => {
                 bar.set_style(plain_style());
                 bar.set_message(escape(text).into_owned());
@@ -85,7 +93,7 @@ impl Progress {
     /// A line of banger's own among the progress, made harmless; nothing with -q.
     pub fn say(&self, text: &str) {
         match &self.how {
-            How::Nothing => {}
+            How::Nothing | How::Notes => {}
             How::Lines { .. } => line(&escape(text)),
             How::Bar(bar) => bar.suspend(|| line(&escape(text))),
         }

@@ -11,6 +11,15 @@ pub fn vcpu(text: &str) -> Result<u8, String> {
     u8::try_from(count).map_err(|_| format!("{count} CPUs are more than a VM can have; ask for fewer"))
 }
 
+/// For argh: what is switched after --nat or --lan.
+pub fn on_or_off(text: &str) -> Result<bool, String> {
+    match text {
+        "on" => Ok(true),
+        "off" => Ok(false),
+        _ => Err(format!("{text:?} is neither; write on or off")),
+    }
+}
+
 /// What is asked of the hardware: `flags`, and where they leave the VMM or the accelerator open, `BANGER_VMM` and
 /// `BANGER_ACCEL`.
 ///
@@ -79,6 +88,8 @@ mod tests {
     #[test]
     fn words_are_read_and_others_refused_with_the_choice() {
         assert_eq!(vcpu("4"), Ok(4));
+        assert_eq!((on_or_off("on"), on_or_off("off")), (Ok(true), Ok(false)));
+        assert_eq!(on_or_off("yes"), Err("\"yes\" is neither; write on or off".to_owned()));
         for error in [vcpu("-1"), vcpu("two"), vcpu("1000")] {
             assert!(error.is_err());
         }

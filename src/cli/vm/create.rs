@@ -9,6 +9,7 @@ use crate::cli::render::{self, Progress};
 use crate::host::environment::Environment;
 use crate::proto::api::VmCreate;
 use crate::vm::name::VmName;
+use crate::vm::publish::Publish;
 use crate::vm::size::Mib;
 use crate::vm::spec::{AccelChoice, VmmChoice, Wish};
 
@@ -20,7 +21,8 @@ use crate::vm::spec::{AccelChoice, VmmChoice, Wish};
     usage = "[<options>]",
     help_triggers("-h", "--help", "help"),
     example = "banger vm create --name dev --memory 2G\n\
-               banger vm create --image debian:12 --disk-size 20G --no-start"
+               banger vm create --image debian:12 --disk-size 20G --no-start\n\
+               banger vm create --image nginx --publish 8080:80"
 )]
 pub struct Create {
     /// a local image, or a reference to pull; the default image if not given
@@ -41,6 +43,12 @@ pub struct Create {
     /// give the guest a network with this host's way out
     #[argh(switch)]
     nat: bool,
+    /// let that way lead to private networks too; with --nat
+    #[argh(switch)]
+    lan: bool,
+    /// lead a port of this host to the guest, [addr:]host:guest[/udp], on 127.0.0.1 if no address is given; host 0 takes any free port; may be repeated
+    #[argh(option, short = 'p', arg_name = "ports")]
+    publish: Vec<Publish>,
     /// what runs it: auto, firecracker or qemu
     #[argh(option, arg_name = "vmm", default = "VmmChoice::Auto")]
     vmm: VmmChoice,
@@ -71,9 +79,13 @@ impl Create {
                 vmm: self.vmm,
                 accel: self.accel,
                 nat: self.nat,
+                lan: self.lan,
             })?,
             start: !self.no_start,
+            soon: false,
             ephemeral: false,
+            publish: self.publish.clone(),
+            advise: false,
             environment: Environment::of_process().to_bring(),
         };
         let mut progress = Progress::new(self.quiet);

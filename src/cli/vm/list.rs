@@ -5,7 +5,9 @@ use argh::{ArgsInfo, FromArgs};
 use crate::cli::client::Client;
 use crate::cli::error::Error;
 use crate::cli::render;
-use crate::proto::api::{VmList, VmShow, VmView};
+use crate::proto::api::{Published, VmList, VmShow, VmView};
+use crate::vm::publish::Publish;
+use crate::vm::record::VmRecord;
 use crate::vm::state::State;
 
 #[derive(FromArgs, ArgsInfo, Debug)]
@@ -17,7 +19,7 @@ use crate::vm::state::State;
     example = "banger vm list\n\
                banger vm list --json | jq -r '.[].name'\n\
                banger vm delete $(banger vm list -q)   # all of them",
-    note = "Fields of --json: id, name, image, image_name, kernel, spec (vcpu, memory_mib, disk_mib, vmm, accel, nat), state (stopped, starting, running, stopping, failed, deleting), reason (why it failed), problem (why a running VM cannot be reached), processes, created_at, started_at (seconds since 1970), owner, directory, address, running_on (vmm, accel)."
+    note = "Fields of --json: id, name, image, image_name, kernel, spec (vcpu, memory_mib, disk_mib, vmm, accel, nat, lan), publish (as asked for: address, host, guest, protocol), published (the same as it is now, and problem), state (stopped, starting, running, stopping, failed, deleting), reason (why it failed), problem (why a running VM cannot be reached), processes, created_at, started_at (seconds since 1970), owner, directory, address, running_on (vmm, accel)."
 )]
 pub struct List {
     /// print JSON
@@ -113,11 +115,12 @@ impl Show {
             return render::json(&vm);
         }
         let now = render::now();
-        let VmView { record, directory, address, running_on, problem } = vm;
+        let VmView { record, directory, address, running_on, published, problem } = vm;
         let reason = match &record.state {
             State::Failed { reason } => reason.clone(),
             _ => String::new(),
         };
+        let (network, published) = (network(&record).to_owned(), ports(&record, &published));
         render::out(&render::fields(&[
             ("id", record.id.to_string()),
             ("name", record.name.to_string()),
@@ -127,11 +130,59 @@ impl Show {
             ("image", format!("{} ({})", record.image_name, record.image.get(..12).unwrap_or(&record.image))),
             ("kernel", record.kernel.unwrap_or_else(|| "the default".to_owned())),
             ("spec", record.spec.to_string()),
+            ("network", network),
             ("address", address.unwrap_or_default()),
+            ("published", published),
             ("running on", running_on.map(|on| format!("{} with {}", on.vmm, on.accel)).unwrap_or_default()),
             ("created", render::age(now, record.created_at)),
             ("started", record.started_at.map(|at| render::age(now, at)).unwrap_or_default()),
             ("directory", directory),
         ]))
+    }
+}
+
+fn network(record: &VmRecord) -> &'static str {
+    match (record.spec.nat, record.spec.lan) {
+        (false, _) => "",
+        (true, false) => "nat",
+        (true, true) => "nat and lan",
+    }
+}
+
+/// What is published: of a VM that runs as it is, else as it will be.
+fn ports(record: &VmRecord, published: &[Published]) -> String {
+    let one = |publish: &Publish| format!("{} to {}", publish.place(), publish.guest);
+    let shown: Vec<String> = match published {
+        [] => record.publish.iter().map(one).collect(),
+        now => now
+            .iter()
+            .map(|p| match &p.problem {
+                None => one(&p.publish),
+                Some(problem) => format!("{} ({problem})", one(&p.publish)),
+            })
+            .collect(),
+    };
+    shown.join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_published_is_shown_as_it_is_while_the_vm_runs() {
+        let json = serde_json::json!({
+            "id": "000000000001", "name": "dev", "image": "i", "image_name": "debian",
+            "spec": { "vcpu": 1, "memory_mib": 512, "disk_mib": 8192, "vmm": "auto", "accel": "auto", "nat": true, "lan": true },
+            "publish": [{ "address": "127.0.0.1", "host": 0, "guest": 80, "protocol": "tcp" }],
+            "state": "stopped", "created_at": 0,
+        });
+        let record: VmRecord = serde_json::from_value(json).expect("a record");
+        assert_eq!(ports(&record, &[]), "127.0.0.1:0 to 80");
+        let publish = Publish { host: 40_000, ..record.publish[0] };
+        let now = |problem: Option<&str>| [Published { publish, problem: problem.map(str::to_owned) }];
+        assert_eq!(ports(&record, &now(None)), "127.0.0.1:40000 to 80");
+        assert_eq!(ports(&record, &now(Some("taken"))), "127.0.0.1:40000 to 80 (taken)");
+        assert_eq!(network(&record), "nat and lan");
     }
 }

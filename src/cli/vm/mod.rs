@@ -1,4 +1,4 @@
-//! `banger vm`: the tree of its verbs; each has a file, the five that take several VMs share one.
+//! `banger vm`: the tree of its verbs; each has a file, those that do one thing to several VMs share one.
 
 mod asked;
 mod cp;
@@ -6,7 +6,9 @@ mod create;
 mod exec;
 pub mod list;
 mod logs;
+mod ports;
 mod run;
+mod set;
 mod several;
 
 use argh::{ArgsInfo, FromArgs};
@@ -38,11 +40,13 @@ enum Verb {
     Kill(several::Kill),
     Restart(several::Restart),
     Delete(several::Delete),
+    Set(set::Set),
     Exec(exec::Exec),
     Shell(exec::Shell),
     List(list::List),
     Show(list::Show),
     Logs(logs::Logs),
+    Ports(ports::Ports),
     Cp(cp::Cp),
 }
 
@@ -58,11 +62,13 @@ impl Vm {
             Verb::Kill(kill) => kill.run(),
             Verb::Restart(restart) => restart.run(),
             Verb::Delete(delete) => delete.run(),
+            Verb::Set(set) => set.run(),
             Verb::Exec(exec) => exec.run(command),
             Verb::Shell(shell) => shell.run(),
             Verb::List(list) => list.run(),
             Verb::Show(show) => show.run(),
             Verb::Logs(logs) => logs.run(),
+            Verb::Ports(ports) => ports.run(),
             Verb::Cp(cp) => cp.run(),
         }
     }

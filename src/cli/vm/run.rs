@@ -17,6 +17,7 @@ use crate::host::environment::Environment;
 use crate::image::config::Asked;
 use crate::proto::api::{Call, VmCreate, VmDelete, VmExec, VmStart, VmView};
 use crate::vm::name::VmName;
+use crate::vm::publish::Publish;
 use crate::vm::size::Mib;
 use crate::vm::spec::{AccelChoice, VmmChoice, Wish};
 
@@ -31,7 +32,8 @@ use crate::vm::spec::{AccelChoice, VmmChoice, Wish};
                banger vm run --rm -- uname -a                       # one command, and nothing left\n\
                banger vm run --image python:3.12 -- python -c 'print(1)'\n\
                tar c . | banger vm run --rm -q -- tar t             # stdin, stdout and stderr are the command's\n\
-               banger vm run -d --name dev --memory 4G              # for later: banger vm exec dev",
+               banger vm run -d --name dev --memory 4G              # for later: banger vm exec dev\n\
+               banger vm run -d --image nginx -p 8080:80            # http://127.0.0.1:8080",
     note = "What follows -- is the command. Its exit status is banger's: 128 and the signal's number if a signal ended it, 126 and 127 as in a shell.\n\
             Ctrl-C reaches the command; a second one within two seconds gives up waiting for it."
 )]
@@ -54,6 +56,12 @@ pub struct Run {
     /// give the guest a network with this host's way out
     #[argh(switch)]
     nat: bool,
+    /// let that way lead to private networks too; with --nat
+    #[argh(switch)]
+    lan: bool,
+    /// lead a port of this host to the guest, [addr:]host:guest[/udp], on 127.0.0.1 if no address is given; host 0 takes any free port; may be repeated
+    #[argh(option, short = 'p', arg_name = "ports")]
+    publish: Vec<Publish>,
     /// delete the VM afterwards, whatever happened
     #[argh(switch)]
     rm: bool,
@@ -173,9 +181,13 @@ impl Run {
                 vmm: self.vmm,
                 accel: self.accel,
                 nat: self.nat,
+                lan: self.lan,
             })?,
             start: false,
+            soon: true,
             ephemeral: self.rm,
+            publish: self.publish.clone(),
+            advise: !self.quiet,
             environment: Environment::of_process().to_bring(),
         })
     }

@@ -1,4 +1,4 @@
-//! start, stop, kill, restart, delete: one VM or several at once.
+//! start, stop, kill, restart, delete, set: one VM or several at once.
 //!
 //! All are resolved from one snapshot of the list, each once; those that exist proceed, whatever becomes of the others.
 
@@ -9,7 +9,8 @@ use argh::{ArgsInfo, FromArgs};
 use crate::cli::client::{Attention, Client, ClientError};
 use crate::cli::error::Error;
 use crate::cli::render::{self, Progress};
-use crate::proto::api::{VmDelete, VmList, VmStart, VmStop, VmView};
+use crate::proto::api::{VmDelete, VmList, VmSet, VmStart, VmStop, VmView};
+use crate::vm::change::Change;
 use crate::vm::lookup::{self, Candidate};
 
 #[derive(FromArgs, ArgsInfo, Debug)]
@@ -88,11 +89,12 @@ pub struct Delete {
 }
 
 #[derive(Debug, Clone, Copy)]
-enum Act {
+pub enum Act<'a> {
     Start,
     Stop { force: bool },
     Restart,
     Delete,
+    Set(&'a Change),
 }
 
 impl Start {
@@ -125,7 +127,7 @@ impl Delete {
     }
 }
 
-impl Act {
+impl Act<'_> {
     fn on(self, client: &Client, id: &str, progress: &mut Progress) -> Result<(), ClientError> {
         let vm = || id.to_owned();
         let attention = &mut Attention::to(progress);
@@ -137,20 +139,29 @@ impl Act {
                 client.call(VmStart { vm: vm() }, attention).map(drop)
             }
             Self::Delete => client.call(VmDelete { vm: vm() }, attention),
+            Self::Set(change) => client.call(VmSet { vm: vm(), change: change.clone() }, attention).map(drop),
+        }
+    }
+
+    /// What is shown while it is done to several at once: of a change, what it does not change yet.
+    fn progress(self, quiet: bool) -> Progress {
+        match self {
+            Self::Set(_) if !quiet => Progress::notes(),
+            _ => Progress::silent(),
         }
     }
 }
 
 /// What one of the words that were typed led to.
 #[derive(Debug, PartialEq, Eq)]
-enum Meant {
+pub enum Meant {
     /// The VM with this index in the list.
     Vm(usize),
     Nothing(lookup::LookupError),
 }
 
 /// What the words mean, in the order of first mention, each VM and each wrong word once.
-fn resolve(typed: &[String], vms: &[VmView]) -> Vec<Meant> {
+pub fn resolve(typed: &[String], vms: &[VmView]) -> Vec<Meant> {
     let names: Vec<([String; 1], String)> =
         vms.iter().map(|vm| ([vm.record.name.to_string()], vm.record.id.to_string())).collect();
     let candidates: Vec<Candidate<'_>> = names.iter().map(|(names, id)| Candidate { names, id }).collect();
@@ -164,7 +175,7 @@ fn resolve(typed: &[String], vms: &[VmView]) -> Vec<Meant> {
     meant
 }
 
-fn each(typed: &[String], act: Act, quiet: bool) -> Result<(), Error> {
+pub fn each(typed: &[String], act: Act<'_>, quiet: bool) -> Result<(), Error> {
     let client = Client::from_env()?;
     let vms = client.ask(VmList {})?;
     let meant = resolve(typed, &vms);
@@ -175,7 +186,8 @@ fn each(typed: &[String], act: Act, quiet: bool) -> Result<(), Error> {
         progress.clear();
         return render::out_line(record.name.as_str());
     }
-    let outcomes = at_once(&client, act, &meant, &vms);
+    let one = |id: &str| act.on(&client, id, &mut act.progress(quiet));
+    let outcomes = at_once(one, &meant, &vms);
     let mut failed = false;
     for (meant, outcome) in meant.into_iter().zip(outcomes) {
         let error = match (meant, outcome) {
@@ -194,12 +206,11 @@ fn each(typed: &[String], act: Act, quiet: bool) -> Result<(), Error> {
 }
 
 /// Does it to all of them, a few at a time, and returns what became of each.
-fn at_once(
-    client: &Client,
-    act: Act,
+pub fn at_once<T: Send>(
+    act: impl Fn(&str) -> Result<T, ClientError> + Sync,
     meant: &[Meant],
     vms: &[VmView],
-) -> Vec<Option<Result<(), ClientError>>> {
+) -> Vec<Option<Result<T, ClientError>>> {
     const AT_ONCE: usize = 16;
     let mut outcomes: Vec<_> = meant.iter().map(|_| None).collect();
     let jobs = Mutex::new(meant.iter().zip(&mut outcomes));
@@ -209,7 +220,7 @@ fn at_once(
             match job {
                 Some((Meant::Vm(at), outcome)) => {
                     let id = vms[*at].record.id.to_string();
-                    *outcome = Some(act.on(client, &id, &mut Progress::silent()));
+                    *outcome = Some(act(&id));
                 }
                 Some((Meant::Nothing(_), _)) => {}
                 None => break,

@@ -1,0 +1,173 @@
+//! What guests run with: KVM, a VMM, and a way to their vsock.
+
+use std::path::Path;
+
+use super::{fail, pass, warn};
+use crate::daemon::fault::chain;
+use crate::daemon::guest_text::harmless;
+use crate::host::cmd::CmdError;
+use crate::proto::api::Finding;
+use crate::vm::spec::{AccelChoice, VmmChoice};
+use crate::vmm::choose::{self, HostFacts};
+use crate::vmm::firecracker::version::{self, OLDEST, Version};
+use crate::vmm::observe::observe;
+use crate::vmm::{Accel, Kind};
+
+/// What Firecracker said when asked for its version.
+type Said = Result<Result<Version, String>, CmdError>;
+
+pub fn rows(firecracker_bin: Option<&Path>) -> Vec<Finding> {
+    let host = observe(firecracker_bin);
+    let said = host.firecracker.as_deref().map(version::ask);
+    vec![kvm(&host), vmm(&host), firecracker(&host, said.as_ref(), &[]), vsock(&host)]
+}
+
+fn kvm(host: &HostFacts) -> Finding {
+    match &host.kvm {
+        Ok(()) => pass("kvm", "usable"),
+        Err(problem) => warn(
+            "kvm",
+            problem.to_string(),
+            "Without KVM guests are emulated, which works, and is five to twenty times slower.",
+        ),
+    }
+}
+
+/// What `vm run` takes when nobody chooses.
+fn vmm(host: &HostFacts) -> Finding {
+    match choose::choose(VmmChoice::Auto, AccelChoice::Auto, host) {
+        Ok(chosen) => {
+            let accel = match chosen.vmm().accel() {
+                Accel::Kvm => "KVM",
+                Accel::Tcg => "emulation",
+            };
+            pass("vmm", format!("{} with {accel}", chosen.kind()))
+        }
+        Err(e) => fail("vmm", "none that can be run", format!("{e}.")),
+    }
+}
+
+/// `faults`: what is known to be wrong with that version; sentences.
+fn firecracker(host: &HostFacts, said: Option<&Said>, faults: &[String]) -> Finding {
+    let subject = "firecracker";
+    let at = |path: &Path| path.display().to_string();
+    match (&host.firecracker, &host.firecracker_bin, said) {
+        (None, Some(configured), _) => fail(
+            subject,
+            format!("firecracker_bin is {}, which is no program", at(configured)),
+            "Correct it in config.toml, or leave it out to have Firecracker looked for.",
+        ),
+        (None, None, _) | (Some(_), _, None) => pass(subject, "not installed; VMs run under QEMU"),
+        (Some(program), _, Some(Ok(Ok(version)))) if *version < OLDEST => warn(
+            subject,
+            format!("{version} at {}, which is too old", at(program)),
+            format!("Install {OLDEST} or later; until then VMs run under QEMU."),
+        ),
+        (Some(program), _, Some(Ok(Ok(version)))) => match faults {
+            [] => pass(subject, format!("{version} at {}", at(program))),
+            faults => warn(subject, format!("{version} at {}", at(program)), faults.join(" ")),
+        },
+        (Some(program), _, Some(Ok(Err(said)))) => warn(
+            subject,
+            format!("{} says {:?}, which is no version", at(program), harmless(said, 80)),
+            "Install another; until then VMs run under QEMU.",
+        ),
+        (Some(program), _, Some(Err(e))) => warn(
+            subject,
+            format!("cannot ask {} for its version: {}", at(program), chain(e)),
+            "Install another; until then VMs run under QEMU.",
+        ),
+    }
+}
+
+fn vsock(host: &HostFacts) -> Finding {
+    let subject = "vsock";
+    let chosen = choose::choose(VmmChoice::Auto, AccelChoice::Auto, host).map(|chosen| chosen.kind());
+    match (&host.vhost_device_vsock, chosen) {
+        _ if host.vhost_vsock => pass(subject, "the kernel's, /dev/vhost-vsock"),
+        (Some(program), _) => pass(subject, program.display().to_string()),
+        (None, Ok(Kind::Firecracker)) => pass(subject, "Firecracker's own"),
+        (None, _) => fail(
+            subject,
+            "QEMU has no vsock device here",
+            "Run `modprobe vhost_vsock` as root, or `cargo install vhost-device-vsock --locked`.",
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use super::*;
+    use crate::daemon::doctor::line;
+    use crate::vmm::choose::KvmProblem;
+
+    fn host(parts: &str) -> HostFacts {
+        let has = |part: &str| parts.split_whitespace().any(|p| p == part);
+        let program = |part: &str| has(part).then(|| PathBuf::from("/bin").join(part));
+        HostFacts {
+            kvm: if has("kvm") { Ok(()) } else { Err(KvmProblem::Paravirtual) },
+            qemu: program("qemu"),
+            firecracker: program("firecracker"),
+            firecracker_bin: has("configured").then(|| PathBuf::from("/opt/fc")),
+            vhost_device_vsock: program("device"),
+            vhost_vsock: has("vhost"),
+        }
+    }
+
+    #[test]
+    fn every_host_has_its_verdicts() {
+        let emulated = "Warn kvm: /proc/cpuinfo shows neither vmx nor svm, so this host is a virtual machine without nested \
+                        virtualisation => Without KVM guests are emulated, which works, and is five to twenty times slower.";
+        let modprobe = "Fail vsock: QEMU has no vsock device here => Run `modprobe vhost_vsock` as root, or `cargo install \
+                        vhost-device-vsock --locked`.";
+        let none = "Fail vmm: none that can be run => QEMU is not installed; `apt install qemu-system-x86` installs it.";
+        let no_way = "Fail vmm: none that can be run => QEMU has no vsock device here; run `modprobe vhost_vsock` as root, or `cargo \
+                      install vhost-device-vsock --locked`.";
+        let table = [
+            (
+                "kvm qemu vhost",
+                ["Pass kvm: usable", "Pass vmm: qemu with KVM", "Pass vsock: the kernel's, /dev/vhost-vsock"],
+            ),
+            ("qemu device", [emulated, "Pass vmm: qemu with emulation", "Pass vsock: /bin/device"]),
+            (
+                "kvm firecracker",
+                ["Pass kvm: usable", "Pass vmm: firecracker with KVM", "Pass vsock: Firecracker's own"],
+            ),
+            ("qemu", [emulated, no_way, modprobe]),
+            ("kvm", ["Pass kvm: usable", none, modprobe]),
+        ];
+        for (parts, want) in table {
+            let host = host(parts);
+            assert_eq!([kvm(&host), vmm(&host), vsock(&host)].map(|f| line(&f)), want, "{parts}");
+        }
+    }
+
+    #[test]
+    fn firecracker_is_judged_by_its_version() {
+        let version = |major, minor, patch| Ok(Ok(Version { major, minor, patch }));
+        let row = |parts: &str, said: Option<Said>, faults: &[&str]| {
+            let faults: Vec<String> = faults.iter().map(|f| (*f).to_owned()).collect();
+            line(&firecracker(&host(parts), said.as_ref(), &faults))
+        };
+        assert_eq!(row("", None, &[]), "Pass firecracker: not installed; VMs run under QEMU");
+        assert_eq!(
+            row("firecracker", Some(version(1, 15, 0)), &[]),
+            "Pass firecracker: 1.15.0 at /bin/firecracker"
+        );
+        assert_eq!(
+            row("firecracker", Some(version(1, 14, 0)), &["Its jailer follows symlinks."]),
+            "Warn firecracker: 1.14.0 at /bin/firecracker => Its jailer follows symlinks."
+        );
+        assert_eq!(
+            row("firecracker", Some(version(1, 4, 9)), &[]),
+            "Warn firecracker: 1.4.9 at /bin/firecracker, which is too old => Install 1.5.0 or later; until then VMs run under QEMU."
+        );
+        assert!(
+            row("firecracker", Some(Ok(Err("\u{1b}[2J".to_owned()))), &[])
+                .contains("says \"\\\\u{1b}[2J\", which is no version")
+        );
+        assert!(row("configured", None, &[]).starts_with("Fail firecracker: firecracker_bin is /opt/fc"));
+    }
+}

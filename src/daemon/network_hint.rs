@@ -1,0 +1,25 @@
+//! What a plain user without the root helper does not have, said once.
+
+use crate::daemon::fault::Fault;
+use crate::daemon::op::Op;
+use crate::daemon::{Shared, apply, now};
+use crate::host::progress::Progress;
+use crate::store::Changes;
+use crate::store::record::Setting;
+
+/// That it has been said, and when.
+const SETTING: &str = "told_of_the_root_helper";
+const TEXT: &str = "VMs have QEMU's user-mode network here; with the root helper, bangerd-root, they also get names (NAME.vm), a network \
+                    of their own, isolation from each other, and a network under Firecracker. This is said once.";
+
+/// Says it, unless it has been said, or there is a helper.
+pub async fn say_once(d: &Shared, op: &Op) -> Result<(), Fault> {
+    let helped = rustix::process::geteuid().is_root() || d.dirs.root_socket().exists();
+    if helped || d.store.get::<Setting>(SETTING)?.is_some() {
+        return Ok(());
+    }
+    let said = Setting { name: SETTING.to_owned(), value: now().to_string() };
+    apply(d, Changes::new().put(&said)).await?;
+    op.note(TEXT);
+    Ok(())
+}
