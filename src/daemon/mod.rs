@@ -64,8 +64,10 @@ use smol::{Executor, Task};
 
 use crate::daemon::config::Config;
 use crate::daemon::fault::{Fault, chain};
+use crate::daemon::network::Bridge;
 use crate::daemon::publish::Ports;
 use crate::daemon::pulls::Images;
+use crate::daemon::root_client::RootClient;
 use crate::daemon::vms::Vms;
 use crate::host::descriptors;
 use crate::host::dirs::Dirs;
