@@ -3,6 +3,7 @@
 //! Everything of one VM follows from two numbers, its id and its [`Lease`](lease::Lease): the id names its tap ([`names`]), the lease's
 //! slot gives its address, its MAC and, in the jail, its uid.
 
+pub mod guest;
 pub mod lease;
 pub mod names;
 pub mod subnet;

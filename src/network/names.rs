@@ -9,6 +9,8 @@ use crate::vm::id::VmId;
 pub const BRIDGE: &str = "br-banger";
 /// The bridge's own MAC, locally administered; pinned, since a bridge takes the lowest of its members' otherwise.
 pub const BRIDGE_MAC: Mac = Mac([0x06, 0xba, 0x9e, 0x00, 0x00, 0x01]);
+/// The group of links (IFLA_GROUP) of all taps, by which the firewall knows them: a name's beginning may be anybody's.
+pub const TAP_GROUP: u32 = 0xba9e;
 /// The beginning of every tap's name.
 pub const TAP_PREFIX: &str = "bgr";
 

@@ -7,6 +7,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::network::guest::Guest;
 use crate::network::subnet::Subnet;
 use crate::vm::id::VmId;
 use crate::vm::name::VmName;
@@ -73,6 +74,13 @@ pub struct Port {
     pub lan: bool,
     /// The VMM will be started by the owner, without a jail, so that the tap must be the owner's.
     pub direct: bool,
+}
+
+impl Port {
+    /// The VM as the firewall knows it. None: the slot is no VM's in that network.
+    pub fn guest(self, vm: VmId, subnet: Subnet) -> Option<Guest> {
+        Guest::new(vm, self.slot, subnet).map(|guest| Guest { nat: self.nat, lan: self.lan, ..guest })
+    }
 }
 
 /// A machine in numbers. With the request come these descriptors, in this order: the directory for its sockets, the console log and

@@ -6,6 +6,10 @@
 pub mod install;
 pub mod settings;
 mod trusted;
+pub mod bridge;
+pub mod forwarding;
+pub mod links;
+pub mod tap;
 
 use std::path::PathBuf;
 
