@@ -6,5 +6,6 @@
 pub mod guest;
 pub mod lease;
 pub mod names;
+pub mod reverse;
 pub mod subnet;
 pub mod suffix;

@@ -10,6 +10,7 @@ pub mod bridge;
 pub mod forwarding;
 pub mod links;
 pub mod tap;
+pub mod resolver;
 
 use std::path::PathBuf;
 
