@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::path::Path;
 use std::process::ExitCode;
 
-use crate::{build, cli, daemon, guest};
+use crate::{build, cli, daemon, guest, root};
 
 /// Runs the personality that the first of `args` names; an unknown name is `banger`, so that a renamed copy works.
 pub fn main(args: Vec<OsString>) -> ExitCode {
@@ -18,12 +18,12 @@ pub fn main(args: Vec<OsString>) -> ExitCode {
     }
     match name.as_str() {
         "bangerd" => daemon::main(args),
-        "bangerd-root" => {
+        "bangerd-root" => root::launch::stage::run(&args).unwrap_or_else(|| {
             eprintln!(
                 "bangerd-root: this version has no root helper yet; run `banger` as root or as yourself"
             );
             ExitCode::FAILURE
-        }
+        }),
         "banger-vsock" | "init" => guest::main(args),
         _ => cli::main(args),
     }

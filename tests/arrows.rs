@@ -20,7 +20,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("oci/", &["oci", "ext4", "host", "image", "vm"]),
     ("catalog/", &["catalog", "host", "image", "kernel::record"]),
     ("kernel/", &["kernel", "host", "vm"]),
-    ("vmm/", &["vmm", "host", "vm"]),
+    ("vmm/", &["vmm", "host", "vm", "network"]),
     ("store/", &["store", "host", "vm", "image", "network", "kernel::record"]),
     // Personalities.
     ("guest/", &["guest", "netlink", "host", "proto", "vm", "image", "build"]),

@@ -92,6 +92,7 @@ pub struct Launch {
     /// Part of what the guest is told, and of nothing else.
     pub name: VmName,
     pub vmm: Vmm,
+    pub vsock: Vsock,
     pub vcpu: u8,
     #[serde(rename = "memory_mib")]
     pub memory: Mib,
@@ -111,6 +112,16 @@ pub enum Vmm {
     Firecracker,
     QemuKvm,
     QemuTcg,
+}
+
+/// What stands behind the guest's vsock, which decides how the caller reaches the guest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Vsock {
+    /// A unix socket in the directory for sockets: Firecracker's own, or with QEMU a process of its own.
+    Device,
+    /// The host's kernel; QEMU only.
+    Kernel,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

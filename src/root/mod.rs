@@ -11,6 +11,7 @@ pub mod forwarding;
 pub mod links;
 pub mod tap;
 pub mod resolver;
+pub mod launch;
 
 use std::path::PathBuf;
 

@@ -18,11 +18,13 @@ mod vsock_address;
 
 use std::fmt;
 use std::io;
+use std::os::fd::RawFd;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
 use crate::host::files::remove_if_present;
+use crate::network::names::{Mac, TapName};
 use crate::vm::boot::Halt;
 use crate::vm::size::Mib;
 
@@ -91,6 +93,17 @@ pub struct Drive {
 pub enum Nic {
     /// QEMU's user-mode network (10.0.2.0/24, the gateway .2, DNS .3): needs no privilege.
     User,
+    /// A tap; the guest's interface has this MAC.
+    Tap { tap: Tap, mac: Mac },
+}
+
+/// How the VMM comes by its tap.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tap {
+    /// It opens it by name, and must run as the user that the tap was made for.
+    Named(TapName),
+    /// It is born with the tap open, as this descriptor; Firecracker cannot be told of one.
+    Open(RawFd),
 }
 
 /// What was chosen to run a machine, found on this host.
@@ -143,6 +156,7 @@ pub enum PlanError {
     LongWords { bytes: usize },
     ManyDrives { asked: usize },
     UserNetwork,
+    OpenTap,
 }
 
 /// A unix socket's path has at most this many bytes (unix(7): 108 with the final NUL).
@@ -257,6 +271,7 @@ impl fmt::Display for PlanError {
             Self::UserNetwork => {
                 f.write_str("Firecracker has no user-mode network; use --vmm qemu with --nat")
             }
+            Self::OpenTap => f.write_str("Firecracker opens its tap by name and takes no descriptor"),
         }
     }
 }

@@ -11,7 +11,8 @@ use crate::vmm::choose::HostFacts;
 use crate::vmm::kvm;
 
 /// The emulator of this machine's own architecture.
-const QEMU: &str = if cfg!(target_arch = "aarch64") { "qemu-system-aarch64" } else { "qemu-system-x86_64" };
+pub const QEMU: &str =
+    if cfg!(target_arch = "aarch64") { "qemu-system-aarch64" } else { "qemu-system-x86_64" };
 
 /// Looks at /dev, /proc and the PATH; `firecracker_bin` is where the configuration says that Firecracker is.
 pub fn observe(firecracker_bin: Option<&Path>) -> HostFacts {

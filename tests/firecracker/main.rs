@@ -9,10 +9,12 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use banger::network::names::{Mac, TapName};
+use banger::vm::id::VmId;
 use banger::vm::size::Mib;
 use banger::vmm::firecracker::Firecracker;
 use banger::vmm::firecracker::api::{self, InstanceState, Request};
-use banger::vmm::{Drive, Kind, Launch, Machine, Plan, Vmm};
+use banger::vmm::{Drive, Kind, Launch, Machine, Nic, Plan, Tap, Vmm};
 use serde_json::{Value, json};
 
 use schema::Schema;
@@ -34,6 +36,11 @@ fn machine(dir: &Path) -> Machine {
     }
 }
 
+fn tap() -> Nic {
+    let tap = Tap::Named(TapName::of(VmId::from_random(7)));
+    Nic::Tap { tap, mac: Mac::of([172, 16, 0, 2].into()) }
+}
+
 fn plan(program: &str, machine: &Machine) -> Plan {
     Firecracker { program: PathBuf::from(program) }.plan(machine).expect("planned")
 }
@@ -42,7 +49,8 @@ fn plan(program: &str, machine: &Machine) -> Plan {
 fn the_configuration_file_is_one_that_firecracker_describes() {
     let schema = Schema::read();
     let smallest = Machine { drives: vec![], ..machine(Path::new("/t")) };
-    for machine in [machine(Path::new("/t")), smallest] {
+    let connected = Machine { nic: Some(tap()), ..machine(Path::new("/t")) };
+    for machine in [machine(Path::new("/t")), smallest, connected] {
         let (_, bytes) = &plan("/bin/firecracker", &machine).files[0];
         let config = serde_json::from_slice(bytes).expect("JSON");
         assert_eq!(schema.faults("FullVmConfiguration", &config), [""; 0], "{config}");
@@ -67,7 +75,8 @@ fn every_request_is_one_that_firecracker_describes() {
 #[test]
 fn the_validator_refuses_what_firecracker_would() {
     let schema = Schema::read();
-    let (_, bytes) = &plan("/bin/firecracker", &machine(Path::new("/t"))).files[0];
+    let connected = Machine { nic: Some(tap()), ..machine(Path::new("/t")) };
+    let (_, bytes) = &plan("/bin/firecracker", &connected).files[0];
     let good: Value = serde_json::from_slice(bytes).expect("JSON");
     let table = [
         ("/machine-config/vcpu_count", json!(33), "is above 32"),
@@ -77,6 +86,7 @@ fn the_validator_refuses_what_firecracker_would() {
         ("/vsock/guest_cid", json!(2), "is below 3"),
         ("/drives/0/cache_type", json!("Writethrough"), "is none of"),
         ("/drives", json!({}), "is no array"),
+        ("/network-interfaces", json!([{"iface_id": "net"}]), "host_dev_name is missing"),
         ("/drives/1", json!({"drive_id": "a", "root": true}), "root is unknown"),
         ("/drives/1", json!({"drive_id": "a"}), "is_root_device is missing"),
         ("/boot-source", json!({"boot_args": ""}), "kernel_image_path is missing"),

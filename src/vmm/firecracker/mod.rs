@@ -2,13 +2,15 @@
 
 pub mod api;
 pub mod config;
+pub mod faults;
+pub mod jail;
 pub mod version;
 
 use std::path::{Path, PathBuf};
 
 use crate::vmm::{
-    Accel, Channel, Kind, Launch, Machine, Nic, PORT_SUFFIX, Plan, PlanError, Vmm, check_drives,
-    command_line, socket, text,
+    Accel, Channel, Kind, Launch, Machine, PORT_SUFFIX, Plan, PlanError, Vmm, check_drives, command_line,
+    socket, text,
 };
 
 /// A Firecracker that this host can run.
@@ -37,33 +39,47 @@ impl Vmm for Firecracker {
     }
 
     fn plan(&self, machine: &Machine) -> Result<Plan, PlanError> {
-        match machine.nic {
-            None => {}
-            Some(Nic::User) => return Err(PlanError::UserNetwork),
-        }
+        let file = machine.sockets.join("firecracker.json");
+        let told = Told::new(machine, &file)?;
+        let mut argv = vec![text(&self.program)?.to_owned(), "--id".to_owned(), machine.name()];
+        argv.extend(told.argv);
+        Ok(Plan {
+            stale: vec![told.api.clone(), told.vsock.clone()],
+            files: vec![
+                (file, told.config.to_string().into_bytes()),
+                // Before 1.14 the logger wants its file to exist.
+                (machine.vmm_log.clone(), vec![]),
+            ],
+            vsock: None,
+            vmm: Launch { argv, log: machine.console_log.clone(), socket: told.api },
+            channel: Channel::Hybrid { socket: told.vsock },
+        })
+    }
+}
+
+/// What a Firecracker is told, in a jail or not.
+struct Told {
+    /// All but the program and `--id`.
+    argv: Vec<String>,
+    /// What its configuration file holds.
+    config: serde_json::Value,
+    api: PathBuf,
+    vsock: PathBuf,
+}
+
+impl Told {
+    /// For `machine`, with the configuration in `file`.
+    fn new(machine: &Machine, file: &Path) -> Result<Self, PlanError> {
         check_drives(machine)?;
         let api = socket(&machine.sockets, "api.sock", 0)?;
         let vsock = socket(&machine.sockets, "vsock.sock", PORT_SUFFIX)?;
-        let file = machine.sockets.join("firecracker.json");
-        let name = machine.name();
-        let mut argv = vec![text(&self.program)?, "--id", &name];
-        argv.extend(["--api-sock", text(&api)?, "--config-file", text(&file)?]);
+        let mut argv = vec!["--api-sock", text(&api)?, "--config-file", text(file)?];
         // Not in the file: until that is read, the log goes to stdout, which is the guest's console.
         // Its warnings are of what the guest does, as often as the guest likes.
         argv.extend(["--log-path", text(&machine.vmm_log)?, "--level", "Error", "--show-level"]);
         let argv = argv.into_iter().map(str::to_owned).collect();
         let config = config::config(machine, &command_line(WORDS, machine)?, &vsock)?;
-        Ok(Plan {
-            stale: vec![api.clone(), vsock.clone()],
-            files: vec![
-                (file, config.to_string().into_bytes()),
-                // Before 1.14 the logger wants its file to exist.
-                (machine.vmm_log.clone(), vec![]),
-            ],
-            vsock: None,
-            vmm: Launch { argv, log: machine.console_log.clone(), socket: api },
-            channel: Channel::Hybrid { socket: vsock },
-        })
+        Ok(Self { argv, config, api, vsock })
     }
 }
 

@@ -1,9 +1,11 @@
 use serde_json::{Value, json};
 
 use super::*;
+use crate::network::names::{Mac, TapName};
 use crate::vm::boot::Halt;
+use crate::vm::id::VmId;
 use crate::vm::size::Mib;
-use crate::vmm::Drive;
+use crate::vmm::{Drive, Nic, Tap};
 
 fn machine() -> Machine {
     let drive = |path: &str, read_only, disposable| Drive { path: path.into(), read_only, disposable };
@@ -63,6 +65,18 @@ fn a_machine_is_this_command_line_and_this_file() {
 }
 
 #[test]
+fn a_tap_is_named_in_the_file() {
+    let firecracker = Firecracker { program: "/usr/bin/firecracker".into() };
+    let tap = Tap::Named(TapName::of(VmId::from_random(42)));
+    let nic = Some(Nic::Tap { tap, mac: Mac::of([172, 16, 0, 2].into()) });
+    let plan = firecracker.plan(&Machine { nic, ..machine() }).expect("planned");
+    let config: Value = serde_json::from_slice(&plan.files[0].1).expect("JSON");
+    let golden =
+        json!([{"iface_id": "net", "host_dev_name": "bgr00000000002a", "guest_mac": "06:ba:ac:10:00:02"}]);
+    assert_eq!(config["network-interfaces"], golden);
+}
+
+#[test]
 fn what_firecracker_cannot_do_is_refused_with_a_sentence() {
     let firecracker = Firecracker { program: "/usr/bin/firecracker".into() };
     let text = |change: fn(&mut Machine)| {
@@ -72,6 +86,10 @@ fn what_firecracker_cannot_do_is_refused_with_a_sentence() {
     };
     let net = text(|m| m.nic = Some(Nic::User));
     assert_eq!(net, "Firecracker has no user-mode network; use --vmm qemu with --nat");
+    let mac = Mac::of([172, 16, 0, 2].into());
+    let open = Machine { nic: Some(Nic::Tap { tap: Tap::Open(5), mac }), ..machine() };
+    let open = firecracker.plan(&open).expect_err("refused").to_string();
+    assert_eq!(open, "Firecracker opens its tap by name and takes no descriptor");
     let long = text(|m| m.sockets = format!("/{}", "x".repeat(86)).into());
     assert!(long.contains("vsock.sock\" is too long"), "the suffix of a port counts: {long}");
 }

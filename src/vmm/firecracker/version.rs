@@ -17,15 +17,24 @@ pub const OLDEST: Version = Version { major: 1, minor: 5, patch: 0 };
 
 /// Runs `program --version`. The inner error is what it said instead of a version.
 pub fn ask(program: &Path) -> Result<Result<Version, String>, CmdError> {
+    ask_for("Firecracker", program)
+}
+
+/// As [`ask`], of a jailer.
+pub fn ask_jailer(program: &Path) -> Result<Result<Version, String>, CmdError> {
+    ask_for("Jailer", program)
+}
+
+fn ask_for(name: &str, program: &Path) -> Result<Result<Version, String>, CmdError> {
     let out = cmd::run(&program.to_string_lossy(), ["--version"])?;
     let said = String::from_utf8_lossy(&out);
     let first: String = said.lines().next().unwrap_or_default().chars().take(80).collect();
-    Ok(parse(&first).ok_or(first))
+    Ok(parse(&first, name).ok_or(first))
 }
 
-/// Reads `Firecracker v1.7.0`, also with something behind the number, as in `v1.8.0-dev`.
-fn parse(line: &str) -> Option<Version> {
-    let number = line.strip_prefix("Firecracker v")?;
+/// Reads `Firecracker v1.7.0`, `Firecracker` being `name`, also with something behind the number, as in `v1.8.0-dev`.
+pub fn parse(line: &str, name: &str) -> Option<Version> {
+    let number = line.strip_prefix(name)?.strip_prefix(" v")?;
     let end = number.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(number.len());
     let mut parts = number[..end].split('.').map(str::parse);
     match (parts.next(), parts.next(), parts.next(), parts.next()) {
@@ -47,12 +56,14 @@ mod tests {
     #[test]
     fn a_version_is_read_from_what_the_program_says() {
         let version = |major, minor, patch| Some(Version { major, minor, patch });
-        assert_eq!(parse("Firecracker v1.7.0"), version(1, 7, 0));
-        assert_eq!(parse("Firecracker v1.13.1-dev"), version(1, 13, 1));
-        assert_eq!(parse("Firecracker v1.17.0-dev-12-gabc"), version(1, 17, 0));
+        assert_eq!(parse("Firecracker v1.7.0", "Firecracker"), version(1, 7, 0));
+        assert_eq!(parse("Firecracker v1.13.1-dev", "Firecracker"), version(1, 13, 1));
+        assert_eq!(parse("Firecracker v1.17.0-dev-12-gabc", "Firecracker"), version(1, 17, 0));
+        assert_eq!(parse("Jailer v1.15.2", "Jailer"), version(1, 15, 2));
+        assert_eq!(parse("Jailer v1.15.2", "Firecracker"), None);
         for bad in ["", "Firecracker", "Firecracker v", "Firecracker v1.7", "v1.7.0", "Firecracker v1.7.0.1"]
         {
-            assert_eq!(parse(bad), None, "{bad}");
+            assert_eq!(parse(bad, "Firecracker"), None, "{bad}");
         }
     }
 
@@ -60,7 +71,7 @@ mod tests {
     fn versions_are_ordered_by_their_numbers() {
         let table = [("1.4.9", false), ("1.5.0", true), ("1.15.2", true), ("0.25.0", false), ("2.0.0", true)];
         for (text, fit) in table {
-            let version = parse(&format!("Firecracker v{text}")).expect("a version");
+            let version = parse(&format!("Firecracker v{text}"), "Firecracker").expect("a version");
             assert_eq!(version >= OLDEST, fit, "{text}");
         }
     }

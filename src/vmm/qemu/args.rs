@@ -5,7 +5,7 @@ use std::path::Path;
 use serde_json::json;
 
 use crate::vmm::qemu::{Qemu, VsockDevice};
-use crate::vmm::{Accel, Drive, Machine, Nic, PlanError, text};
+use crate::vmm::{Accel, Drive, Machine, Nic, PlanError, Tap, text};
 
 /// What QEMU may not do once it runs a guest (QEMU: -sandbox).
 const SANDBOX: &str = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny";
@@ -50,6 +50,10 @@ pub fn argv(
             args.option("-netdev", "user,id=net,ipv6=off");
             args.option("-device", "virtio-net-device,netdev=net");
         }
+        Some(Nic::Tap { tap, mac }) => {
+            args.option("-netdev", netdev(*tap));
+            args.option("-device", format!("virtio-net-device,netdev=net,mac={mac}"));
+        }
     }
     match (&qemu.vsock, vhost) {
         (VsockDevice::Process { .. }, Some(socket)) => {
@@ -61,6 +65,14 @@ pub fn argv(
         }
     }
     Ok(args.0)
+}
+
+/// QEMU would run /etc/qemu-ifup and -ifdown for a tap that it opens itself, unless it is told not to.
+fn netdev(tap: Tap) -> String {
+    match tap {
+        Tap::Named(name) => format!("tap,id=net,ifname={name},script=no,downscript=no"),
+        Tap::Open(fd) => format!("tap,id=net,fd={fd}"),
+    }
 }
 
 fn board(qemu: &Qemu, shared_memory: bool) -> String {

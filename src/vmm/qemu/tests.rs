@@ -4,8 +4,10 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use super::*;
+use crate::network::names::{Mac, TapName};
+use crate::vm::id::VmId;
 use crate::vm::size::Mib;
-use crate::vmm::{Drive, Nic, control::ControlError, qemu::qmp::Qmp};
+use crate::vmm::{Drive, Nic, Tap, control::ControlError, qemu::qmp::Qmp};
 
 fn qemu(accel: Accel, vsock: VsockDevice) -> Qemu {
     Qemu { program: "/usr/bin/qemu-system-x86_64".into(), accel, vsock, tsc_khz: Some(2_596_000) }
@@ -93,6 +95,22 @@ fn under_kvm_with_the_kernels_vsock_there_is_one_process_and_no_shared_memory() 
         assert!(!lines.contains(absent), "{absent}");
     }
     assert_eq!((plan.vsock, plan.channel), (None, Channel::Vhost { cid: 5 }));
+}
+
+#[test]
+fn a_tap_is_opened_by_name_or_inherited_and_no_script_runs() {
+    let nic = |tap| {
+        let mac = Mac::of([172, 16, 0, 2].into());
+        let machine = Machine { nic: Some(Nic::Tap { tap, mac }), ..machine() };
+        let plan = qemu(Accel::Kvm, VsockDevice::Kernel).plan(&machine).expect("planned");
+        let lines = lines(&plan.vmm.argv);
+        let (_, rest) = lines.split_once("\n-netdev ").expect("a network");
+        rest.lines().take(2).collect::<Vec<_>>().join("\n")
+    };
+    let device = "-device virtio-net-device,netdev=net,mac=06:ba:ac:10:00:02";
+    let named = Tap::Named(TapName::of(VmId::from_random(42)));
+    assert_eq!(nic(named), format!("tap,id=net,ifname=bgr00000000002a,script=no,downscript=no\n{device}"));
+    assert_eq!(nic(Tap::Open(10)), format!("tap,id=net,fd=10\n{device}"));
 }
 
 #[test]
