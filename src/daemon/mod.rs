@@ -63,6 +63,7 @@ use smol::channel::{Sender, bounded};
 use smol::{Executor, Task};
 
 use crate::daemon::config::Config;
+use crate::daemon::dns::Dns;
 use crate::daemon::fault::{Fault, chain};
 use crate::daemon::network::Bridge;
 use crate::daemon::publish::Ports;
@@ -216,6 +217,9 @@ fn run(dirs: Dirs) -> Result<(), Fault> {
     let d = Arc::new(Daemon {
         vms: Vms::default(),
         images: Images::new(dirs.blobs()),
+        root: RootClient::find(&dirs, config.network.kind)?,
+        bridge: Bridge::default(),
+        dns: Dns::start(&config.network.suffix, config.network.dns_port, None),
         ports: Ports::default(),
         started_at: now(),
         stop,

@@ -8,12 +8,18 @@ use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use rustix::process::{getegid, geteuid};
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 
+use crate::daemon::config::NetworkKind;
 use crate::daemon::fault::Fault;
+use crate::host::dirs::Dirs;
+use crate::host::endpoint::SocketError;
 use crate::proto::api::Code;
-use crate::proto::root::{self, Answer, MAX_ANSWER, MAX_DESCRIPTORS, Request, Status};
+use crate::proto::root::{Answer, Code as RootCode, MAX_ANSWER, MAX_DESCRIPTORS, Request, Status};
 use crate::root::perform::Root;
+use crate::root::settings::Settings;
+use crate::root::{self, Ground};
 
 /// How long the helper may take: a jail is made and a VMM started in it.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -24,6 +30,8 @@ pub enum RootClient {
     Here(Box<Root>),
     /// bangerd-root, if it listens there.
     Helper(PathBuf),
+    /// Nobody is to be asked: the configuration wants no bridge.
+    Nobody,
 }
 
 /// Why root did not do it.
@@ -35,19 +43,41 @@ pub enum RootError {
         source: io::Error,
     },
     Refused {
-        code: root::Code,
+        code: RootCode,
         message: String,
     },
+    Nobody,
     /// It answered with something else than what was asked for.
     Nonsense(&'static str),
 }
 
 impl RootClient {
+    /// Who does it for a daemon with these directories, as this process's user.
+    pub fn find(dirs: &Dirs, kind: NetworkKind) -> Result<Self, Fault> {
+        let helper = || Self::Helper(dirs.root_socket());
+        match kind {
+            NetworkKind::User => Ok(Self::Nobody),
+            NetworkKind::Auto if !geteuid().is_root() => Ok(helper()),
+            NetworkKind::Auto => {
+                let ground = Ground { owner: geteuid(), group: getegid(), dirs: dirs.clone() };
+                let settings = Settings::read(&dirs.config_file())
+                    .map_err(|e| Fault::failed("cannot work as root", &e))?;
+                match Root::new(ground, settings) {
+                    Ok(root) => Ok(Self::Here(Box::new(root))),
+                    // Installed for another owner; it serves root as well.
+                    Err(root::error::RootError::Place(SocketError::Running { .. })) => Ok(helper()),
+                    Err(e) => Err(Fault::failed("cannot work as root", &e)),
+                }
+            }
+        }
+    }
+
     /// Whether there is anybody to ask. A plain user's machine without an installation has nobody.
     pub fn is_there(&self) -> bool {
         match self {
             Self::Here(_) => true,
             Self::Helper(socket) => socket.exists(),
+            Self::Nobody => false,
         }
     }
 
@@ -57,7 +87,8 @@ impl RootClient {
     /// Nothing is left of what was begun.
     pub fn ask(&self, request: &Request, descriptors: Vec<OwnedFd>) -> Result<Answer, RootError> {
         let answer = match self {
-            Self::Here(root) => root.perform(request, descriptors),
+            Self::Here(root) => root.perform(request, descriptors).unwrap_or_else(|e| e.answer()),
+            Self::Nobody => return Err(RootError::Nobody),
             Self::Helper(socket) => converse(socket, request, &descriptors)
                 .map_err(|source| RootError::Helper { socket: socket.clone(), source })?,
         };
@@ -118,9 +149,12 @@ fn send(stream: &UnixStream, line: &[u8], descriptors: &[OwnedFd]) -> io::Result
 impl From<RootError> for Fault {
     fn from(e: RootError) -> Self {
         let code = match &e {
-            RootError::Refused { code: root::Code::Foreign | root::Code::Conflict, .. } => Code::Conflict,
-            RootError::Refused { code: root::Code::NotFound, .. } => Code::NotFound,
-            RootError::Refused { .. } | RootError::Helper { .. } | RootError::Nonsense(_) => Code::Failed,
+            RootError::Refused { code: RootCode::Foreign | RootCode::Conflict, .. } => Code::Conflict,
+            RootError::Refused { code: RootCode::NotFound, .. } => Code::NotFound,
+            RootError::Refused { .. }
+            | RootError::Helper { .. }
+            | RootError::Nobody
+            | RootError::Nonsense(_) => Code::Failed,
         };
         Fault::new(code, crate::daemon::fault::chain(&e))
     }
@@ -131,6 +165,7 @@ impl fmt::Display for RootError {
         match self {
             Self::Helper { socket, .. } => write!(f, "cannot speak to bangerd-root at {}", socket.display()),
             Self::Refused { message, .. } => f.write_str(message),
+            Self::Nobody => f.write_str("there is no bridge, since config.toml has network = \"user\""),
             Self::Nonsense(asked) => write!(f, "bangerd-root answered something else than {asked}"),
         }
     }
@@ -140,7 +175,7 @@ impl std::error::Error for RootError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             Self::Helper { source, .. } => Some(source),
-            Self::Refused { .. } | Self::Nonsense(_) => None,
+            Self::Refused { .. } | Self::Nobody | Self::Nonsense(_) => None,
         }
     }
 }
