@@ -12,15 +12,6 @@ pub mod resolver;
 pub mod settings;
 pub mod tap;
 mod trusted;
-pub mod install;
-pub mod settings;
-mod trusted;
-pub mod bridge;
-pub mod forwarding;
-pub mod links;
-pub mod tap;
-pub mod resolver;
-pub mod launch;
 
 use std::path::PathBuf;
 
