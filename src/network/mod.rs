@@ -6,5 +6,6 @@
 pub mod guest;
 pub mod lease;
 pub mod names;
+pub mod ruleset;
 pub mod subnet;
 pub mod suffix;

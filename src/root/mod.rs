@@ -4,8 +4,10 @@
 //! audit surface.
 
 pub mod bridge;
+pub mod firewall;
 pub mod forwarding;
 pub mod links;
+pub mod others;
 pub mod tap;
 
 use std::path::PathBuf;
