@@ -4,12 +4,14 @@
 //! audit surface.
 
 pub mod bridge;
+pub mod firewall;
 pub mod forwarding;
 pub mod install;
 pub mod launch;
 pub mod links;
 pub mod resolver;
 pub mod settings;
+pub mod others;
 pub mod tap;
 mod trusted;
 
