@@ -166,7 +166,13 @@ mod tests {
             texts.iter().map(|text| text.parse().expect("an address")).collect()
         };
         let config = Config {
-            servers: servers(&["127.0.0.1:42069", "127.0.0.53:53", "172.16.0.1:53", "172.16.0.9:53", "[::1]:53"]),
+            servers: servers(&[
+                "127.0.0.1:42069",
+                "127.0.0.53:53",
+                "172.16.0.1:53",
+                "172.16.0.9:53",
+                "[::1]:53",
+            ]),
             ..Config::parse("")
         };
         let ours = servers(&["127.0.0.1:42069", "172.16.0.1:42069"]);

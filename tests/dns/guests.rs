@@ -193,6 +193,12 @@ fn what_is_malformed_does_not_reach_the_guest() {
         message.extend(pointer(at));
         vec![message]
     }
+    fn itself(q: &[u8]) -> Vec<Vec<u8>> {
+        let mut message = answer(q, &[(5, b"\x01x\x00\x00")]);
+        let body = message.len() - 4;
+        message[body + 2..].copy_from_slice(&(0xc000 | body as u16).to_be_bytes());
+        vec![message]
+    }
     fn cut_record(q: &[u8]) -> Vec<Vec<u8>> {
         let mut message = good(q);
         message.pop();
@@ -204,20 +210,13 @@ fn what_is_malformed_does_not_reach_the_guest() {
         vec![message]
     }
     let fine = Server::new(|q| vec![good(q)]);
-    for say in [cut_record, counts] {
+    for say in [cut_record, counts, looped, itself] {
         let server = Server::new(say);
         let rig = Rig::asking(&[server.address, fine.address]);
         assert_eq!(rig.guest_digs("+notcp example.org").answer, ["A 192.0.2.1"]);
         assert_eq!(rig.guest_digs("+tcp example.org").answer, ["A 192.0.2.1"]);
         assert_eq!(Rig::asking(&[server.address]).guest_digs("example.org").status, "SERVFAIL");
     }
-    // Where pointers lead is for the asker to find out; that we do not follow them is enough.
-    let server = Server::new(looped);
-    let rig = Rig::asking(&[server.address]);
-    let began = Instant::now();
-    rig.guest_digs("example.org");
-    assert!(began.elapsed() < Duration::from_secs(3));
-    assert_eq!(rig.guest_digs("dev.vm").answer, ["A 172.16.0.2"], "and the server lives");
 }
 
 /// 65535 bytes.

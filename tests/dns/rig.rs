@@ -67,7 +67,16 @@ impl Rig {
 pub fn dig(server: SocketAddr, from: Ipv4Addr, words: &str) -> Dug {
     let out = Command::new("dig")
         .args([&format!("@{}", server.ip()), "-p", &server.port().to_string(), "-b", &from.to_string()])
-        .args(["+noall", "+comments", "+answer", "+authority", "+tries=1", "+time=10", "+nocookie"])
+        .args([
+            "+noall",
+            "+comments",
+            "+question",
+            "+answer",
+            "+authority",
+            "+tries=1",
+            "+time=10",
+            "+nocookie",
+        ])
         .args(words.split_whitespace())
         .output()
         .expect("dig runs (Debian: bind9-dnsutils)");
@@ -84,7 +93,8 @@ pub fn dig(server: SocketAddr, from: Ipv4Addr, words: &str) -> Dug {
             section = line;
         } else if !line.is_empty() && !line.starts_with(';') {
             let words: Vec<&str> = line.split_whitespace().collect();
-            let record = words[3..].join(" ");
+            // Of what dig cannot read it says so in other words.
+            let Some(record) = words.get(3..).map(|words| words.join(" ")) else { continue };
             match section {
                 ";; ANSWER SECTION:" => dug.answer.push(record),
                 ";; AUTHORITY SECTION:" => dug.authority.push(format!("{} {record}", words[0])),
