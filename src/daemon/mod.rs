@@ -15,6 +15,7 @@ mod catalogs;
 mod config;
 mod dial;
 mod doctor;
+mod dns;
 mod driver;
 mod exit;
 mod fault;
