@@ -13,6 +13,8 @@ mod guests;
 mod images;
 mod lifecycle;
 mod offline;
+mod publish;
 mod rig;
 mod run;
+mod set;
 mod terminal;

@@ -179,7 +179,10 @@ fn a_host_that_breaks_the_protocol_resets_the_program() {
                 Err(e) => break e,
             }
         };
-        assert!(matches!(reset.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe), "{reset}");
+        assert!(
+            matches!(reset.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe),
+            "{reset}"
+        );
         drop(host.stream);
     }
 }
