@@ -57,6 +57,8 @@ fn vms_are_listed_as_a_table_as_ids_and_as_json() {
             "name",
             "owner",
             "processes",
+            "publish",
+            "published",
             "running_on",
             "spec",
             "started_at",
@@ -210,7 +212,7 @@ fn paths_reach_the_daemon_whole() {
 #[test]
 fn bad_words_are_refused_without_a_daemon() {
     let fake = Fake::absent();
-    let table: [(&[&str], &str); 14] = [
+    let table: [(&[&str], &str); 18] = [
         (&["vm", "lst"], "there is no command `banger vm lst`; did you mean `banger vm list`?"),
         (&["vm", "run", "--memory", "7X"], "--memory: \"7X\" is no size; write it like 512M or 4G"),
         (
@@ -220,6 +222,16 @@ fn bad_words_are_refused_without_a_daemon() {
         (&["vm", "run", "--vcpu", "many"], "--vcpu: \"many\" is no number of CPUs; write it like 2"),
         (&["vm", "run", "--vmm", "xen"], "--vmm: \"xen\" is no VMM; choose auto, firecracker or qemu"),
         (&["vm", "run", "--name", "a", "--name", "b"], "--name: it is given twice"),
+        (
+            &["vm", "run", "-p", "80"],
+            "--publish: \"80\" publishes nothing; write it like 8080:80, 0.0.0.0:8080:80 or 5353:53/udp, this host's port first",
+        ),
+        (
+            &["vm", "create", "--lan"],
+            "--lan opens private networks on the way out that --nat gives; ask for --nat too",
+        ),
+        (&["vm", "set", "dev", "--nat", "yes"], "--nat: \"yes\" is neither; write on or off"),
+        (&["vm", "set", "dev"], "nothing is to be changed; `banger vm set --help` shows what can be"),
         (&["vm", "run", "-d", "--rm"], "-d leaves the VM running and --rm deletes it; choose one of them"),
         (
             &["vm", "run", "-d", "--", "ls"],
@@ -308,4 +320,108 @@ fn a_daemon_that_cannot_start_is_explained() {
     assert!(ran.err.contains(log.to_str().expect("UTF-8")), "{ran:?}");
     let mode = |path: &std::path::Path| std::fs::metadata(path).expect("stats").permissions().mode() & 0o777;
     assert_eq!((mode(&log), mode(&fake.root().join("state"))), (0o600, 0o700));
+}
+
+#[test]
+fn what_is_published_and_changed_reaches_the_daemon_whole() {
+    let fake = Fake::start(|request, asked| match request {
+        Request::VmList(_) => asked.done(two_vms()),
+        Request::VmSet(_) => {
+            asked.event(Event::Stage { text: "changing".to_owned() });
+            asked.event(Event::Note {
+                text: "the memory changes when it is started the next time".to_owned(),
+            });
+            asked.done(vm("dev", 0xabc, "running"));
+        }
+        _ => asked.fail(Code::Failed, "seen"),
+    });
+    let args = ["vm", "create", "--nat", "--lan", "-p", "8080:80", "--publish=[::1]:53:53/udp"];
+    assert_eq!(fake.run(&args).code, Some(1));
+    let set = ["vm", "set", "dev", "--vcpu", "2", "--nat", "off", "--unpublish", "8080", "-p", "0:81"];
+    let ran = fake.run(&set);
+    assert_eq!((ran.code, ran.out.as_str()), (Some(0), "dev\n"), "{ran:?}");
+    let several = fake.run(&["vm", "set", "dev", "web", "--memory", "1G"]);
+    assert_eq!((several.code, several.out.as_str()), (Some(0), "dev\nweb\n"));
+    let note = "note: the memory changes when it is started the next time";
+    assert_eq!(several.err.lines().collect::<Vec<_>>(), [note, note], "of each of them");
+    assert_eq!(fake.run(&["vm", "set", "-q", "dev", "web", "--memory", "1G"]).err, "");
+    let seen = serde_json::to_value(fake.seen()).expect("JSON");
+    let of = |method: &str| {
+        let all = seen.as_array().expect("a list");
+        all.iter().find(|r| r["method"] == method).expect("was asked")["params"].clone()
+    };
+    let create = of("vm.create");
+    assert_eq!((&create["wish"]["nat"], &create["wish"]["lan"]), (&json!(true), &json!(true)));
+    let port = |address: &str, host: u16, guest: u16, protocol: &str| json!({ "address": address, "host": host, "guest": guest, "protocol": protocol });
+    assert_eq!(create["publish"], json!([port("127.0.0.1", 8080, 80, "tcp"), port("::1", 53, 53, "udp")]));
+    let set = of("vm.set");
+    assert_eq!((&set["vcpu"], &set["memory_mib"], &set["nat"]), (&json!(2), &json!(null), &json!(false)));
+    assert_eq!(set["publish"], json!([port("127.0.0.1", 0, 81, "tcp")]));
+    assert_eq!(
+        set["unpublish"],
+        json!([{ "address": null, "host": 8080, "guest": null, "protocol": "tcp" }])
+    );
+}
+
+#[test]
+fn ports_are_a_table_of_all_vms_that_run_or_of_those_named() {
+    let port = |protocol: &str, port: u16, program: Option<&str>, reach: &[&str]| {
+        let address = program.map(|_| "0.0.0.0");
+        json!({ "protocol": protocol, "address": address, "port": port, "pid": 1, "program": program, "reach": reach })
+    };
+    let fake = Fake::start(move |request, asked| match request {
+        Request::VmList(_) => asked.done(two_vms()),
+        Request::VmPorts(ask) if ask.vm == "000000000abc" => asked.done(json!([
+            port("tcp", 80, Some("a\u{1b}[2J"), &["127.0.0.1:8080", "dev.vm:80"]),
+            port("udp", 53, Some("dns"), &[]),
+            port("tcp", 90, None, &["127.0.0.1:9090"]),
+        ])),
+        Request::VmPorts(_) => asked.fail(Code::NotRunning, "vm web is stopped"),
+        other => panic!("{other:?}"),
+    });
+    let table = "NAME  PROTO  PORT  PROGRAM            REACH\n\
+                 dev   tcp    80    a\\x1b[2J           127.0.0.1:8080, dev.vm:80\n\
+                 dev   udp    53    dns                -p to publish\n\
+                 dev   tcp    90    (nothing listens)  127.0.0.1:9090\n";
+    let ran = fake.run(&["vm", "ports"]);
+    assert_eq!((ran.code, ran.out.as_str(), ran.err.as_str()), (Some(0), table, ""));
+    let ran = fake.run(&["vm", "ports", "web", "dev"]);
+    assert_eq!((ran.code, ran.out.as_str()), (Some(1), table), "the others are shown all the same");
+    assert_eq!(ran.err, "banger: vm web is stopped (op-00c0ffee)\n");
+    let ran = fake.run(&["vm", "ports", "nope", "web", "--json"]);
+    assert_eq!((ran.code, ran.out.as_str(), ran.err.lines().count()), (Some(1), "[]\n", 2), "{ran:?}");
+    let json: serde_json::Value =
+        serde_json::from_str(&fake.run(&["vm", "ports", "dev", "--json"]).out).expect("JSON");
+    let mut keys: Vec<&str> = json[0].as_object().expect("an object").keys().map(String::as_str).collect();
+    keys.sort_unstable();
+    assert_eq!(keys, ["address", "pid", "port", "program", "protocol", "reach", "vm"]);
+}
+
+#[test]
+fn the_doctor_fails_when_something_fails_and_only_then() {
+    let doctor = |verdict: &'static str| {
+        Fake::start(move |request, asked| {
+            match request {
+            Request::DaemonStatus(_) => asked.done(json!({
+                "pid": 7, "version": env!("CARGO_PKG_VERSION"), "commit": "another", "built": "", "started_at": 1,
+                "socket": "", "state_dir": "", "running_vms": 0,
+            })),
+            Request::DaemonDoctor(_) => asked.done(json!([
+                { "subject": "kvm", "verdict": verdict, "found": "it is\u{7} so", "advice": "Do this." },
+            ])),
+            other => panic!("{other:?}"),
+        }
+        })
+    };
+    for (verdict, code, shown) in [("pass", 0, "PASS"), ("warn", 0, "WARN"), ("fail", 1, "FAIL")] {
+        let fake = doctor(verdict);
+        let ran = fake.run(&["doctor"]);
+        assert_eq!((ran.code, ran.err.as_str()), (Some(code), ""), "{ran:?}");
+        let lines: Vec<&str> = ran.out.lines().collect();
+        assert!(lines[0].starts_with("WARN  bangerd  version "), "a daemon of another build: {ran:?}");
+        assert_eq!(lines[2..], [&format!("{shown}  kvm      it is\\x07 so"), "               Do this."]);
+        let json: serde_json::Value =
+            serde_json::from_str(&fake.run(&["doctor", "--json"]).out).expect("JSON");
+        assert_eq!(json[1]["verdict"], verdict);
+    }
 }

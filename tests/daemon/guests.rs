@@ -64,7 +64,11 @@ fn serve(mut stream: UnixStream, manner: &Manner) {
     assert_eq!(first_bytes(&mut stream), "CONNECT 1000\n");
     stream.write_all(b"OK 1073741824\n").expect("accepts");
     let request: Request = serde_json::from_str(&first_line(&stream)).expect("a request");
-    let bytes = manner(&request).unwrap_or_else(|| match request {
+    let told = manner(&request);
+    if let (None, Request::Connect(_)) = (&told, &request) {
+        return echo(stream);
+    }
+    let bytes = told.unwrap_or_else(|| match request {
         Request::Exec(exec) => {
             let said = Frame::new(Kind::Stdout, exec.argv.join(" ")).bytes();
             [answer(&Answer::Started { pid: 7 }), said, Frame::new(Kind::Exit, [3]).bytes()].concat()
@@ -76,6 +80,22 @@ fn serve(mut stream: UnixStream, manner: &Manner) {
     let mut rest = vec![];
     if sent.is_ok() && stream.read_to_end(&mut rest).is_ok() {
         assert!(rest.is_empty(), "{rest:?}");
+    }
+}
+
+/// A program behind a port that sends everything back.
+fn echo(mut stream: UnixStream) {
+    stream.write_all(&answer(&Answer::Done)).expect("accepts");
+    // The daemon hangs up on a connection that was reset.
+    while let Ok(Some(frame)) = Frame::read(&mut stream) {
+        let back = match frame.kind {
+            Kind::Data => frame.bytes(),
+            Kind::Eof => [frame.bytes(), frame.bytes()].concat(),
+            kind => panic!("{kind:?} from the daemon"),
+        };
+        if stream.write_all(&back).is_err() {
+            return;
+        }
     }
 }
 

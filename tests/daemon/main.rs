@@ -5,6 +5,8 @@ mod guests;
 mod images;
 mod launch;
 mod life;
+mod publish;
 mod rig;
+mod set;
 mod socket;
 mod start;

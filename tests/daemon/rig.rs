@@ -38,13 +38,14 @@ pub struct Rig {
     directory: tempfile::TempDir,
     daemon: Option<Child>,
     environment: Vec<(String, String)>,
+    uid: Option<u32>,
 }
 
 impl Rig {
     /// The files, without a daemon.
     pub fn new() -> Self {
         let directory = tempfile::Builder::new().prefix("bgr").tempdir().expect("a directory");
-        let rig = Self { directory, daemon: None, environment: vec![] };
+        let rig = Self { directory, daemon: None, environment: vec![], uid: None };
         let bin = rig.path().join("bin");
         std::fs::create_dir(&bin).expect("makes a directory");
         // As root, bangerd would make a bridge in the network that this test shares with others.
@@ -69,6 +70,22 @@ impl Rig {
         let dir = self.dirs().config;
         std::fs::create_dir_all(&dir).expect("makes a directory");
         std::fs::write(dir.join("config.toml"), config).expect("writes");
+    }
+
+    /// As [`Rig::started`], of a user who is not root, whoever runs the tests.
+    pub fn of_a_plain_user() -> Self {
+        const NOBODY: u32 = 65534;
+        let mut rig = Self::new();
+        rig.configure("");
+        rig.seed();
+        if rustix::process::geteuid().is_root() {
+            rig.uid = Some(NOBODY);
+            let owner = format!("{NOBODY}:{NOBODY}");
+            let given = Command::new("chown").args(["-R", &owner]).arg(rig.path()).status();
+            assert!(given.expect("runs chown").success());
+        }
+        rig.start();
+        rig
     }
 
     /// Makes `name` a program that runs a line of shell.
@@ -146,6 +163,9 @@ impl Rig {
             .env("BANGER_LOG_LEVEL", "debug")
             .envs(self.environment.iter().cloned())
             .stdin(Stdio::null());
+        if let Some(uid) = self.uid {
+            command.uid(uid).gid(uid);
+        }
         command
     }
 

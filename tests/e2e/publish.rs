@@ -132,7 +132,7 @@ fn a_client_that_does_not_read_holds_up_nobody_else() {
     assert!(resident() < 100_000, "{} KiB", resident());
     drop(lazy);
     // The programs that wrote to them end.
-    rig.until("no cat is left", || rig.sh("dev", "grep -l '^cat' /proc/[0-9]*/cmdline || true").is_empty());
+    rig.until("no cat is left", || rig.sh("dev", "grep -lx cat /proc/[0-9]*/comm || true").is_empty());
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use crate::cli::error::Error;
 use crate::image::config::Asked;
 use crate::proto::agent::Tty;
-use crate::vm::spec::{AccelChoice, VmmChoice, Wish};
+use crate::vm::spec::{AccelChoice, BadSpec, VmmChoice, Wish};
 
 /// For argh: the number after --vcpu.
 pub fn vcpu(text: &str) -> Result<u8, String> {
@@ -24,8 +24,11 @@ pub fn on_or_off(text: &str) -> Result<bool, String> {
 /// `BANGER_ACCEL`.
 ///
 /// # Errors
-/// A variable with a word that is no choice.
+/// `--lan` without `--nat`, and a variable with a word that is no choice.
 pub fn hardware(flags: Wish) -> Result<Wish, Error> {
+    if flags.lan && !flags.nat {
+        return Err(Error::Refused(BadSpec::LanWithoutNat.to_string()));
+    }
     overridden(flags, |name| std::env::var(name).ok())
 }
 

@@ -19,6 +19,8 @@ const SUBJECT: &str = "root helper";
 /// Who does what only root may do.
 pub enum Helper {
     Absent,
+    /// The configuration says `network = "user"`.
+    Unwanted,
     /// This very process, which is root.
     Own,
     Answered(Status),
@@ -66,6 +68,7 @@ pub fn rows(helper: &Helper, subnet: Subnet) -> Vec<Finding> {
             "not there; VMs have QEMU's user-mode network",
             "Where bangerd-root runs as root, VMs get names, a network of their own, and isolation from each other.",
         )],
+        Helper::Unwanted => vec![pass(SUBJECT, "not wanted: `network` in config.toml is \"user\"")],
         Helper::Own => vec![pass(SUBJECT, "not needed: bangerd is root")],
         Helper::Broken(why) => vec![fail(
             SUBJECT,
@@ -124,6 +127,10 @@ mod tests {
         assert!(
             shown(Helper::Absent)[0]
                 .starts_with("Warn root helper: not there; VMs have QEMU's user-mode network")
+        );
+        assert_eq!(
+            shown(Helper::Unwanted),
+            ["Pass root helper: not wanted: `network` in config.toml is \"user\""]
         );
         assert_eq!(shown(Helper::Own), ["Pass root helper: not needed: bangerd is root"]);
         assert!(

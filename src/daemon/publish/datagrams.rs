@@ -54,26 +54,28 @@ pub async fn serve(socket: Async<UdpSocket>, way: Arc<Way>, turns: Arc<Semaphore
                     continue;
                 }
             };
-            let mut all = sessions.lock();
-            if !all.contains_key(&client) {
-                // Addresses can be forged: sessions have an end.
-                let Some(turn) = turns.try_acquire_arc() else { continue };
-                let (sender, datagrams) = bounded(WAITING);
-                all.insert(client, sender);
-                let session = Session {
-                    socket: Arc::clone(&socket),
-                    sessions: Arc::clone(&sessions),
-                    way: Arc::clone(&way),
-                    client,
-                    last: Mutex::new(Instant::now()),
-                    _turn: turn,
-                };
-                // Detached: it belongs to this executor, which is dropped with the socket.
-                executor.spawn(session.run(datagrams)).detach();
-            }
-            if let Some(session) = all.get(&client)
-                && session.try_send(buffer[..length].to_vec()).is_err()
-            {
+            let known = sessions.lock().get(&client).cloned();
+            let session = match known {
+                Some(session) => session,
+                None => {
+                    // Addresses can be forged: sessions have an end.
+                    let Some(turn) = turns.try_acquire_arc() else { continue };
+                    let (sender, datagrams) = bounded(WAITING);
+                    sessions.lock().insert(client, sender.clone());
+                    let session = Session {
+                        socket: Arc::clone(&socket),
+                        sessions: Arc::clone(&sessions),
+                        way: Arc::clone(&way),
+                        client,
+                        last: Mutex::new(Instant::now()),
+                        _turn: turn,
+                    };
+                    // Detached: it belongs to this executor, which is dropped with the socket.
+                    executor.spawn(session.run(datagrams)).detach();
+                    sender
+                }
+            };
+            if session.try_send(buffer[..length].to_vec()).is_err() {
                 log::debug!("vm {}: {}: a datagram was dropped", way.name, way.publish);
             }
         }

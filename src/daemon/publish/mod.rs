@@ -118,20 +118,23 @@ impl Ports {
     /// Changes what is published of a VM that runs, at once; on an error all stays as it was. Returns which ports there are now.
     pub async fn change(&self, d: &Daemon, run: &Run, wanted: &[Publish]) -> Result<Vec<Bound>, Fault> {
         let id = run.vm;
-        let (gone, kept): (Vec<Port>, Vec<Port>) = {
+        let gone = {
             let mut vms = self.lock();
             let Some(vm) = vms.get_mut(&id) else { return Ok(vec![]) };
-            std::mem::take(&mut vm.ports).into_iter().partition(|port| !wanted.contains(&port.wanted))
+            let (kept, gone): (Vec<Port>, Vec<Port>) =
+                std::mem::take(&mut vm.ports).into_iter().partition(|port| wanted.contains(&port.wanted));
+            vm.ports = kept;
+            gone
         };
         // Their ports may be wanted for others.
         let gone = end(gone).await;
         let mut vms = self.lock();
-        let new: Vec<Publish> =
-            wanted.iter().filter(|w| !kept.iter().any(|port| port.wanted == **w)).copied().collect();
+        let Some(vm) = vms.get(&id) else { return Ok(vec![]) };
+        let there = |wanted: &Publish| vm.ports.iter().any(|port| port.wanted == *wanted);
+        let new: Vec<Publish> = wanted.iter().filter(|wanted| !there(wanted)).copied().collect();
         let taken = take(&vms, id, &new);
         let channel = machine::channel(run);
         let Some(vm) = vms.get_mut(&id) else { return Ok(vec![]) };
-        vm.ports = kept;
         match taken {
             Ok(ports) => {
                 vm.ports.extend(ports);

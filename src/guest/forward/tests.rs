@@ -142,8 +142,8 @@ fn a_host_that_hangs_up_resets_the_program() {
         }
         host.hang_up();
         let reset = loop {
-            match client.write(&[0; 1000]) {
-                Ok(_) => std::thread::sleep(Duration::from_millis(1)),
+            match client.write_all(&[0; 1000]) {
+                Ok(()) => std::thread::sleep(Duration::from_millis(1)),
                 Err(e) => break e,
             }
         };
@@ -174,8 +174,8 @@ fn a_host_that_breaks_the_protocol_resets_the_program() {
         host.stream.write_all(bytes).expect("writes");
         host.agent.join().expect("the agent does not panic");
         let reset = loop {
-            match client.write(&[0; 1000]) {
-                Ok(_) => std::thread::sleep(Duration::from_millis(1)),
+            match client.write_all(&[0; 1000]) {
+                Ok(()) => std::thread::sleep(Duration::from_millis(1)),
                 Err(e) => break e,
             }
         };
