@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
+use crate::dns::limits::Sparingly;
 use crate::dns::query::Query;
 use crate::dns::service::{Face, Inside, Job, Return};
 use crate::dns::zone::Verdict;
@@ -25,11 +26,14 @@ const PAUSE: Duration = Duration::from_millis(100);
 pub fn serve(socket: &Arc<UdpSocket>, face: Face, inside: &Inside, stop: &PipeReader) {
     let mut message = [0; LONGEST];
     let mut reply = Vec::with_capacity(LONGEST);
+    let trouble = Sparingly::default();
     loop {
         let nothing_left = match round(socket, face, inside, &mut message, &mut reply) {
             Ok(nothing_left) => nothing_left,
             Err(e) => {
-                log::warn!("cannot read questions: {e}");
+                if trouble.now() {
+                    log::warn!("cannot read questions: {e}");
+                }
                 std::thread::sleep(PAUSE);
                 false
             }
