@@ -11,7 +11,6 @@ use std::time::Duration;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::dns::limits::Sparingly;
-use crate::dns::query::Query;
 use crate::dns::service::{Face, Inside, Job, Return};
 use crate::dns::zone::Verdict;
 
@@ -79,11 +78,11 @@ fn answer(
     let verdict = inside.names.read().answer(asker, message, reply);
     match (verdict, face) {
         (Verdict::Reply, _) => send(socket, reply, from),
-        (Verdict::Forward(question), Face::Guests(guests)) => {
+        (Verdict::Forward(query), Face::Guests(guests)) => {
             // The guest asks again after a while; by then there may be room.
             let Some(turn) = inside.turns.take(from.ip()) else { return inside.busy(from.ip()) };
             inside.forward(Job {
-                query: Query::of(&question),
+                query,
                 back: Return::Udp(Arc::clone(socket), from),
                 bridge: guests.bridge,
                 turn,
