@@ -4,8 +4,8 @@ mod fed;
 
 use std::ffi::OsStr;
 use std::fmt;
-use std::io;
-use std::process::{Command, ExitStatus, Stdio};
+use std::io::{self, Write};
+use std::process::{Command, ExitStatus, Output, Stdio};
 use std::time::Duration;
 
 pub use fed::run_fed;
@@ -35,15 +35,42 @@ pub fn run_with<S: AsRef<OsStr>>(
     args: impl IntoIterator<Item = S>,
     env: &[(&str, &str)],
 ) -> Result<Vec<u8>, CmdError> {
-    let out = Command::new(program)
-        .args(args)
-        .env_clear()
-        .env("PATH", PATH)
-        .env("LC_ALL", "C")
+    let out = prepared(program, args)
         .envs(env.iter().copied())
         .stdin(Stdio::null())
         .output()
         .map_err(|source| CmdError::Spawn { program: program.to_owned(), source })?;
+    judged(program, out)
+}
+
+/// As [`run`], with `input` on the program's stdin, of whatever length. It must be a program that reads all of it before it says much.
+pub fn run_reading<S: AsRef<OsStr>>(
+    program: &str,
+    args: impl IntoIterator<Item = S>,
+    input: &[u8],
+) -> Result<Vec<u8>, CmdError> {
+    let run = || -> io::Result<Output> {
+        let mut command = prepared(program, args);
+        let mut child =
+            command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+        let fed = child.stdin.take().map_or(Ok(()), |mut stdin| stdin.write_all(input));
+        let out = child.wait_with_output()?;
+        match fed {
+            // It has failed, and its last words say why.
+            Err(e) if out.status.success() => Err(e),
+            _ => Ok(out),
+        }
+    };
+    judged(program, run().map_err(|source| CmdError::Spawn { program: program.to_owned(), source })?)
+}
+
+fn prepared<S: AsRef<OsStr>>(program: &str, args: impl IntoIterator<Item = S>) -> Command {
+    let mut command = Command::new(program);
+    command.args(args).env_clear().env("PATH", PATH).env("LC_ALL", "C");
+    command
+}
+
+fn judged(program: &str, out: Output) -> Result<Vec<u8>, CmdError> {
     if out.status.success() {
         return Ok(out.stdout);
     }
@@ -86,6 +113,15 @@ mod tests {
         let out =
             run("sh", ["-c", "cat; env | cut -d= -f1 | grep -v -e PWD -e SHLVL -e _ | sort"]).expect("runs");
         assert_eq!(String::from_utf8_lossy(&out), "PATH\n");
+    }
+
+    #[test]
+    fn what_it_is_given_to_read_has_no_limit() {
+        let input = vec![b'x'; 1 << 20];
+        let out = run_reading("sh", ["-c", "wc -c"], &input).expect("runs");
+        assert_eq!(String::from_utf8_lossy(&out).trim(), "1048576");
+        let error = run_reading("sh", ["-c", "exec <&-; echo deaf >&2; exit 1"], &input).expect_err("fails");
+        assert_eq!(error.to_string(), "sh failed: deaf");
     }
 
     #[test]

@@ -174,6 +174,6 @@ mod tests {
                 up: true,
             })
         );
-        assert_eq!(parse(&bytes[16..40]), None, "without a name it is none");
+        assert_eq!(parse(&bytes[16..34]), None, "without a name it is none");
     }
 }

@@ -7,5 +7,6 @@ pub mod guest;
 pub mod lease;
 pub mod names;
 pub mod reverse;
+pub mod ruleset;
 pub mod subnet;
 pub mod suffix;
