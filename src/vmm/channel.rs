@@ -46,8 +46,8 @@ impl Channel {
                 let path = beside(socket, port);
                 remove_if_present(&path)?;
                 let listener = UnixListener::bind(&path)?;
-                // The directory is closed to others already, and stays so in between.
-                std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600))?;
+                // The directory says who gets here: this user, and a VMM that runs as another one in a jail.
+                std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o666))?;
                 listener.set_nonblocking(true)?;
                 Ok(Listener { port, source: Source::Hybrid(listener, path) })
             }

@@ -81,7 +81,7 @@ fn a_listener_takes_the_guests_connections_and_leaves_nothing_behind() {
     std::fs::write(&path, "left by a crash").expect("writes");
     let listener = channel.listen(1001).expect("listens");
     assert_eq!(listener.port(), 1001);
-    assert_eq!(std::fs::metadata(&path).expect("stats").permissions().mode() & 0o777, 0o600);
+    assert_eq!(std::fs::metadata(&path).expect("stats").permissions().mode() & 0o777, 0o666);
     assert_eq!(listener.try_accept().expect_err("nobody yet").kind(), io::ErrorKind::WouldBlock);
     let error = listener.accept(Duration::from_millis(10)).expect_err("nobody yet");
     assert_eq!(error.kind(), io::ErrorKind::TimedOut);
