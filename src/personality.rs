@@ -18,12 +18,7 @@ pub fn main(args: Vec<OsString>) -> ExitCode {
     }
     match name.as_str() {
         "bangerd" => daemon::main(args),
-        "bangerd-root" => root::launch::stage::run(&args).unwrap_or_else(|| {
-            eprintln!(
-                "bangerd-root: this version has no root helper yet; run `banger` as root or as yourself"
-            );
-            ExitCode::FAILURE
-        }),
+        "bangerd-root" => root::main(args),
         "banger-vsock" | "init" => guest::main(args),
         _ => cli::main(args),
     }

@@ -2,24 +2,52 @@
 //!
 //! It is all of banger that runs as root on an installed machine, and may use only what tests/arrows.rs lets it: that list is the
 //! audit surface.
+//!
+//! ```text
+//!  socket (who asks) -> asked (one line) -> policy (may they?) -> perform -> network (links, firewall, resolver)
+//!                                                  records <------'   `---> chores -> launcher, a process apart (jails)
+//! ```
 
+mod activation;
+mod asked;
 pub mod bridge;
+mod chores;
+mod error;
 pub mod firewall;
 pub mod forwarding;
+mod harden;
 pub mod install;
 pub mod launch;
+mod launcher;
 pub mod links;
-pub mod resolver;
-pub mod settings;
+mod machines;
+mod network;
 pub mod others;
+mod perform;
+mod policy;
+mod reconcile;
+mod records;
+pub mod resolver;
+mod restore;
+mod seccomp;
+mod serve;
+pub mod settings;
+mod start;
 pub mod tap;
 mod trusted;
+mod watch;
+mod wires;
 
 use std::path::PathBuf;
 
 use rustix::process::{Gid, Uid};
 
 use crate::host::dirs::Dirs;
+
+pub use error::RootError;
+pub use perform::Root;
+pub use settings::Settings;
+pub use start::main;
 
 /// Whose helper it is and where it works; fixed at start.
 #[derive(Debug, Clone)]

@@ -6,6 +6,7 @@ use rustix::process::Uid;
 use serde::Deserialize;
 
 use crate::network::suffix::Suffix;
+use crate::root::launch::Programs;
 use crate::root::trusted::{self, Untrusted};
 
 /// Far from people, services, containers' ranges (subuid(5): from 100000) and systemd's (524288 to 1879048191), and below 2^31.
@@ -17,10 +18,7 @@ const LEAST_JAIL_UID: u32 = 100_000;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
     pub suffix: Suffix,
-    /// None: where programs usually are.
-    pub firecracker: Option<PathBuf>,
-    pub jailer: Option<PathBuf>,
-    pub qemu: Option<PathBuf>,
+    pub programs: Programs,
     /// The VM of slot n runs as uid and gid `jail_uids` + n.
     pub jail_uids: u32,
 }
@@ -37,7 +35,7 @@ struct Raw {
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { suffix: Suffix::default(), firecracker: None, jailer: None, qemu: None, jail_uids: JAIL_UIDS }
+        Self { suffix: Suffix::default(), programs: Programs::default(), jail_uids: JAIL_UIDS }
     }
 }
 
@@ -72,9 +70,12 @@ impl Settings {
                 None => Suffix::default(),
                 Some(text) => text.parse().map_err(|e| format!("dns_suffix: {e}"))?,
             },
-            firecracker: program("firecracker_bin", raw.firecracker_bin)?,
-            jailer: program("jailer_bin", raw.jailer_bin)?,
-            qemu: program("qemu_bin", raw.qemu_bin)?,
+            programs: Programs {
+                firecracker: program("firecracker_bin", raw.firecracker_bin)?,
+                jailer: program("jailer_bin", raw.jailer_bin)?,
+                qemu: program("qemu_bin", raw.qemu_bin)?,
+                vhost_device_vsock: None,
+            },
             jail_uids,
         })
     }
@@ -95,7 +96,7 @@ mod tests {
         let text = "dns_suffix = 'test'\nfirecracker_bin = '/opt/fc'\njail_uids = 200000\nnetwork = 'user'\n[vm_defaults]\nvcpu = 2";
         let settings = Settings::parse(text).expect("settings");
         assert_eq!((settings.suffix.as_str(), settings.jail_uid(3).as_raw()), ("test", 200_003));
-        assert_eq!(settings.firecracker.as_deref(), Some(Path::new("/opt/fc")));
+        assert_eq!(settings.programs.firecracker.as_deref(), Some(Path::new("/opt/fc")));
     }
 
     #[test]

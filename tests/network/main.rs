@@ -4,5 +4,7 @@
 
 #![allow(unsafe_code)]
 
+mod hostile;
 mod links;
+mod reach;
 mod rig;

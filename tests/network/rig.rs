@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use banger::netlink::tun::Tap;
 use banger::network::guest::Guest;
 use banger::network::subnet::{self, Subnet};
-use banger::root::{bridge, tap};
+use banger::root::{bridge, firewall, tap};
 use banger::vm::id::VmId;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::Uid;
@@ -43,6 +43,11 @@ pub fn sh(line: &str) -> String {
 
 pub fn try_sh(line: &str) -> Output {
     Command::new("sh").args(["-c", line]).output().expect("runs sh")
+}
+
+/// Whether a line of shell succeeds here.
+pub fn sh_can(line: &str) -> bool {
+    try_sh(line).status.success()
 }
 
 pub fn json(line: &str) -> serde_json::Value {
@@ -146,14 +151,22 @@ impl Space {
     /// A server there, which tells over HTTP who asked, and then repeats what it hears.
     pub fn serve(&self, address: &str) {
         let address: SocketAddr = address.parse().expect("an address");
-        let listener = self.inside(move || TcpListener::bind(address).expect("binds"));
-        std::thread::spawn(move || {
-            for stream in listener.incoming() {
-                let stream = stream.expect("accepts");
-                std::thread::spawn(move || converse(stream));
-            }
-        });
+        accept(self.inside(move || TcpListener::bind(address).expect("binds")));
     }
+}
+
+/// As [`Space::serve`], on the host.
+pub fn serve_here(address: &str) {
+    accept(TcpListener::bind(address).expect("binds"));
+}
+
+fn accept(listener: TcpListener) {
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let stream = stream.expect("accepts");
+            std::thread::spawn(move || converse(stream));
+        }
+    });
 }
 
 fn converse(mut stream: TcpStream) {
@@ -233,16 +246,24 @@ impl Vm {
             "ip addr flush dev eth0 && ip link set eth0 down && ip link set eth0 address {mac} up"
         ));
         self.space.sh(&format!("ip addr add {address}/{} dev eth0", SUBNET.prefix()));
-        self.space.sh(&format!("ip route add default via {}", SUBNET.gateway()));
+        self.space.sh(&format!("ip route add default via {} dev eth0 onlink", SUBNET.gateway()));
     }
 
     /// Sends a frame that no honest guest would.
     pub fn send(&self, frame: &[u8]) {
-        rustix::io::write(&*self.tap, &[&NO_OFFLOAD, frame].concat()).expect("the tap takes it");
+        send_over(&self.tap, frame);
     }
 
     pub fn can(&self, line: &str) -> bool {
         self.space.can(line)
+    }
+
+    /// Stops it, and removes what the host has of it.
+    pub fn delete(self) {
+        let guest = self.guest;
+        drop(self);
+        firewall::remove(&guest).expect("removes");
+        tap::delete(guest.tap).expect("deletes");
     }
 }
 
@@ -273,6 +294,11 @@ fn carry(outer: &OwnedFd, inner: &OwnedFd, stop: &AtomicBool) {
             }
         }
     }
+}
+
+/// As the process behind a tap, sends one frame to it.
+pub fn send_over(tap: &OwnedFd, frame: &[u8]) {
+    rustix::io::write(tap, &[&NO_OFFLOAD, frame].concat()).expect("the tap takes it");
 }
 
 /// tcpdump on a link, from before [`Capture::start`] returns.
