@@ -124,6 +124,7 @@ mod tests {
             socket: String::new(),
             state_dir: String::new(),
             running_vms: 0,
+            dns: vec![],
         };
         assert_eq!(daemon(&Ok(view(build::VERSION))).verdict, Verdict::Pass);
         assert_eq!(daemon(&Ok(view("0.0.1"))).verdict, Verdict::Warn);

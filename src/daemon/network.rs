@@ -121,7 +121,7 @@ pub fn name(d: &Daemon, record: &VmRecord, run: &Run) {
         return;
     }
     match run.address.as_deref().map(str::parse) {
-        Some(Ok(address)) => d.dns.names().insert(record.name.as_str(), address),
+        Some(Ok(address)) => d.dns.names().insert(&record.name, address),
         _ => log::error!("vm {}: nothing is stored of its address", record.name),
     }
 }

@@ -15,7 +15,7 @@ const TEXT: &str = "VMs have QEMU's user-mode network here; with the root helper
 
 /// Says it, unless it has been said, there is a helper, or the configuration wants it so.
 pub async fn say_once(d: &Shared, op: &Op) -> Result<(), Fault> {
-    let helped = rustix::process::geteuid().is_root() || d.dirs.root_socket().exists();
+    let helped = d.root.is_there();
     let chosen = d.config.network.kind == NetworkKind::User;
     if helped || chosen || d.store.get::<Setting>(SETTING)?.is_some() {
         return Ok(());

@@ -8,8 +8,8 @@ use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use rustix::process::{getegid, geteuid};
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
+use rustix::process::{getegid, geteuid};
 
 use crate::daemon::config::NetworkKind;
 use crate::daemon::fault::Fault;
@@ -17,9 +17,7 @@ use crate::host::dirs::Dirs;
 use crate::host::endpoint::SocketError;
 use crate::proto::api::Code;
 use crate::proto::root::{Answer, Code as RootCode, MAX_ANSWER, MAX_DESCRIPTORS, Request, Status};
-use crate::root::perform::Root;
-use crate::root::settings::Settings;
-use crate::root::{self, Ground};
+use crate::root::{Ground, Root, Settings};
 
 /// How long the helper may take: a jail is made and a VMM started in it.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -65,7 +63,7 @@ impl RootClient {
                 match Root::new(ground, settings) {
                     Ok(root) => Ok(Self::Here(Box::new(root))),
                     // Installed for another owner; it serves root as well.
-                    Err(root::error::RootError::Place(SocketError::Running { .. })) => Ok(helper()),
+                    Err(crate::root::RootError::Place(SocketError::Running { .. })) => Ok(helper()),
                     Err(e) => Err(Fault::failed("cannot work as root", &e)),
                 }
             }

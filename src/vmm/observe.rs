@@ -16,7 +16,7 @@ pub const QEMU: &str =
 
 /// Looks at /dev, /proc and the PATH; `firecracker_bin` is where the configuration says that Firecracker is.
 pub fn observe(firecracker_bin: Option<&Path>) -> HostFacts {
-    let directories = directories(std::env::var_os("PATH"), std::env::var_os("HOME"));
+    let directories = search_path();
     let find = |name| directories.iter().map(|d| d.join(name)).find(|path| is_program(path));
     HostFacts {
         kvm: kvm::probe(),
@@ -33,6 +33,10 @@ pub fn observe(firecracker_bin: Option<&Path>) -> HostFacts {
 }
 
 /// Where programs are looked for: the PATH, then where they are commonly installed without being on it.
+pub fn search_path() -> Vec<PathBuf> {
+    directories(std::env::var_os("PATH"), std::env::var_os("HOME"))
+}
+
 fn directories(path: Option<OsString>, home: Option<OsString>) -> Vec<PathBuf> {
     let common = ["/usr/local/bin", "/usr/bin", "/usr/libexec"].map(PathBuf::from);
     let cargo = home.map(|home| Path::new(&home).join(".cargo/bin"));

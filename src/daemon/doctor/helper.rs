@@ -1,19 +1,14 @@
 //! The root helper, and what it has made: without it VMs have the user-mode network.
 
-use std::io::{self, Read, Write};
-use std::os::unix::net::UnixStream;
-use std::path::Path;
-use std::time::Duration;
-
 use super::{fail, pass, warn};
 use crate::build;
+use crate::daemon::fault::chain;
 use crate::daemon::guest_text::harmless;
+use crate::daemon::root_client::RootClient;
 use crate::network::subnet::Subnet;
 use crate::proto::api::Finding;
-use crate::proto::root::{Answer, MAX_ANSWER, Request, Status};
+use crate::proto::root::Status;
 
-/// How long the helper may take.
-const PATIENCE: Duration = Duration::from_secs(5);
 const SUBJECT: &str = "root helper";
 
 /// Who does what only root may do.
@@ -22,42 +17,32 @@ pub enum Helper {
     /// The configuration says `network = "user"`.
     Unwanted,
     /// This very process, which is root.
-    Own,
+    Own(Status),
     Answered(Status),
     /// It is there, and does not answer as it should; a phrase.
     Broken(String),
 }
 
-/// Asks the helper how it is.
-pub fn observe(socket: &Path) -> Helper {
-    match ask(socket) {
-        Ok(Answer::Status(status)) => Helper::Answered(status),
-        Ok(Answer::Refused { message, .. }) => Helper::Broken(format!("it refuses: {message}")),
-        Ok(_) => Helper::Broken("it answers something else".to_owned()),
-        Err(e) if e.kind() == io::ErrorKind::NotFound => match rustix::process::geteuid().is_root() {
-            true => Helper::Own,
-            false => Helper::Absent,
+/// Asks whoever does what only root may do.
+pub fn observe(root: &RootClient) -> Helper {
+    match root {
+        RootClient::Nobody => Helper::Unwanted,
+        RootClient::Here(_) => match root.status() {
+            Ok(status) => Helper::Own(status),
+            Err(e) => Helper::Broken(chain(&e)),
         },
-        Err(e) => Helper::Broken(format!("it does not answer at {}: {e}", socket.display())),
+        RootClient::Helper(_) if !root.is_there() => Helper::Absent,
+        RootClient::Helper(_) => match root.status() {
+            Ok(status) => Helper::Answered(status),
+            Err(e) => Helper::Broken(chain(&e)),
+        },
     }
-}
-
-fn ask(socket: &Path) -> io::Result<Answer> {
-    let mut stream = UnixStream::connect(socket)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
-    stream.set_write_timeout(Some(PATIENCE))?;
-    let mut line = serde_json::to_vec(&Request::Status)?;
-    line.push(b'\n');
-    stream.write_all(&line)?;
-    let mut answer = vec![];
-    stream.take(MAX_ANSWER as u64).read_to_end(&mut answer)?;
-    Ok(serde_json::from_slice(&answer)?)
 }
 
 impl Helper {
     /// Whether VMs have a network in which they have names.
     pub fn has_network(&self) -> bool {
-        matches!(self, Self::Own | Self::Answered(_))
+        matches!(self, Self::Own(_) | Self::Answered(_))
     }
 }
 
@@ -69,7 +54,11 @@ pub fn rows(helper: &Helper, subnet: Subnet) -> Vec<Finding> {
             "Where bangerd-root runs as root, VMs get names, a network of their own, and isolation from each other.",
         )],
         Helper::Unwanted => vec![pass(SUBJECT, "not wanted: `network` in config.toml is \"user\"")],
-        Helper::Own => vec![pass(SUBJECT, "not needed: bangerd is root")],
+        Helper::Own(status) => {
+            let mut rows = vec![pass(SUBJECT, "not needed: bangerd is root"), bridge(status, subnet)];
+            rows.extend(notes(status));
+            rows
+        }
         Helper::Broken(why) => vec![fail(
             SUBJECT,
             harmless(why, 500),
@@ -77,12 +66,15 @@ pub fn rows(helper: &Helper, subnet: Subnet) -> Vec<Finding> {
         )],
         Helper::Answered(status) => {
             let mut rows = vec![version(status, build::VERSION), bridge(status, subnet)];
-            rows.extend(status.notes.iter().map(|note| {
-                warn(SUBJECT, harmless(note, 500), "What it says of a program is to be mended there.")
-            }));
+            rows.extend(notes(status));
             rows
         }
     }
+}
+
+fn notes(status: &Status) -> impl Iterator<Item = Finding> {
+    let advice = "What it says of a program is to be mended there.";
+    status.notes.iter().map(move |note| warn(SUBJECT, harmless(note, 500), advice))
 }
 
 fn version(status: &Status, own: &str) -> Finding {
@@ -107,9 +99,12 @@ fn bridge(status: &Status, wanted: Subnet) -> Finding {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{Read, Write};
+
     use super::*;
     use crate::daemon::doctor::line;
     use crate::network::subnet;
+    use crate::proto::root::Answer;
 
     fn status(version: &str, subnet: Option<&str>, notes: &[&str]) -> Status {
         Status {
@@ -132,7 +127,10 @@ mod tests {
             shown(Helper::Unwanted),
             ["Pass root helper: not wanted: `network` in config.toml is \"user\""]
         );
-        assert_eq!(shown(Helper::Own), ["Pass root helper: not needed: bangerd is root"]);
+        assert_eq!(
+            shown(Helper::Own(status(build::VERSION, Some("172.16.0.1/24"), &[]))),
+            ["Pass root helper: not needed: bangerd is root", "Pass bridge: 172.16.0.1/24, 0 VMs"]
+        );
         assert!(
             shown(Helper::Broken("it hung\u{7}".to_owned()))[0]
                 .starts_with("Fail root helper: it hung\\u{7} => ")
@@ -159,8 +157,8 @@ mod tests {
     fn a_helper_is_asked_over_its_socket() {
         let dir = tempfile::tempdir().expect("a directory");
         let socket = dir.path().join("s");
-        let absent = observe(&socket);
-        assert!(matches!(absent, Helper::Absent | Helper::Own));
+        let root = RootClient::Helper(socket.clone());
+        assert!(matches!(observe(&root), Helper::Absent));
         let listener = std::os::unix::net::UnixListener::bind(&socket).expect("binds");
         let said = |answer: Vec<u8>| {
             std::thread::scope(|scope| {
@@ -171,7 +169,7 @@ mod tests {
                     assert_eq!(&line[..read], b"{\"op\":\"status\"}\n");
                     stream.write_all(&answer).expect("answers");
                 });
-                observe(&socket)
+                observe(&root)
             })
         };
         let good = serde_json::to_vec(&Answer::Status(status("1", None, &[]))).expect("serialises");

@@ -7,8 +7,6 @@ mod guests;
 mod helper;
 mod vmm;
 
-use self::helper::Helper;
-use crate::daemon::config::NetworkKind;
 use crate::daemon::fault::Fault;
 use crate::daemon::{Shared, blocking, vms};
 use crate::proto::api::{Finding, Verdict};
@@ -18,10 +16,7 @@ pub async fn examine(d: &Shared) -> Result<Vec<Finding>, Fault> {
     let views = vms::list(d)?;
     let mut findings = blocking(d, |d| {
         let config = &d.config;
-        let helper = match config.network.kind {
-            NetworkKind::User => Helper::Unwanted,
-            NetworkKind::Auto => helper::observe(&d.dirs.root_socket()),
-        };
+        let helper = helper::observe(&d.root);
         let mut findings = vmm::rows(config.firecracker.as_deref());
         findings.extend(helper::rows(&helper, config.network.subnet));
         // In a user-mode network nobody reaches a VM by its name.

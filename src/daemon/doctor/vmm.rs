@@ -113,6 +113,7 @@ mod tests {
             firecracker_bin: has("configured").then(|| PathBuf::from("/opt/fc")),
             vhost_device_vsock: program("device"),
             vhost_vsock: has("vhost"),
+            has_vhost_vsock: has("vhost"),
         }
     }
 

@@ -140,7 +140,7 @@ pub fn all() -> io::Result<Vec<VmId>> {
 }
 
 fn is_version_2(path: &Path) -> bool {
-    statfs(path).is_ok_and(|stat| i64::from(stat.f_type) == CGROUP2_SUPER_MAGIC)
+    statfs(path).is_ok_and(|stat| stat.f_type == CGROUP2_SUPER_MAGIC)
 }
 
 fn make(path: &Path) -> Result<(), CgroupError> {

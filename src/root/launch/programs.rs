@@ -9,10 +9,7 @@ use crate::host::cmd::CmdError;
 use crate::root::launch::roots_own::{self, NotRoots};
 use crate::vmm::firecracker::faults::{Fault, faults};
 use crate::vmm::firecracker::version::{self, OLDEST, Version};
-
-/// Where programs are that nobody configured.
-const PLACES: [&str; 5] =
-    ["/usr/local/bin", "/usr/bin", "/usr/local/libexec", "/usr/libexec", "/usr/local/sbin"];
+use crate::vmm::observe::search_path;
 
 /// Where the configuration says that they are; None: in one of the usual places.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -87,7 +84,7 @@ impl Programs {
 
 /// The program's path without symlinks.
 fn find(name: &'static str, configured: Option<&Path>) -> Result<PathBuf, ProgramError> {
-    let usual = || PLACES.iter().map(|place| Path::new(place).join(name)).find(|path| path.exists());
+    let usual = || search_path().iter().map(|place| place.join(name)).find(|path| path.exists());
     let path = configured.map(Path::to_owned).or_else(usual).ok_or(ProgramError::Missing { name })?;
     let path = path.canonicalize().map_err(|source| ProgramError::Resolve { path: path.clone(), source })?;
     let no_program = || ProgramError::NoProgram { path: path.clone() };
@@ -123,7 +120,8 @@ impl fmt::Display for ProgramError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Missing { name } => {
-                write!(f, "{name} is not installed; root looks for it in {}", PLACES.join(", "))
+                let places: Vec<_> = search_path().iter().map(|p| p.display().to_string()).collect();
+                write!(f, "{name} is not installed; root looks for it in {}", places.join(", "))
             }
             Self::Resolve { path, .. } => write!(f, "cannot find {}", path.display()),
             Self::NoProgram { path } => write!(f, "{} is no program that everybody may run", path.display()),

@@ -84,7 +84,8 @@ fn every_request_has_its_verdict_in_every_state() {
     let nothing = Exists::default();
     let only_bridge = Exists { bridge: full().bridge, ..Exists::default() };
     let full = full();
-    let table: [(&str, &Exists, u64, [Result<(), Denied>; 10]); 9] = [
+    type Row<'a> = (&'a str, &'a Exists, u64, [Result<(), Denied>; 10]);
+    let table: [Row<'_>; 9] = [
         (
             "nothing exists",
             &nothing,
