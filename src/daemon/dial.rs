@@ -58,13 +58,10 @@ async fn connect(channel: &Channel) -> io::Result<Async<OwnedFd>> {
     let welcomed = async {
         write_all(&fd, greeting.as_bytes()).await?;
         let mut answer = vec![];
-        while answer.len() < LONGEST_ANSWER {
+        while answer.len() < LONGEST_ANSWER && answer.last() != Some(&b'\n') {
             let mut byte = [0];
             if read(&fd, &mut byte).await? == 0 {
                 return Err(io::ErrorKind::ConnectionRefused.into());
-            }
-            if byte == *b"\n" {
-                break;
             }
             answer.extend(byte);
         }

@@ -252,8 +252,9 @@ pub async fn create(d: &Shared, op: &Op, wanted: VmCreate) -> Result<VmView, Fau
     let (id, name) = (record.id, record.name.clone());
     log::info!("{op} vm {name}: created ({id}, {})", record.spec);
     d.vms.adopt(d, record);
-    if advise {
-        network_hint::say_once(d, op).await?;
+    // The VM is made, whatever becomes of the advice.
+    if advise && let Err(fault) = network_hint::say_once(d, op).await {
+        log::warn!("{op} {}", fault.message);
     }
     if start {
         order(d, op, &id.to_string(), What::Start).await?;

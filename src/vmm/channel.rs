@@ -100,12 +100,15 @@ pub fn connected(socket: BorrowedFd<'_>) -> io::Result<()> {
     sockopt::socket_error(socket)?.map_err(refused)
 }
 
-/// Whether `answer`, without its newline, is how a greeting is answered.
+/// Whether `answer`, a line of at most [`LONGEST_ANSWER`] bytes with its newline, is how a greeting is answered.
 ///
 /// # Errors
 /// `InvalidData` for what is no answer.
 pub fn welcomes(answer: &[u8]) -> io::Result<()> {
-    if is_ok(answer) { Ok(()) } else { Err(no_answer(answer)) }
+    match answer.strip_suffix(b"\n") {
+        Some(line) if is_ok(line) => Ok(()),
+        _ => Err(no_answer(answer)),
+    }
 }
 
 /// Where the guest's connections to one port of the host arrive. Dropping it removes its socket.

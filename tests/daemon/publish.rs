@@ -108,7 +108,11 @@ fn a_port_that_is_lost_while_bangerd_is_away_is_taken_again_when_it_is_free() {
     let mut rig = Rig::started();
     create(&rig, "dev", &["0:80", "0:81"], good());
     let at = start(&rig, "dev");
+    let mut open = connect(at[0]);
+    open.write_all(b"x").expect("sends");
+    open.read_exact(&mut [0]).expect("receives");
     rig.kill();
+    assert_eq!(open.read(&mut [0]).expect_err("is reset").kind(), ErrorKind::ConnectionReset);
     let thief = TcpListener::bind(at[1]).expect("takes it");
     rig.start();
     assert!(echoes(at[0]), "the other is there at once");
@@ -116,6 +120,7 @@ fn a_port_that_is_lost_while_bangerd_is_away_is_taken_again_when_it_is_free() {
     let view = rig.show("dev");
     let problem = view.published[1].problem.as_deref().expect("a problem");
     assert!(problem.contains("is taken by another program"), "{problem}");
+    assert_eq!(places(&rig, "dev"), at, "the one that it waits for");
     assert_eq!(rig.label("dev"), "running");
     assert!(rig.log().contains("it is tried again"));
     drop(thief);

@@ -58,10 +58,11 @@ struct Port {
 }
 
 /// How a port is.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 struct Now {
-    /// The port that it has; None: it could not be had yet.
-    host: Option<u16>,
+    /// The port that it has, or waits for; 0: any.
+    host: u16,
+    /// Why it has none.
     problem: Option<String>,
 }
 
@@ -187,7 +188,7 @@ fn take(vms: &BTreeMap<VmId, Vm>, id: VmId, wanted: &[Publish]) -> Result<Vec<Po
         }
         let socket = Socket::bind(publish).map_err(|e| socket::fault(publish, &e))?;
         let host = socket.port().map_err(|e| socket::fault(publish, &e))?;
-        let now = Arc::new(Mutex::new(Now { host: Some(host), problem: None }));
+        let now = Arc::new(Mutex::new(Now { host, problem: None }));
         ports.push(Port { wanted: *publish, now, socket: Some(socket), task: None });
     }
     Ok(ports)
@@ -225,7 +226,7 @@ impl Vm {
 
     /// Takes `actual` as soon as it can be had, and serves it.
     fn retry(&mut self, d: &Daemon, wanted: Publish, actual: Publish, channel: &Channel) {
-        let now = Arc::new(Mutex::new(Now::default()));
+        let now = Arc::new(Mutex::new(Now { host: actual.host, problem: None }));
         let way = Way { name: self.name.clone(), publish: actual, channel: channel.clone() };
         let (turns, known) = (Arc::clone(&self.turns), Arc::clone(&now));
         let task = d.spawn(async move {
@@ -243,7 +244,7 @@ impl Port {
 
     /// With the port that it has, where any was asked for.
     fn actual(&self) -> Publish {
-        Publish { host: self.now().host.unwrap_or(self.wanted.host), ..self.wanted }
+        Publish { host: self.now().host, ..self.wanted }
     }
 
     fn view(&self) -> Published {
@@ -268,7 +269,7 @@ async fn bind_at_last(way: &Way, now: &Mutex<Now>) -> Socket {
                 if pause > SOON {
                     log::info!("vm {}: port {} is published again", way.name, way.publish.place());
                 }
-                note(Some(port), None);
+                note(port, None);
                 return socket;
             }
             Err(e) => {
@@ -276,7 +277,7 @@ async fn bind_at_last(way: &Way, now: &Mutex<Now>) -> Socket {
                 if pause == SOON {
                     log::warn!("vm {}: {}; it is tried again", way.name, fault.message);
                 }
-                note(None, Some(fault.message));
+                note(way.publish.host, Some(fault.message));
             }
         }
         Timer::after(pause).await;

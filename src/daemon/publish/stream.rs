@@ -51,27 +51,15 @@ pub async fn serve(listener: Async<std::net::TcpListener>, way: Arc<Way>, turns:
 }
 
 async fn one(client: Async<TcpStream>, way: Arc<Way>, _turn: SemaphoreGuardArc) {
-    let mut client = Client { stream: client, in_order: false };
-    match carry(&client.stream, &way).await {
-        Ok(()) => client.in_order = true,
-        Err(e) => log::debug!("vm {}: a connection to {} was reset: {e}", way.name, way.publish),
-    }
-}
-
-/// A connection that is reset when it is dropped before its end, so that its client does not take a part for the whole.
-struct Client {
-    stream: Async<TcpStream>,
-    in_order: bool,
-}
-
-impl Drop for Client {
-    fn drop(&mut self) {
-        // Closed with a linger time of none, it is reset (socket(7), SO_LINGER; tcp: tcp_close).
-        if !self.in_order
-            && let Err(e) = set_socket_linger(self.stream.get_ref(), Some(Duration::ZERO))
-        {
-            log::debug!("cannot have a connection reset: {e}");
-        }
+    // What is closed with a linger time of none is reset (socket(7), SO_LINGER; tcp: tcp_close). So it is until its end, whoever
+    // closes it before, be it the kernel after bangerd was killed: no client takes a part for the whole.
+    let outcome = async {
+        set_socket_linger(client.get_ref(), Some(Duration::ZERO))?;
+        carry(&client, &way).await?;
+        Ok::<_, io::Error>(set_socket_linger(client.get_ref(), None)?)
+    };
+    if let Err(e) = outcome.await {
+        log::debug!("vm {}: a connection to {} was reset: {e}", way.name, way.publish);
     }
 }
 
