@@ -133,7 +133,8 @@ pub fn restore(d: &Shared) -> Result<(), Fault> {
     }
     let runs = d.store.all::<Run>()?;
     let bridged = |vm: VmId| runs.iter().find(|run| run.vm == vm && run.bridged);
-    for had in d.root.status()?.vms {
+    let status = d.root.status()?;
+    for had in &status.vms {
         if bridged(had.vm).is_none() {
             log::info!("root has things of vm {}, which does not run; they are removed", had.vm);
             // One that cannot be removed must not keep the others from being used.
@@ -144,7 +145,8 @@ pub fn restore(d: &Shared) -> Result<(), Fault> {
     }
     for run in runs.iter().filter(|run| run.bridged) {
         let Some(record) = d.store.get::<VmRecord>(run.vm)? else { continue };
-        if let Err(fault) = rejoin(d, &record, run) {
+        let had = status.vms.iter().find(|had| had.vm == run.vm).and_then(|had| had.port);
+        if let Err(fault) = rejoin(d, &record, run, had) {
             log::error!("vm {}: {}", record.name, fault.message);
         }
     }
@@ -152,12 +154,16 @@ pub fn restore(d: &Shared) -> Result<(), Fault> {
 }
 
 /// What a VM that runs has on the bridge, made again where it is missing.
-fn rejoin(d: &Shared, record: &VmRecord, run: &Run) -> Result<(), Fault> {
+fn rejoin(d: &Shared, record: &VmRecord, run: &Run, had: Option<Port>) -> Result<(), Fault> {
     let subnet = d.config.network.subnet;
     ensure_bridge(d, subnet)?;
     let lease = leases::ensure(d, record.id, subnet)?;
     let port = port(&record.spec, lease, !run.jailed);
-    d.root.order(&Request::CreateTap { vm: record.id, port })?;
+    match had {
+        Some(had) if had == port => {}
+        Some(_) => apply(d, record)?,
+        None => d.root.order(&Request::CreateTap { vm: record.id, port })?,
+    }
     name(d, record, run);
     Ok(())
 }

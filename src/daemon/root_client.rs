@@ -6,18 +6,19 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 use rustix::process::{getegid, geteuid};
 
 use crate::daemon::config::NetworkKind;
-use crate::daemon::fault::Fault;
+use crate::daemon::fault::{Fault, chain};
 use crate::host::dirs::Dirs;
 use crate::host::endpoint::SocketError;
 use crate::proto::api::Code;
 use crate::proto::root::{Answer, Code as RootCode, MAX_ANSWER, MAX_DESCRIPTORS, Request, Status};
-use crate::root::{Ground, Root, Settings};
+use crate::root::{self, Ground, Root, Settings};
 
 /// How long the helper may take: a jail is made and a VMM started in it.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -25,7 +26,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// Who does what only root may do.
 pub enum RootClient {
     /// This process, which is root's, and nothing is installed.
-    Here(Box<Root>),
+    Here(Arc<Root>),
     /// bangerd-root, if it listens there.
     Helper(PathBuf),
     /// Nobody is to be asked: the configuration wants no bridge.
@@ -61,9 +62,9 @@ impl RootClient {
                 let settings = Settings::read(&dirs.config_file())
                     .map_err(|e| Fault::failed("cannot work as root", &e))?;
                 match Root::new(ground, settings) {
-                    Ok(root) => Ok(Self::Here(Box::new(root))),
+                    Ok(root) => Ok(Self::Here(at_work(root)?)),
                     // Installed for another owner; it serves root as well.
-                    Err(crate::root::RootError::Place(SocketError::Running { .. })) => Ok(helper()),
+                    Err(root::RootError::Place(SocketError::Running { .. })) => Ok(helper()),
                     Err(e) => Err(Fault::failed("cannot work as root", &e)),
                 }
             }
@@ -112,6 +113,16 @@ impl RootClient {
     }
 }
 
+/// Brings what root had made in order, and keeps the firewall there from now on, as the helper does at its start.
+fn at_work(root: Root) -> Result<Arc<Root>, Fault> {
+    let root = Arc::new(root);
+    if let Err(e) = root.reconcile() {
+        log::error!("not everything could be reconciled: {}", chain(&e));
+    }
+    root::watch(&root).map_err(|e| Fault::failed("cannot watch the firewall", &e))?;
+    Ok(root)
+}
+
 fn converse(socket: &PathBuf, request: &Request, descriptors: &[OwnedFd]) -> io::Result<Answer> {
     let stream = UnixStream::connect(socket)?;
     stream.set_write_timeout(Some(PATIENCE))?;
@@ -154,7 +165,7 @@ impl From<RootError> for Fault {
             | RootError::Nobody
             | RootError::Nonsense(_) => Code::Failed,
         };
-        Fault::new(code, crate::daemon::fault::chain(&e))
+        Fault::new(code, chain(&e))
     }
 }
 

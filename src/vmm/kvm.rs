@@ -19,6 +19,8 @@ pub fn probe() -> Result<(), KvmProblem> {
         Err(e) => {
             return Err(match Errno::from_io_error(&e) {
                 Some(Errno::NOENT | Errno::NODEV | Errno::NXIO) | None => KvmProblem::Missing,
+                // Whoever may open it would find the same processor.
+                Some(Errno::ACCESS | Errno::PERM) if !has_virtualisation() => KvmProblem::Paravirtual,
                 Some(Errno::ACCESS | Errno::PERM) => KvmProblem::Denied,
                 Some(errno) => KvmProblem::Broken(errno),
             });
@@ -27,10 +29,11 @@ pub fn probe() -> Result<(), KvmProblem> {
     // SAFETY: CreateVm describes KVM_CREATE_VM truthfully (below), and the descriptor is /dev/kvm's; on any other
     // character device the kernel would answer ENOTTY.
     drop(unsafe { ioctl::ioctl(&kvm, CreateVm) }.map_err(KvmProblem::Broken)?);
-    if cfg!(target_arch = "x86_64") && !shows_virtualisation(&first_processor()) {
-        return Err(KvmProblem::Paravirtual);
-    }
-    Ok(())
+    if has_virtualisation() { Ok(()) } else { Err(KvmProblem::Paravirtual) }
+}
+
+fn has_virtualisation() -> bool {
+    !cfg!(target_arch = "x86_64") || shows_virtualisation(&first_processor())
 }
 
 /// The flags of the first processor in /proc/cpuinfo; empty where it cannot be read.

@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 
+use crate::network::asks;
 use crate::rig::{PATIENCE, Rig, signal};
 use crate::world::{INTERNET, World};
 
@@ -24,7 +25,7 @@ fn an_owner_without_privilege_has_vms_on_the_bridge_and_in_jails() {
     assert!(status(vmm, "Uid:").parse::<u32>().expect("a number") >= 1_900_000_000);
     assert_eq!(status(vmm, "CapEff:"), "0000000000000000");
     assert_eq!(status(vmm, "NoNewPrivs:"), "1");
-    let seen = rig.sh("dev", &format!("wget -T 5 -qO- http://{INTERNET}/"));
+    let seen = asks(&rig, "dev", INTERNET, 80);
     assert!(seen.contains("hello from outside"), "{seen}");
     let address = rig.json("vm show --json dev")["address"].as_str().expect("an address").to_owned();
     assert_eq!(world.run("h", "dig @127.0.0.1 -p 42069 +short dev.vm"), format!("{address}\n"));
@@ -37,7 +38,7 @@ fn an_owner_without_privilege_has_vms_on_the_bridge_and_in_jails() {
     let mut helper = rig.helper("");
     assert_eq!(rig.vmm_pid("dev"), vmm);
     rig.ok("vm set dev --nat off");
-    assert_ne!(rig.banger("vm exec dev -- wget -T 2 -qO- http://203.0.113.7/").status, 0);
+    assert_eq!(asks(&rig, "dev", INTERNET, 80), "");
     rig.ok("vm restart dev");
     assert_eq!(rig.ok("vm exec dev -- echo again"), "again\n");
     rig.ok("vm delete dev");

@@ -109,8 +109,8 @@ impl Rig {
     }
 
     pub fn import(&self) {
-        let kernel = fs::read_dir(part("")).expect("lists").flatten().map(|e| e.path());
-        let kernel = kernel.filter(|p| p.extension().is_some_and(|e| e == "deb")).next().expect("a kernel");
+        let mut parts = fs::read_dir(part("")).expect("lists").flatten().map(|e| e.path());
+        let kernel = parts.find(|p| p.extension().is_some_and(|e| e == "deb")).expect("a kernel");
         self.ok_args(&["kernel", "import", "--deb", kernel.to_str().expect("UTF-8")]);
         let image = part("busybox.tar");
         self.ok_args(&["image", "import", image.to_str().expect("UTF-8"), "--name", "busybox"]);

@@ -30,7 +30,7 @@ impl World {
         }
         let (host, outside) = (world.host(), world.namespace("o"));
         for (link, host_address, far) in
-            [("up", "198.51.100.1/24", "198.51.100.2/24"), ("lan", "192.168.77.1/24", "192.168.77.2/24")]
+            [("wan", "198.51.100.1/24", "198.51.100.2/24"), ("lan", "192.168.77.1/24", "192.168.77.2/24")]
         {
             ip(&format!("link add {link} netns {host} type veth peer name {link} netns {outside}"));
             world.run("h", &format!("ip addr add {host_address} dev {link}"));
