@@ -32,7 +32,11 @@ impl Root {
             undo.push("the bridge", move || wires::delete_bridge(&ground).map_err(to_io));
         }
         reach("ensure-bridge:made");
-        wires::load(&bridge, &self.records.exists().clone())?;
+        let exists = self.records.exists().clone();
+        wires::load(&bridge, &exists)?;
+        undo.push("the firewall", move || {
+            before.map_or_else(wires::unload, |before| wires::load(&before, &exists)).map_err(to_io)
+        });
         reach("ensure-bridge:loaded");
         // Last, so that nothing is forwarded before there is a firewall.
         wires::enable_forwarding(&self.ground)?;
