@@ -22,7 +22,8 @@ say() { printf '\n== %s\n' "$*"; }
 install_packages() {
     local need=(qemu-system-x86 mmdebstrap skopeo umoci docker-registry busybox-static e2fsprogs
         acl attr libcap2-bin python3
-        gcc libc6-dev xz-utils zstd tar cpio kmod git file strace tmux openssl dnsmasq-base iproute2 util-linux shellcheck zsh fish)
+        gcc libc6-dev xz-utils zstd tar cpio kmod git file strace tmux openssl dnsmasq-base iproute2 util-linux shellcheck zsh fish
+        nftables iptables tcpdump bind9-dnsutils iputils-ping curl procps)
     local missing=()
     for package in "${need[@]}"; do
         dpkg-query -W -f='${Status}' "$package" 2>/dev/null | grep -q 'ok installed' || missing+=("$package")
@@ -59,6 +60,8 @@ make_parts() {
     fi
     make_tar minbase mmdebstrap -q --variant=minbase "$codename"
     make_tar systemd mmdebstrap -q --variant=minbase --include=systemd,systemd-sysv,dbus "$codename"
+    make_tar firewalls mmdebstrap -q --variant=minbase \
+        --include=ufw,firewalld,iptables,nftables,iproute2,dbus,curl,iputils-ping,procps,bind9-dnsutils "$codename"
     make_tar busybox make_busybox
     make_tar scratch make_scratch
     make_tar golden tests/images/golden.sh
@@ -108,7 +111,7 @@ checks() {
     say "formatting, lints, scripts"
     cargo fmt --check
     cargo clippy --quiet --all-targets -- -D warnings
-    shellcheck install.sh tests/run.sh .ci/run tests/bench/*.sh tests/images/*.sh
+    shellcheck install.sh tests/run.sh .ci/run tests/bench/*.sh tests/images/*.sh tests/network/*.sh
     say "unit tests"
     cargo nextest run --config-file tests/nextest.toml --no-fail-fast
 }
@@ -143,7 +146,7 @@ real_parts() {
     if [ -n "$filter" ]; then expression="($expression) and test($filter)"; fi
     cargo nextest run --config-file tests/nextest.toml --no-fail-fast --run-ignored only -E "$expression"
     say "tests in a network namespace of their own"
-    unshare -n "$(command -v cargo)" nextest run --config-file tests/nextest.toml --offline --no-fail-fast --run-ignored only -E 'test(netlink)'
+    unshare -n "$(command -v cargo)" nextest run --config-file tests/nextest.toml --offline --no-fail-fast --run-ignored only -E 'test(netlink) | binary(network)'
 }
 
 install_packages

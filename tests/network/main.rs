@@ -6,5 +6,6 @@
 
 mod hostile;
 mod links;
+mod others;
 mod reach;
 mod rig;

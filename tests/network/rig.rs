@@ -37,6 +37,7 @@ pub fn own_host() {
 }
 
 /// Runs a line of shell here; it must succeed.
+#[track_caller]
 pub fn sh(line: &str) -> String {
     stdout(line, try_sh(line))
 }
@@ -50,15 +51,18 @@ pub fn sh_can(line: &str) -> bool {
     try_sh(line).status.success()
 }
 
+#[track_caller]
 pub fn json(line: &str) -> serde_json::Value {
     serde_json::from_str(&sh(line)).expect("it answers in JSON")
 }
 
+#[track_caller]
 fn stdout(line: &str, out: Output) -> String {
     assert!(out.status.success(), "{line}: {}\n{}", out.status, String::from_utf8_lossy(&out.stderr));
     String::from_utf8(out.stdout).expect("UTF-8")
 }
 
+#[track_caller]
 pub fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
     let begun = Instant::now();
     while !holds() {
@@ -121,6 +125,7 @@ impl Space {
         format!("nsenter -t {} -n {line}", self.pid())
     }
 
+    #[track_caller]
     pub fn sh(&self, line: &str) -> String {
         stdout(line, self.try_sh(line))
     }

@@ -28,7 +28,7 @@ pub fn script(listing: &str, dns_port: Option<u16>) -> Option<String> {
     for name in CHAINS {
         let chain = Chain::parse(listing, name);
         let wanted = match dns_port {
-            Some(dns_port) if chain.blocks() => rules(name, dns_port),
+            Some(dns_port) if chain.blocks(listing) => rules(name, dns_port),
             _ => vec![],
         };
         chain.change(name, &wanted, &mut script);
@@ -73,8 +73,13 @@ impl<'a> Chain<'a> {
         chain
     }
 
-    fn blocks(&self) -> bool {
-        self.drops || self.end() < self.rules.len()
+    /// By its policy, by a rule for all, or by a chain with such a rule. Ufw's jumps are there, and do nothing, while it is disabled.
+    fn blocks(&self, listing: &str) -> bool {
+        let refused_by_another = |rule: &Vec<&str>| match rule[..] {
+            ["-j", other] => Chain::parse(listing, other).rules.iter().any(|rule| refuses_all(rule)),
+            _ => false,
+        };
+        self.drops || self.rules.iter().any(|rule| refuses_all(rule) || refused_by_another(rule))
     }
 
     /// The place of the first rule at which the chain gives up.
@@ -113,14 +118,18 @@ fn comment<'a>(rule: &[&'a str]) -> Option<&'a str> {
     comment.starts_with(COMMENT).then_some(comment)
 }
 
-/// It refuses all that comes to it, or is ufw's for what no rule of its user's was about.
-fn gives_up(rule: &[&str]) -> bool {
+fn refuses_all(rule: &[&str]) -> bool {
     match rule {
-        ["-m", "comment", "--comment", _, rest @ ..] => gives_up(rest),
+        ["-m", "comment", "--comment", _, rest @ ..] => refuses_all(rest),
         ["-j", "DROP"] | ["-j", "REJECT", ..] => true,
-        ["-j", target] => target.starts_with("ufw-after-") || target.starts_with("ufw-reject-"),
         _ => false,
     }
+}
+
+/// It refuses all that comes to it, or leads to what ufw does when no rule of its user's was about a packet.
+fn gives_up(rule: &[&str]) -> bool {
+    refuses_all(rule)
+        || matches!(rule, ["-j", target] if target.starts_with("ufw-after-") || target.starts_with("ufw-reject-"))
 }
 
 /// The words of a line; what is in quotes is one.
@@ -221,6 +230,11 @@ mod tests {
             None
         );
         assert_eq!(script("", Some(53)), None);
+        // Ufw, disabled, leaves its jumps; enabled, it may reject where others have a policy.
+        let ufw = "-P FORWARD ACCEPT\n-N ufw-reject-forward\n-A FORWARD -j ufw-after-forward\n-A FORWARD -j ufw-reject-forward\n";
+        assert_eq!(script(ufw, Some(53)), None);
+        let rejecting = format!("{ufw}-A ufw-reject-forward -j REJECT --reject-with icmp-port-unreachable\n");
+        assert!(script(&rejecting, Some(53)).expect("it blocks").starts_with("*filter\n-I FORWARD 1 "));
         // Docker is gone, its policy with it.
         let after = docker(&[OUT, BACK]).replace("DROP", "ACCEPT");
         assert_eq!(

@@ -118,8 +118,8 @@ fn change_iptables(kind: Kind, dns_port: Option<u16>) -> Result<(), CmdError> {
     Ok(())
 }
 
-/// Firewalld 2.1 and later owns its table, so that nobody can add a rule to it (NftablesTableOwner in firewalld.conf(5)); and it
-/// remembers over a reload which link is in which zone, where a rule would be gone.
+/// Firewalld 2.1 and later owns its table, so that nobody can add a rule to it (NftablesTableOwner in firewalld.conf(5)). A zone it
+/// forgets when it is reloaded (FlushAllOnReload there), which [`super::firewall::watch`] sees.
 fn change_firewalld(wanted: bool) -> Result<(), CmdError> {
     let known = knows_bridge()?;
     if known == wanted {
