@@ -34,7 +34,7 @@ enum Verb {
     name = "status",
     help_triggers("-h", "--help", "help"),
     example = "banger daemon status",
-    note = "Fields of --json: pid, version, commit, built, started_at (seconds since 1970), socket, state_dir, running_vms."
+    note = "Fields of --json: pid, version, commit, built, started_at (seconds since 1970), socket, state_dir, running_vms, dns (list of address, problem?)."
 )]
 struct Status {
     /// print JSON
@@ -67,7 +67,7 @@ impl Status {
         if self.json {
             return render::json(&view);
         }
-        render::out(&render::fields(&[
+        let mut fields = vec![
             ("pid", view.pid.to_string()),
             ("version", format!("v{}", view.version)),
             ("commit", view.commit),
@@ -76,6 +76,11 @@ impl Status {
             ("socket", view.socket),
             ("state", view.state_dir),
             ("running VMs", view.running_vms.to_string()),
-        ]))
+        ];
+        fields.extend(view.dns.into_iter().map(|dns| match dns.problem {
+            Some(problem) => ("dns", format!("not at {}: {problem}", dns.address)),
+            None => ("dns", dns.address),
+        }));
+        render::out(&render::fields(&fields))
     }
 }

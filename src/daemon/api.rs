@@ -208,5 +208,6 @@ fn status(d: &Daemon) -> Result<DaemonView, Fault> {
         socket: d.dirs.socket().display().to_string(),
         state_dir: d.dirs.state.display().to_string(),
         running_vms: d.store.all::<Run>()?.len(),
+        dns: d.dns.view(),
     })
 }

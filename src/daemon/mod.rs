@@ -13,6 +13,7 @@ mod api;
 mod cache;
 mod catalogs;
 mod config;
+mod dns;
 mod driver;
 mod exit;
 mod fault;
@@ -53,6 +54,7 @@ use smol::channel::{Sender, bounded};
 use smol::{Executor, Task};
 
 use crate::daemon::config::Config;
+use crate::daemon::dns::Dns;
 use crate::daemon::fault::{Fault, chain};
 use crate::daemon::pulls::Images;
 use crate::daemon::vms::Vms;
@@ -83,6 +85,7 @@ pub struct Daemon {
     pub store: Store,
     pub vms: Vms,
     pub images: Images,
+    pub dns: Dns,
     /// Seconds since 1970.
     pub started_at: u64,
     /// Ends the daemon.
@@ -199,6 +202,7 @@ fn run(dirs: Dirs) -> Result<(), Fault> {
     let d = Arc::new(Daemon {
         vms: Vms::default(),
         images: Images::new(dirs.blobs()),
+        dns: Dns::start(&config.network.suffix, config.network.dns_port, None),
         started_at: now(),
         stop,
         executor: Arc::downgrade(&executor),

@@ -7,7 +7,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::dns::query::Query;
-use crate::dns::question::{HEADER, flag, kind};
+use crate::dns::question::{HEADER, LONGEST_NAME, flag, kind};
 use crate::dns::rebind::Forbidden;
 
 /// Keys of SVCB that hold addresses (RFC 9460, 7.3).
@@ -78,8 +78,10 @@ fn same_question(a: &[u8], b: &[u8]) -> bool {
 
 /// One record in its frame (RFC 1035, 4.1.3).
 pub struct Record<'m> {
+    message: &'m [u8],
     pub kind: u16,
-    body: &'m [u8],
+    /// Where its body begins.
+    begin: usize,
     /// Where the next one begins.
     pub end: usize,
 }
@@ -91,30 +93,60 @@ impl<'m> Record<'m> {
         let [k0, k1, _, _, _, _, _, _, l0, l1] = *message.get(at..)?.first_chunk()?;
         let begin = at + 10;
         let end = begin + usize::from(u16::from_be_bytes([l0, l1]));
-        Some(Self { kind: u16::from_be_bytes([k0, k1]), body: message.get(begin..end)?, end })
+        (end <= message.len()).then_some(Self { message, kind: u16::from_be_bytes([k0, k1]), begin, end })
+    }
+
+    fn body(&self) -> &'m [u8] {
+        &self.message[self.begin..self.end]
     }
 
     /// The addresses that it gives to its name, whatever its class; None where its body is none of its type.
     fn addresses(&self) -> Option<Vec<IpAddr>> {
+        let body = self.body();
         match self.kind {
-            // Some servers send empty ones for names that are to be deleted (RFC 2136); they give nothing.
-            kind::A | kind::AAAA if self.body.is_empty() => Some(vec![]),
-            kind::A if self.body.len() == 4 => four(self.body),
-            kind::AAAA if self.body.len() == 16 => sixteen(self.body),
+            // An empty one gives nothing (RFC 2136, 2.4.1).
+            _ if body.is_empty() => Some(vec![]),
+            kind::A if body.len() == 4 => four(body),
+            kind::AAAA if body.len() == 16 => sixteen(body),
             kind::A | kind::AAAA => None,
-            kind::SVCB | kind::HTTPS => hints(self.body),
+            kind::SVCB | kind::HTTPS => hints(body),
+            kind::NS | kind::CNAME | kind::PTR => self.names(0, 1, 0),
+            kind::SOA => self.names(0, 2, 20),
+            kind::MX => self.names(2, 1, 0),
+            kind::SRV => self.names(6, 1, 0),
             _ => Some(vec![]),
         }
     }
+
+    /// No addresses; None unless the body is so many bytes, names and bytes. Not every program that asks is as careful with them.
+    fn names(&self, before: usize, names: usize, after: usize) -> Option<Vec<IpAddr>> {
+        let end = (0..names).try_fold(self.begin + before, |at, _| after_name(self.message, at))?;
+        (end + after == self.end).then_some(vec![])
+    }
 }
 
-/// Where the name at `at` ends: with the root, or a pointer (RFC 1035, 4.1.4). What it points to does not matter here.
-fn after_name(message: &[u8], mut at: usize) -> Option<usize> {
+/// Where the name at `at` ends: with the root, or a pointer (RFC 1035, 4.1.4). None for one that is too long, or points to anything but
+/// what is before it, so that it might have no end.
+fn after_name(message: &[u8], at: usize) -> Option<usize> {
+    let (mut at, mut before, mut length, mut end) = (at, at, 1, None);
     loop {
         match *message.get(at)? {
-            0 => return Some(at + 1),
-            length if length < 64 => at += 1 + usize::from(length),
-            pointer if pointer >= 0xc0 => return Some(at + 2),
+            0 => return Some(end.unwrap_or(at + 1)),
+            label if label < 64 => {
+                length += 1 + usize::from(label);
+                if length > LONGEST_NAME {
+                    return None;
+                }
+                at += 1 + usize::from(label);
+            }
+            high if high >= 0xc0 => {
+                let to = usize::from(u16::from_be_bytes([high & 0x3f, *message.get(at + 1)?]));
+                if to >= before {
+                    return None;
+                }
+                end.get_or_insert(at + 2);
+                (at, before) = (to, to);
+            }
             _ => return None,
         }
     }

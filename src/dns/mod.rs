@@ -15,7 +15,7 @@ mod limits;
 pub mod names;
 pub mod query;
 pub mod question;
-mod rebind;
+pub mod rebind;
 mod reply;
 pub mod service;
 mod tcp;

@@ -33,9 +33,12 @@ pub mod flag {
 pub mod kind {
     pub const A: u16 = 1;
     pub const NS: u16 = 2;
+    pub const CNAME: u16 = 5;
     pub const SOA: u16 = 6;
     pub const PTR: u16 = 12;
+    pub const MX: u16 = 15;
     pub const AAAA: u16 = 28;
+    pub const SRV: u16 = 33;
     pub const OPT: u16 = 41;
     pub const SVCB: u16 = 64;
     pub const HTTPS: u16 = 65;

@@ -90,7 +90,8 @@ pub enum DnsError {
     },
 }
 
-/// The server. Dropping it ends it, and with it what still listens.
+/// The server. Dropping it ends it; what listens is dropped before.
+#[derive(Debug)]
 pub struct Service {
     inside: Arc<Inside>,
     thread: Option<JoinHandle<()>>,

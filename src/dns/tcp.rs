@@ -11,7 +11,6 @@ use smol::lock::Mutex;
 use smol::{Async, Timer};
 
 use crate::dns::limits::Turn;
-use crate::dns::query::Query;
 use crate::dns::service::{Face, Inside, Job, Return, Tasks};
 use crate::dns::upstream::framed;
 use crate::dns::zone::Verdict;
@@ -86,8 +85,7 @@ async fn answer(
     let verdict = inside.names.read().answer(asker, message, reply);
     match (verdict, face) {
         (Verdict::Reply, _) => connection.write(reply).await,
-        (Verdict::Forward(question), Face::Guests(guests)) => {
-            let query = Query::of(&question);
+        (Verdict::Forward(query), Face::Guests(guests)) => {
             let Some(turn) = inside.turns.take(connection.from) else {
                 inside.busy(connection.from);
                 return connection.write(&query.failed()).await;

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use crate::dns::query::Query;
+use crate::dns::limits::Sparingly;
 use crate::dns::service::{Face, Inside, Job, Return};
 use crate::dns::zone::Verdict;
 
@@ -25,11 +25,14 @@ const PAUSE: Duration = Duration::from_millis(100);
 pub fn serve(socket: &Arc<UdpSocket>, face: Face, inside: &Inside, stop: &PipeReader) {
     let mut message = [0; LONGEST];
     let mut reply = Vec::with_capacity(LONGEST);
+    let trouble = Sparingly::default();
     loop {
         let nothing_left = match round(socket, face, inside, &mut message, &mut reply) {
             Ok(nothing_left) => nothing_left,
             Err(e) => {
-                log::warn!("cannot read questions: {e}");
+                if trouble.now() {
+                    log::warn!("cannot read questions: {e}");
+                }
                 std::thread::sleep(PAUSE);
                 false
             }
@@ -75,11 +78,11 @@ fn answer(
     let verdict = inside.names.read().answer(asker, message, reply);
     match (verdict, face) {
         (Verdict::Reply, _) => send(socket, reply, from),
-        (Verdict::Forward(question), Face::Guests(guests)) => {
+        (Verdict::Forward(query), Face::Guests(guests)) => {
             // The guest asks again after a while; by then there may be room.
             let Some(turn) = inside.turns.take(from.ip()) else { return inside.busy(from.ip()) };
             inside.forward(Job {
-                query: Query::of(&question),
+                query,
                 back: Return::Udp(Arc::clone(socket), from),
                 bridge: guests.bridge,
                 turn,

@@ -154,3 +154,29 @@ pub fn framed(message: &[u8]) -> io::Result<Vec<u8>> {
     bytes.extend(message);
     Ok(bytes)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::network::subnet;
+
+    #[test]
+    fn whoever_would_ask_us_in_turn_is_not_asked() {
+        let servers = |texts: &[&str]| -> Vec<SocketAddr> {
+            texts.iter().map(|text| text.parse().expect("an address")).collect()
+        };
+        let config = Config {
+            servers: servers(&[
+                "127.0.0.1:42069",
+                "127.0.0.53:53",
+                "172.16.0.1:53",
+                "172.16.0.9:53",
+                "[::1]:53",
+            ]),
+            ..Config::parse("")
+        };
+        let ours = servers(&["127.0.0.1:42069", "172.16.0.1:42069"]);
+        let kept = without(config, &ours, Forbidden { bridge: subnet::DEFAULT });
+        assert_eq!(kept.servers, servers(&["127.0.0.53:53", "[::1]:53"]));
+    }
+}

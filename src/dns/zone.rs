@@ -9,7 +9,8 @@
 use std::collections::HashMap;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-use crate::dns::question::{self, CLASS_IN, LONGEST_NAME, Question, Unread, flag, kind};
+use crate::dns::query::Query;
+use crate::dns::question::{self, CLASS_IN, LONGEST_NAME, Unread, flag, kind};
 use crate::dns::reply::{self, Rcode, Reply};
 use crate::network::reverse;
 use crate::network::subnet::Subnet;
@@ -42,12 +43,12 @@ pub enum Asker {
 
 /// What becomes of a message.
 #[derive(Debug)]
-pub enum Verdict<'m> {
+pub enum Verdict {
     /// The reply has been written.
     Reply,
     Silence,
     /// Upstream servers know.
-    Forward(Question<'m>),
+    Forward(Query),
 }
 
 /// What there is at a name of ours, and where in the name its zone's begins.
@@ -107,7 +108,7 @@ impl Zone {
     }
 
     /// Judges `message`, and where there is something to reply writes it in place of what is in `out`.
-    pub fn answer<'m>(&self, asker: Asker, message: &'m [u8], out: &mut Vec<u8>) -> Verdict<'m> {
+    pub fn answer(&self, asker: Asker, message: &[u8], out: &mut Vec<u8>) -> Verdict {
         let question = match question::read(message) {
             Ok(question) => question,
             Err(Unread::Silence) => return Verdict::Silence,
@@ -151,7 +152,7 @@ impl Zone {
                 reply.end();
                 Verdict::Reply
             }
-            None if asker == Asker::Guest => Verdict::Forward(question),
+            None if asker == Asker::Guest => Verdict::Forward(Query::of(&question)),
             None => refuse(Rcode::Refused),
         }
     }

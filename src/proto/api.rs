@@ -393,6 +393,18 @@ pub struct DaemonView {
     pub socket: String,
     pub state_dir: String,
     pub running_vms: usize,
+    /// Where names of VMs are answered; nothing as long as no VM has needed it.
+    #[serde(default)]
+    pub dns: Vec<DnsView>,
+}
+
+/// An address of the DNS server.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DnsView {
+    pub address: String,
+    /// Why nobody is answered there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub problem: Option<String>,
 }
 
 /// A VM as `vm list --json` and `vm show --json` give it: the record, and what is known of it only now.

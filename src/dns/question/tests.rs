@@ -95,8 +95,10 @@ fn only_questions_are_implemented() {
     }
 }
 
+type Read = (u16, Vec<u8>, u16, u16, Option<u16>);
+
 /// What simple-dns makes of a question: id, name in lower case, type, class, and the size that EDNS gives. None: it cannot read it.
-pub fn library(message: &[u8]) -> Option<(u16, Vec<u8>, u16, u16, Option<u16>)> {
+pub fn library(message: &[u8]) -> Option<Read> {
     let packet = Packet::parse(message).ok()?;
     let [asked] = packet.questions.as_slice() else { return None };
     if packet.has_flags(PacketFlag::RESPONSE) || packet.opcode() != OPCODE::StandardQuery {
