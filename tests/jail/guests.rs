@@ -1,12 +1,13 @@
 //! Real guests in jails: they get ready, reach the host by their tap, and leave nothing.
 
 use std::fs;
-use std::io::Read;
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use banger::kernel::initramfs::assemble;
 use banger::network::names::TapName;
+use banger::proto::agent::Ready;
 use banger::proto::root::{DriveKind, Root, Vmm, Vsock};
 use banger::root::launch::Programs;
 use banger::vm::cow::file_bytes;
@@ -36,9 +37,8 @@ fn furnish(rig: &mut Rig) {
         read(&std::env::var("BANGER_TEST_GUEST").map_or_else(|_| crate::rig::binary(), PathBuf::from));
     rig.write("kernel", &read(&kernel.join("vmlinux")), 0o444);
     rig.write("initrd", &assemble(&banger, &read(&kernel.join("modules.cpio"))), 0o444);
-    rig.write("console", b"", 0o600);
-    rig.write("log", b"", 0o600);
     rig.write("0", &read(&image), 0o444);
+    rig.write("1", b"", 0o600);
     rig.write("2", &read(&kernel.join("modules.ext4")), 0o444);
     let bytes = fs::metadata(rig.owners("0")).expect("stats").len();
     fs::File::options()
@@ -61,14 +61,14 @@ fn furnish(rig: &mut Rig) {
 }
 
 /// What the daemon does: it listens first, and hears that the guest is up.
-fn ready(rig: &Rig, listener: &Listener) -> String {
+fn ready(rig: &Rig, listener: &Listener) {
     let fd = listener.accept(LONG).unwrap_or_else(|e| {
         let console = fs::read(rig.owners("console")).expect("reads");
         panic!("{e}: {}\n{}", rig.log(), String::from_utf8_lossy(&console));
     });
-    let mut first = [0; 64];
-    let n = fs::File::from(fd).read(&mut first).expect("reads");
-    String::from_utf8_lossy(&first[..n]).into_owned()
+    let mut line = String::new();
+    BufReader::new(fs::File::from(fd)).read_line(&mut line).expect("reads");
+    assert!(matches!(serde_json::from_str(&line), Ok(Ready::Up(_))), "{line}");
 }
 
 /// The guest is launched, gets ready, answers pings at the lease's address and the agent's port; then all is removed.
@@ -77,8 +77,7 @@ fn live_and_go(rig: &Rig, control: &str) {
     let listener = channel.listen(1001).expect("listens");
     let processes =
         rig.launch().unwrap_or_else(|e| panic!("{e}: {:?}\n{}", std::error::Error::source(&e), rig.log()));
-    let hello = ready(rig, &listener);
-    assert!(hello.starts_with('{'), "{hello}");
+    ready(rig, &listener);
     let pid = processes.vmm.pid;
     for name in
         ["Name", "Uid", "Gid", "Groups", "CapEff", "NoNewPrivs", "Seccomp", "NSpid", "VmHWM", "RssShmem"]

@@ -36,14 +36,11 @@ pub struct Rig {
 impl Rig {
     /// The owner's files are there and empty; `probe` is run as QEMU, and another script as its vsock device.
     pub fn probing(probe: &str) -> Self {
-        let rig = Self::new();
-        let qemu = rig.script("qemu", probe);
+        let mut rig = Self::new();
+        rig.programs.qemu = Some(rig.script("qemu", probe));
         // As much of a vsock device as QEMU's jail waits for.
-        let device = rig.script("device", "exec /usr/bin/nc -lkU \"$4\"");
-        Self {
-            programs: Programs { qemu: Some(qemu), vhost_device_vsock: Some(device), ..Programs::default() },
-            ..rig
-        }
+        rig.programs.vhost_device_vsock = Some(rig.script("device", "exec /usr/bin/nc -lkU \"$4\""));
+        rig
     }
 
     pub fn new() -> Self {
@@ -83,16 +80,11 @@ impl Rig {
         fs::create_dir(rig.sockets()).expect("makes");
         chown(rig.sockets(), Some(OWNER), Some(OWNER)).expect("gives away");
         fs::set_permissions(rig.sockets(), Permissions::from_mode(0o700)).expect("changes");
-        for (name, mode) in [
-            ("console", 0o600),
-            ("log", 0o600),
-            ("kernel", 0o444),
-            ("initrd", 0o444),
-            ("0", 0o444),
-            ("1", 0o600),
-        ] {
+        for (name, mode) in [("kernel", 0o444), ("initrd", 0o444), ("0", 0o444), ("1", 0o600)] {
             rig.write(name, name.as_bytes(), mode);
         }
+        rig.write("console", b"", 0o600);
+        rig.write("log", b"", 0o600);
         rig
     }
 
@@ -194,6 +186,17 @@ impl Rig {
     }
 }
 
+impl Drop for Rig {
+    fn drop(&mut self) {
+        // A test that fails leaves no process behind either.
+        if std::thread::panicking()
+            && let Err(e) = launch::remove(&self.ground, self.launch.vm, None)
+        {
+            eprintln!("VM {} is left: {e}", self.launch.vm);
+        }
+    }
+}
+
 /// What `look` finds, before it is too late.
 pub fn wait_for<T>(mut look: impl FnMut() -> Option<T>) -> Option<T> {
     let started = Instant::now();
@@ -219,11 +222,13 @@ pub fn status(pid: u32, name: &str) -> String {
 
 /// Whether `uid` can connect to the socket; asked of somebody else's program.
 pub fn can_connect(uid: u32, socket: &Path) -> bool {
-    let nc = Command::new("setpriv")
-        .args([&format!("--reuid={uid}"), &format!("--regid={uid}"), "--clear-groups", "nc", "-UzN"])
+    const CONNECT: &str = "import socket, sys; socket.socket(socket.AF_UNIX).connect(sys.argv[1])";
+    let connected = Command::new("setpriv")
+        .args([&format!("--reuid={uid}"), &format!("--regid={uid}"), "--clear-groups"])
+        .args(["/usr/bin/python3", "-c", CONNECT])
         .arg(socket)
         .stdin(Stdio::null())
         .stderr(Stdio::null())
         .status();
-    nc.expect("setpriv and nc are installed").success()
+    connected.expect("setpriv is installed").success()
 }

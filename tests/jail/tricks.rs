@@ -70,6 +70,14 @@ fn a_file_that_was_swapped_after_it_was_opened_is_not_mounted() {
     assert!(!rig.log().contains("ran"), "{}", rig.log());
 }
 
+struct Stop<'a>(&'a AtomicBool);
+
+impl Drop for Stop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 #[test]
 #[ignore = "needs root, and its own network namespace: unshare -n"]
 fn a_file_that_is_swapped_all_the_time_is_itself_or_not_there() {
@@ -80,6 +88,8 @@ fn a_file_that_is_swapped_all_the_time_is_itself_or_not_there() {
     let stop = AtomicBool::new(false);
     let (mut launched, mut refused) = (0, 0);
     std::thread::scope(|scope| {
+        // Also when an assertion fails: the scope waits for its threads.
+        let _stop = Stop(&stop);
         scope.spawn(|| {
             while !stop.load(Ordering::Relaxed) {
                 for _ in 0..2 {
@@ -108,11 +118,12 @@ fn a_file_that_is_swapped_all_the_time_is_itself_or_not_there() {
                 }
             }
             banger::root::launch::remove(&rig.ground, rig.launch.vm, None).expect("removes");
+            banger::host::files::remove_if_present(&rig.sockets().join("vhost.sock")).expect("removes");
         }
-        stop.store(true, Ordering::Relaxed);
     });
+    println!("{launched} launches, {refused} refusals");
     assert!(!rig.log().contains("secret"), "{}", rig.log());
-    assert_eq!(launched + refused, 30);
+    assert!(launched > 0, "{refused} refusals and nothing else");
     assert_eq!(fs::read_to_string(&secret).expect("reads"), "secret");
     let meta = fs::metadata(&secret).expect("stats");
     assert_eq!((meta.uid(), meta.gid()), (0, 0));
@@ -157,7 +168,7 @@ fn links_where_jails_are_made_and_removed_are_not_followed() {
     fs::set_permissions(state, Permissions::from_mode(0o777)).expect("changes");
     let error = chain(&rig.launch().expect_err("refused"));
     assert!(error.contains(&format!("others than root may write {}", state.display())), "{error}");
-    assert_untouched(&rig);
+    rig.assert_nothing_left();
 }
 
 #[test]
@@ -167,7 +178,7 @@ fn a_program_that_others_could_have_made_is_not_run() {
     let qemu = rig.path().join("qemu");
     let refused = |want: &str| {
         let error = chain(&rig.launch().expect_err(want));
-        assert!(error.starts_with("root runs only what is root's own") && error.contains(want), "{error}");
+        assert!(error.starts_with("root runs only what is root's own: ") && error.contains(want), "{error}");
         assert_untouched(&rig);
     };
     chown(&qemu, Some(OWNER), None).expect("gives away");
@@ -176,9 +187,6 @@ fn a_program_that_others_could_have_made_is_not_run() {
     fs::set_permissions(&qemu, Permissions::from_mode(0o775)).expect("changes");
     refused("others than root may write");
     fs::set_permissions(&qemu, Permissions::from_mode(0o755)).expect("changes");
-    fs::set_permissions(rig.path(), Permissions::from_mode(0o757)).expect("changes");
-    refused("others than root may write");
-    fs::set_permissions(rig.path(), Permissions::from_mode(0o755)).expect("changes");
     // A link of root's own to a program of his.
     let his = rig.owners("his");
     fs::write(&his, "#!/bin/sh\n").expect("writes");
@@ -202,13 +210,13 @@ fn a_launch_that_fails_late_leaves_nothing_and_says_why() {
         error,
         "its process could not enter its jail: cannot wait for the vsock device: it ended as soon as it was started"
     );
-    assert_eq!(rig.log(), "logno device today\n");
+    assert_eq!(rig.log(), "no device today\n");
     assert_untouched(&rig);
-    // The program is none for this machine.
+    // The program cannot be run.
     let rig = Rig::probing("");
-    fs::write(rig.path().join("qemu"), "\x7fELFnonsense").expect("writes");
+    fs::write(rig.path().join("qemu"), "#!/no/such/interpreter\n").expect("writes");
     let error = chain(&rig.launch().expect_err("refused"));
-    assert!(error.contains("cannot run") && error.contains("Exec format error"), "{error}");
+    assert!(error.contains("cannot run") && error.contains("No such file"), "{error}");
     assert_untouched(&rig);
     // A descriptor is of somebody else's file: root's, as root could have opened it, and writable.
     let rig = Rig::probing("echo ran");

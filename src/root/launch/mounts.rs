@@ -1,7 +1,7 @@
 //! The file system of a jail: memory, on which the owner's files are mounted. It exists in the mount namespace of one VM's process
 //! and vanishes with it: nothing of it is on a disk, and there is nothing to remove.
 
-use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
+use std::fs::{self, DirBuilder, OpenOptions, Permissions};
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt, symlink};
@@ -18,8 +18,8 @@ use crate::root::launch::order::{Device, Mount};
 
 /// Where programs, their libraries and their data are. The jail shows them as the host has them, for reading.
 const SYSTEM: [&str; 8] = ["usr", "bin", "sbin", "lib", "lib32", "lib64", "opt", "nix"];
-/// Where the dynamic linker remembers libraries.
-const LINKER_CACHE: &str = "/etc/ld.so.cache";
+/// Where the dynamic linker remembers libraries, and Debian which of several is called by a name (update-alternatives(1)).
+const LINKS: [&str; 2] = ["/etc/ld.so.cache", "/etc/alternatives"];
 
 /// Nothing that is mounted from here on is seen elsewhere, nor the other way round.
 pub fn leave_the_hosts() -> io::Result<()> {
@@ -40,11 +40,8 @@ pub fn memory(base: &OwnedFd, room_bytes: u64, root: &Path) -> io::Result<()> {
 /// by the path that it has (proc(5), /proc/pid/fd), and must be the same file: the descriptor decides, the path is a hint.
 pub fn show(root: &Path, fd: &OwnedFd, what: &Mount) -> io::Result<()> {
     let here = again(fd)?;
-    let at = below(root, &what.at)?;
-    match FileType::from_raw_mode(fstat(fd)?.st_mode) {
-        FileType::Directory => DirBuilder::new().recursive(true).mode(0o755).create(&at)?,
-        _ => touch(&at)?,
-    }
+    let is_directory = FileType::from_raw_mode(fstat(fd)?.st_mode) == FileType::Directory;
+    let at = mount_point(root, &what.at, is_directory)?;
     mount_bind(magic_link(&here), &at)?;
     let access = if what.read_only { MountFlags::RDONLY } else { MountFlags::empty() };
     restrict(&at, access | MountFlags::NOEXEC | MountFlags::NODEV | MountFlags::NOSUID)
@@ -81,14 +78,13 @@ pub fn show_system(root: &Path, program: &Path) -> io::Result<()> {
             }
         }
     }
-    let mut alone = vec![Path::new(LINKER_CACHE)];
+    let mut alone = LINKS.map(Path::new).to_vec();
     if !SYSTEM.iter().any(|name| program.starts_with(Path::new("/").join(name))) {
         alone.push(program);
     }
-    for file in alone.into_iter().filter(|file| file.exists()) {
-        let at = below(root, file)?;
-        touch(&at)?;
-        mount_bind(file, &at)?;
+    for host in alone.into_iter().filter(|host| host.exists()) {
+        let at = mount_point(root, host, host.is_dir())?;
+        mount_bind(host, &at)?;
         restrict(&at, MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NODEV)?;
     }
     Ok(())
@@ -136,12 +132,17 @@ fn below(root: &Path, path: &Path) -> io::Result<PathBuf> {
     path.strip_prefix("/").map(|path| root.join(path)).map_err(io::Error::other)
 }
 
-/// An empty file to mount on.
-fn touch(at: &Path) -> io::Result<()> {
-    if let Some(parent) = at.parent() {
-        DirBuilder::new().recursive(true).mode(0o755).create(parent)?;
+/// An empty file or directory at `path`, which is absolute, below `root`; returns where that is.
+fn mount_point(root: &Path, path: &Path, is_directory: bool) -> io::Result<PathBuf> {
+    let at = below(root, path)?;
+    let directory = if is_directory { Some(&*at) } else { at.parent() };
+    if let Some(directory) = directory {
+        DirBuilder::new().recursive(true).mode(0o755).create(directory)?;
     }
-    OpenOptions::new().write(true).create_new(true).mode(0o444).open(at).map(|_: File| ())
+    if !is_directory {
+        OpenOptions::new().write(true).create_new(true).mode(0o444).open(&at)?;
+    }
+    Ok(at)
 }
 
 fn magic_link(fd: &OwnedFd) -> PathBuf {
