@@ -23,7 +23,7 @@ install_packages() {
     local need=(qemu-system-x86 bind9-dnsutils mmdebstrap skopeo umoci docker-registry busybox-static e2fsprogs
         acl attr libcap2-bin python3
         gcc libc6-dev xz-utils zstd tar cpio kmod git file strace tmux openssl dnsmasq-base iproute2 util-linux shellcheck zsh fish
-        nftables iptables tcpdump bind9-dnsutils iputils-ping curl procps)
+        nftables iptables tcpdump bind9-dnsutils iputils-ping curl procps netcat-openbsd)
     local missing=()
     for package in "${need[@]}"; do
         dpkg-query -W -f='${Status}' "$package" 2>/dev/null | grep -q 'ok installed' || missing+=("$package")
@@ -146,7 +146,7 @@ real_parts() {
     if [ -n "$filter" ]; then expression="($expression) and test($filter)"; fi
     cargo nextest run --config-file tests/nextest.toml --no-fail-fast --run-ignored only -E "$expression"
     say "tests in a network namespace of their own"
-    unshare -n "$(command -v cargo)" nextest run --config-file tests/nextest.toml --offline --no-fail-fast --run-ignored only -E 'test(netlink) | binary(network)'
+    unshare -n "$(command -v cargo)" nextest run --config-file tests/nextest.toml --offline --no-fail-fast --run-ignored only -E 'test(netlink) | binary(network) | binary(root)'
 }
 
 install_packages

@@ -181,7 +181,7 @@ fn front_paths(ground: &Ground) -> Vec<(PathBuf, landlock::BitFlags<AccessFs>)> 
         // iptables', the older one's; the newer needs none.
         ("/run/xtables.lock", write),
         ("/dev/null", device),
-        ("/dev/urandom", read.into()),
+        ("/dev/urandom", read),
     ]
     .into_iter()
     .map(|(path, access)| (PathBuf::from(path), access))

@@ -48,6 +48,7 @@ pub use error::RootError;
 pub use perform::Root;
 pub use settings::Settings;
 pub use start::main;
+pub use watch::start as keep_firewall;
 
 /// Whose helper it is and where it works; fixed at start.
 #[derive(Debug, Clone)]
