@@ -2,10 +2,12 @@
 //! hold anybody up.
 
 use std::io::{self, Read, Write};
+use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use rustix::fs::{Mode, OFlags, open};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
 
@@ -19,7 +21,7 @@ impl DeadlineStream {
     /// Connects to the socket at `path`; connecting counts towards `timeout`.
     ///
     /// # Errors
-    /// The kernel's; `TimedOut` if the listener's queue stays full.
+    /// The kernel's, `ConnectionRefused` for a symlink too; `TimedOut` if the listener's queue stays full.
     pub fn connect(path: &Path, timeout: Duration) -> io::Result<Self> {
         let deadline = Instant::now() + timeout;
         let socket = socket_with(
@@ -28,7 +30,9 @@ impl DeadlineStream {
             SocketFlags::CLOEXEC | SocketFlags::NONBLOCK,
             None,
         )?;
-        let address = SocketAddrUnix::new(path)?;
+        // What a VMM in its jail may have put there, it may not have us follow: a link to another VM's socket, or to the owner's own.
+        let found = open(path, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
+        let address = SocketAddrUnix::new(format!("/proc/self/fd/{}", found.as_raw_fd()))?;
         loop {
             match connect(&socket, &address) {
                 Ok(()) => break,
@@ -122,6 +126,16 @@ mod tests {
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
         drop(stream);
         dribble.join().expect("ends once we have gone");
+    }
+
+    #[test]
+    fn a_symlink_to_a_socket_is_not_followed() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let _listener = UnixListener::bind(dir.path().join("s")).expect("binds");
+        std::os::unix::fs::symlink("s", dir.path().join("link")).expect("links");
+        DeadlineStream::connect(&dir.path().join("s"), Duration::from_secs(60)).expect("connects");
+        let error = DeadlineStream::connect(&dir.path().join("link"), Duration::from_secs(60));
+        assert_eq!(error.expect_err("a link").kind(), io::ErrorKind::ConnectionRefused);
     }
 
     #[test]

@@ -53,7 +53,8 @@ mod tests {
     #[test]
     fn every_version_has_its_faults() {
         use Fault as F;
-        let table: [((u32, u32, u32), &[Fault]); 12] = [
+        type Row = ((u32, u32, u32), &'static [Fault]);
+        let table: [Row; 12] = [
             ((0, 18, 0), &[F::VsockBounds, F::JailerSymlink]),
             ((0, 19, 0), &[F::VsockBounds, F::JailerSymlink]),
             ((0, 19, 1), &[F::JailerSymlink]),
