@@ -5,7 +5,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use banger::dns::names::Names;
-use banger::dns::service::{Face, Guests, Listening, Service, Upstream};
+use banger::dns::service::{DnsError, Face, Guests, Listening, Service, Upstream};
 use banger::host::resolver::Config;
 use banger::network::subnet;
 
@@ -42,9 +42,9 @@ impl Rig {
             names.insert(&name.parse().expect("a name"), address);
         }
         let service = Service::start(names.clone(), upstream).expect("starts");
-        let host = service.listen((Ipv4Addr::LOCALHOST, 0).into(), Face::Host).expect("listens");
+        let host = listen(&service, Ipv4Addr::LOCALHOST, Face::Host);
         let face = Face::Guests(Guests { bridge: subnet::DEFAULT, gateway: GATEWAY, prefix: 16 });
-        let guests = service.listen((GATEWAY, 0).into(), face).expect("listens");
+        let guests = listen(&service, GATEWAY, face);
         Self { names, host, guests, _service: service }
     }
 
@@ -62,6 +62,18 @@ impl Rig {
     pub fn guest_digs(&self, words: &str) -> Dug {
         dig(self.guests.address(), GUEST, words)
     }
+}
+
+/// On any port; the kernel's choice for UDP may be taken for TCP.
+fn listen(service: &Service, address: Ipv4Addr, face: Face) -> Listening {
+    for _ in 0..100 {
+        match service.listen((address, 0).into(), face) {
+            Ok(listening) => return listening,
+            Err(DnsError::Busy(_)) => {}
+            Err(e) => panic!("{e}"),
+        }
+    }
+    panic!("no port is free for both");
 }
 
 pub fn dig(server: SocketAddr, from: Ipv4Addr, words: &str) -> Dug {
