@@ -20,10 +20,10 @@ mkdir -p "$parts/tools"
 say() { printf '\n== %s\n' "$*"; }
 
 install_packages() {
-    local need=(qemu-system-x86 bind9-dnsutils mmdebstrap skopeo umoci docker-registry busybox-static e2fsprogs
+    local need=(qemu-system-x86 mmdebstrap skopeo umoci docker-registry busybox-static e2fsprogs
         acl attr libcap2-bin python3
         gcc libc6-dev xz-utils zstd tar cpio kmod git file strace tmux openssl dnsmasq-base iproute2 util-linux shellcheck zsh fish
-        nftables iptables tcpdump iputils-ping netcat-openbsd curl procps)
+        nftables iptables tcpdump bind9-dnsutils iputils-ping curl procps netcat-openbsd)
     local missing=()
     for package in "${need[@]}"; do
         dpkg-query -W -f='${Status}' "$package" 2>/dev/null | grep -q 'ok installed' || missing+=("$package")

@@ -18,7 +18,8 @@ use crate::vm::lookup::nearest;
 use crate::vm::size::Mib;
 use crate::vm::spec::Wish;
 
-const KEYS: [&str; 12] = [
+/// Some are the root helper's, which reads the same file (root::settings).
+const KEYS: [&str; 16] = [
     "bridge_address",
     "catalog_keys",
     "catalog_urls",
@@ -27,9 +28,13 @@ const KEYS: [&str; 12] = [
     "dns_suffix",
     "firecracker_bin",
     "image_limits",
+    "jail_uids",
+    "jailer_bin",
     "jailer_enabled",
     "network",
+    "qemu_bin",
     "registries",
+    "vhost_device_vsock_bin",
     "vm_defaults",
 ];
 const VM_KEYS: [&str; 3] = ["vcpu", "memory", "disk_size"];

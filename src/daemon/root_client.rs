@@ -119,7 +119,7 @@ fn at_work(root: Root) -> Result<Arc<Root>, Fault> {
     if let Err(e) = root.reconcile() {
         log::error!("not everything could be reconciled: {}", chain(&e));
     }
-    root::watch(&root).map_err(|e| Fault::failed("cannot watch the firewall", &e))?;
+    root::keep_firewall(&root).map_err(|e| Fault::failed("cannot watch the firewall", &e))?;
     Ok(root)
 }
 

@@ -62,14 +62,20 @@ pub struct Failed {
 /// Who does it.
 #[derive(Debug)]
 pub enum Hands {
-    Here(Box<(Ground, Settings)>),
+    Here,
     Apart(Launcher),
 }
 
 impl Hands {
-    pub fn ask(&self, chore: Chore, descriptors: Vec<OwnedFd>) -> Result<Outcome, Failed> {
+    pub fn ask(
+        &self,
+        ground: &Ground,
+        settings: &Settings,
+        chore: Chore,
+        descriptors: Vec<OwnedFd>,
+    ) -> Result<Outcome, Failed> {
         match self {
-            Self::Here(here) => perform(&here.0, &here.1, chore, descriptors),
+            Self::Here => perform(ground, settings, chore, descriptors),
             Self::Apart(launcher) => {
                 let descriptors: Vec<_> = descriptors.iter().map(AsFd::as_fd).collect();
                 launcher.ask(&chore, &descriptors).unwrap_or_else(|e| {

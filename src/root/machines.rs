@@ -84,11 +84,9 @@ impl Root {
     }
 
     fn chore(&self, what: String, chore: Chore, descriptors: Vec<OwnedFd>) -> Result<Outcome, RootError> {
-        self.hands.ask(chore, descriptors).map_err(|failed: Failed| RootError::Effect {
-            what,
-            code: failed.code,
-            source: failed.into(),
-        })
+        self.hands
+            .ask(&self.ground, &self.settings, chore, descriptors)
+            .map_err(|failed: Failed| RootError::Effect { what, code: failed.code, source: failed.into() })
     }
 }
 

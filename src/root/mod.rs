@@ -48,7 +48,7 @@ pub use error::RootError;
 pub use perform::Root;
 pub use settings::Settings;
 pub use start::main;
-pub use watch::start as watch;
+pub use watch::start as keep_firewall;
 
 /// Whose helper it is and where it works; fixed at start.
 #[derive(Debug, Clone)]
@@ -60,9 +60,10 @@ pub struct Ground {
 }
 
 impl Ground {
-    /// The chroots of VMMs; every component of it must be root's.
+    /// Where the jails of VMMs are mounted; every component of it must be root's, which those of the state are not. What is mounted
+    /// there lies in memory, so that it need not outlive a reboot either.
     pub fn jail(&self) -> PathBuf {
-        self.dirs.state.join("jail")
+        self.dirs.root_runtime.join("jail")
     }
 
     /// What was made, written before it is made: `<vm>.json` for each VM.

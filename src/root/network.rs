@@ -32,7 +32,11 @@ impl Root {
             undo.push("the bridge", move || wires::delete_bridge(&ground).map_err(to_io));
         }
         reach("ensure-bridge:made");
-        wires::load(&bridge, &self.records.exists().clone())?;
+        let exists = self.records.exists().clone();
+        wires::load(&bridge, &exists)?;
+        undo.push("the firewall", move || {
+            before.map_or_else(wires::unload, |before| wires::load(&before, &exists)).map_err(to_io)
+        });
         reach("ensure-bridge:loaded");
         // Last, so that nothing is forwarded before there is a firewall.
         wires::enable_forwarding(&self.ground)?;
@@ -79,7 +83,9 @@ impl Root {
         reach("remove:ended");
         {
             let _network = self.network();
-            wires::dismiss(&self.bridge()?, &record)?;
+            // Without a bridge there is nothing that lets it pass.
+            let bridge = self.records.exists().bridge;
+            bridge.map_or(Ok(()), |bridge| wires::dismiss(&bridge, &record))?;
         }
         reach("remove:dismissed");
         // Without the lock: the kernel takes its time (synchronize_net), and the name is this VM's alone.

@@ -50,8 +50,7 @@ impl Root {
     /// [`RootError::Place`] while another works in the same place.
     pub fn new(ground: Ground, settings: Settings) -> Result<Self, RootError> {
         let lock = take(&ground)?;
-        let hands = Hands::Here(Box::new((ground.clone(), settings.clone())));
-        Self::assemble(ground, settings, hands, lock)
+        Self::assemble(ground, settings, Hands::Here, lock)
     }
 
     pub(super) fn assemble(

@@ -30,6 +30,7 @@ struct Raw {
     firecracker_bin: Option<PathBuf>,
     jailer_bin: Option<PathBuf>,
     qemu_bin: Option<PathBuf>,
+    vhost_device_vsock_bin: Option<PathBuf>,
     jail_uids: Option<u32>,
 }
 
@@ -74,7 +75,7 @@ impl Settings {
                 firecracker: program("firecracker_bin", raw.firecracker_bin)?,
                 jailer: program("jailer_bin", raw.jailer_bin)?,
                 qemu: program("qemu_bin", raw.qemu_bin)?,
-                vhost_device_vsock: None,
+                vhost_device_vsock: program("vhost_device_vsock_bin", raw.vhost_device_vsock_bin)?,
             },
             jail_uids,
         })

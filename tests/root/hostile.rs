@@ -362,19 +362,8 @@ fn stage() -> Rig {
     run("ip", &format!("tuntap add bgr{FOREIGN} mode tap"));
     run("ip", &format!("link add bgr{STAMPED} type bridge"));
     run("ip", &format!("link set bgr{STAMPED} alias banger:{STAMPED}"));
+    rig.come_to_rest();
     rig
-}
-
-/// Waits for the ends of connections that are going, and looks.
-fn settled(rig: &Rig) -> World {
-    let mut world = World::of(rig);
-    crate::rig::until(|| {
-        let again = World::of(rig);
-        let same = world == again;
-        world = again;
-        same
-    });
-    world
 }
 
 #[test]
@@ -382,7 +371,7 @@ fn settled(rig: &Rig) -> World {
 fn everything_hostile_is_refused_with_a_reason_and_changes_nothing() {
     let rig = stage();
     let kinds = kinds(&rig);
-    let before = settled(&rig);
+    let before = World::at_rest(&rig);
     let cases: Vec<Case> = [malformed(), fields(), not_to_be_done(), with_descriptors(), lines()]
         .into_iter()
         .flatten()
@@ -391,7 +380,7 @@ fn everything_hostile_is_refused_with_a_reason_and_changes_nothing() {
     println!("{:<42} {:<12} answer", "request", "changed");
     for case in &cases {
         let answer = play(&rig, case, &kinds);
-        let changed = before.difference(&settled(&rig));
+        let changed = before.difference(&World::at_rest(&rig));
         let shown: String = answer.trim_end().chars().take(150).collect();
         println!(
             "{:<42} {:<12} {shown}",
@@ -446,21 +435,21 @@ fn two_vms_do_not_get_one_address_however_fast_they_ask() {
 #[ignore = "needs root and its own network namespace: unshare -n"]
 fn clients_that_say_nothing_keep_nobody_waiting() {
     let rig = stage();
-    let before = settled(&rig);
+    let before = World::at_rest(&rig);
     let silent: Vec<Client> =
         (0..40).map(|_| Client::connect(OWNER, &rig.socket()).expect("connects")).collect();
     let started = Instant::now();
     assert_eq!(rig.status().vms.len(), 2);
     assert!(started.elapsed() < Duration::from_secs(2), "{:?}", started.elapsed());
     drop(silent);
-    assert_eq!(before.difference(&settled(&rig)), [""; 0]);
+    assert_eq!(before.difference(&World::at_rest(&rig)), [""; 0]);
 }
 
 #[test]
 #[ignore = "needs root and its own network namespace: unshare -n"]
 fn a_flood_of_connections_is_refused_and_passes() {
     let rig = stage();
-    let before = settled(&rig);
+    let before = World::at_rest(&rig);
     let mut flood: Vec<Client> =
         (0..400).map(|_| Client::connect(OWNER, &rig.socket()).expect("connects")).collect();
     let refused = flood.iter_mut().skip(100).all(|client| client.answer().contains("try again in a moment"));
@@ -472,7 +461,7 @@ fn a_flood_of_connections_is_refused_and_passes() {
     crate::rig::until(|| {
         rig.try_ask(&Request::Status).is_some_and(|answer| matches!(answer, Answer::Status(_)))
     });
-    assert_eq!(before.difference(&settled(&rig)), [""; 0]);
+    assert_eq!(before.difference(&World::at_rest(&rig)), [""; 0]);
 }
 
 #[test]

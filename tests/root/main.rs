@@ -4,6 +4,7 @@
 mod client;
 mod crash;
 mod hostile;
+mod launch;
 mod life;
 mod rig;
 mod world;

@@ -64,6 +64,12 @@ impl Rig {
         let passing = "0000000000aa";
         assert_eq!(self.ask(&create_tap(passing, 9)), Answer::Done);
         assert_eq!(self.ask(&remove_vm(passing)), Answer::Done);
+        self.come_to_rest();
+    }
+
+    /// Nobody is behind the taps, so that no port has a carrier; the kernel says so within a second (net/core/link_watch.c).
+    pub fn come_to_rest(&self) {
+        until(|| run("ip", "link show br-banger").contains("NO-CARRIER"));
     }
 
     pub fn path(&self) -> &Path {

@@ -1,13 +1,14 @@
 //! All that a request could change, as other programs see it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::rig::{Rig, comm, run};
+use crate::rig::{Rig, comm, run, until};
 
 /// One text for each of its parts, to be compared.
 #[derive(Debug, PartialEq, Eq)]
@@ -28,13 +29,64 @@ impl World {
         Self(parts)
     }
 
-    /// The parts that differ, with both texts.
+    /// Once it does not change any more: connections that have been answered still take a moment to be closed.
+    pub fn at_rest(rig: &Rig) -> Self {
+        let mut world = Self::of(rig);
+        until(|| {
+            let again = Self::of(rig);
+            let same = world == again;
+            world = again;
+            same
+        });
+        world
+    }
+
+    /// The parts that differ, and where they begin to.
     pub fn difference(&self, later: &Self) -> Vec<String> {
-        let parts = self.0.keys().chain(later.0.keys()).collect::<std::collections::BTreeSet<_>>();
-        let differ = parts.into_iter().filter(|part| self.0.get(*part) != later.0.get(*part));
+        let parts = self.0.keys().chain(later.0.keys()).collect::<BTreeSet<_>>();
+        let text = |world: &Self, part: &String| world.0.get(part).cloned().unwrap_or_default();
+        let differ = parts.into_iter().filter(|part| text(self, part) != text(later, part));
         differ
-            .map(|part| format!("{part}:\nbefore: {:?}\nafter:  {:?}", self.0.get(part), later.0.get(part)))
+            .map(|part| {
+                let (before, after) = (text(self, part), text(later, part));
+                let same = before.bytes().zip(after.bytes()).take_while(|(a, b)| a == b).count();
+                let from =
+                    |text: &str| text.chars().skip(same.saturating_sub(60)).take(200).collect::<String>();
+                format!("{part}: before: ..{}.. after: ..{}..", from(&before), from(&after))
+            })
             .collect()
+    }
+
+    /// What still differs from this after a while: links, and the routes over them, take a moment to come to rest.
+    pub fn lasting_difference(&self, look: impl Fn() -> Self) -> Vec<String> {
+        let until = Instant::now() + Duration::from_secs(3);
+        loop {
+            let difference = self.difference(&look());
+            if difference.is_empty() || Instant::now() > until {
+                return difference;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// Without the numbers that nf_tables gives to rules, which are others when the same ruleset is loaded again.
+    pub fn without_handles(mut self) -> Self {
+        let part = self.0.get_mut("nft -j list ruleset").expect("it was looked at");
+        let mut ruleset: Value = serde_json::from_str(part).expect("JSON");
+        forget_handles(&mut ruleset);
+        *part = ruleset.to_string();
+        self
+    }
+}
+
+fn forget_handles(value: &mut Value) {
+    match value {
+        Value::Object(object) => {
+            object.remove("handle");
+            object.values_mut().for_each(forget_handles);
+        }
+        Value::Array(list) => list.iter_mut().for_each(forget_handles),
+        _ => {}
     }
 }
 

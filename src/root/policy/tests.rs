@@ -10,6 +10,9 @@ fn owner() -> Uid {
     Uid::from_raw(1000)
 }
 
+/// In the order of [`all`].
+type Verdicts = [Result<(), Denied>; 10];
+
 fn id(n: u64) -> VmId {
     VmId::from_random(n)
 }
@@ -84,8 +87,7 @@ fn every_request_has_its_verdict_in_every_state() {
     let nothing = Exists::default();
     let only_bridge = Exists { bridge: full().bridge, ..Exists::default() };
     let full = full();
-    type Row<'a> = (&'a str, &'a Exists, u64, [Result<(), Denied>; 10]);
-    let table: [Row<'_>; 9] = [
+    let table: [(&str, &Exists, u64, Verdicts); 9] = [
         (
             "nothing exists",
             &nothing,
