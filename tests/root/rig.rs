@@ -200,10 +200,10 @@ impl Drop for Rig {
         if std::thread::panicking() {
             eprintln!("the helper's log:\n{}", self.log());
         }
-        if let Some(mut helper) = self.helper.take() {
-            if let Err(e) = helper.kill().and_then(|()| helper.wait()) {
-                eprintln!("cannot end the helper: {e}");
-            }
+        if let Some(mut helper) = self.helper.take()
+            && let Err(e) = helper.kill().and_then(|()| helper.wait())
+        {
+            eprintln!("cannot end the helper: {e}");
         }
         if let Err(e) = std::fs::remove_file(self.log_file()) {
             eprintln!("cannot remove the log: {e}");
