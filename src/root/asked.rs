@@ -48,7 +48,8 @@ pub fn receive(stream: &UnixStream) -> Result<Asked, NoRequest> {
         }
         let Some(piece) = piece(stream.as_fd()).map_err(|_| NoRequest::Gone)? else { continue };
         if piece.bytes.is_empty() {
-            return Err(NoRequest::Gone);
+            // It may still listen.
+            return refused("the request ended before its line did".to_owned());
         }
         if piece.too_many {
             return refused(format!("more than {MAX_DESCRIPTORS} descriptors came"));
