@@ -93,7 +93,11 @@ fn plan(known: &Known<'_>, found: &Found, alive: impl Fn(Process) -> bool) -> Ve
     let with_processes: BTreeSet<String> = known
         .vms
         .iter()
-        .filter(|vm| vm.state.processes().is_some_and(|p| alive(p.vmm)))
+        .filter(|vm| match vm.state {
+            State::Running { processes } | State::Stopping { processes } => alive(processes.vmm),
+            // What was starting is given up.
+            State::Starting { .. } | State::Stopped | State::Failed { .. } | State::Deleting => false,
+        })
         .map(|vm| vm.id.to_string())
         .collect();
     let mut remove = |below: &str, names: &[String], keep: &dyn Fn(&str) -> bool| {
@@ -293,6 +297,28 @@ mod tests {
         let got = steps(&[vm(9, State::Starting { processes })], &Found::default(), &[7, 8]);
         let gave_up = "vm 000000000009 has failed: bangerd ended while the VM was starting";
         assert_eq!(got, [gave_up, "adopt vm 000000000009"]);
+    }
+
+    #[test]
+    fn sockets_stay_with_those_who_run_and_nobody_else() {
+        let process = |pid| Process { pid, started: 1 };
+        let processes = |pid| Processes { vmm: process(pid), vsock: None };
+        let vms = [
+            vm(1, State::Running { processes: processes(11) }),
+            vm(2, State::Starting { processes: processes(12) }),
+            vm(3, State::Running { processes: processes(13) }),
+        ];
+        let names = ["000000000001", "000000000002", "000000000003"].map(str::to_owned).to_vec();
+        let found = Found { sockets: names, ..Found::default() };
+        let got = steps(&vms, &found, &[11, 12]);
+        let removed: Vec<&String> = got.iter().filter(|step| step.starts_with("remove ")).collect();
+        assert_eq!(
+            removed,
+            [
+                "remove sockets/000000000002, which nothing needs",
+                "remove sockets/000000000003, which nothing needs"
+            ]
+        );
     }
 
     #[test]
