@@ -1,7 +1,9 @@
 //! The firewall: loaded as a whole by nft, changed for one VM by elements of its sets, in this process.
 
+use std::convert::Infallible;
 use std::fmt;
 use std::io;
+use std::time::Duration;
 
 use crate::host::cmd::{self, CmdError};
 use crate::netlink::Refused;
@@ -10,6 +12,9 @@ use crate::network::guest::Guest;
 use crate::network::ruleset::{self, GUESTS, LAN, NAT, Ruleset, TABLE};
 
 use super::others;
+
+/// A firewall that is reloaded makes hundreds of changes within this.
+const SETTLE: Duration = Duration::from_millis(200);
 
 #[derive(Debug)]
 pub enum FirewallError {
@@ -49,6 +54,22 @@ pub fn mend(ruleset: &Ruleset) -> Result<(), FirewallError> {
 /// Tells when tables, chains or rules change, whoever changes them: [`mend`] then.
 pub fn watch() -> Result<nftables::Monitor, FirewallError> {
     nftables::Monitor::open().map_err(FirewallError::Look)
+}
+
+/// Mends the firewall whenever something changes, for ever. `whole`: what it should be now; None: there is no bridge, so nothing.
+///
+/// # Errors
+/// When changes can no longer be heard of.
+pub fn keep(whole: impl Fn() -> Option<Ruleset>) -> Result<Infallible, FirewallError> {
+    let monitor = watch()?;
+    loop {
+        if monitor.wait(None, SETTLE).map_err(FirewallError::Look)? {
+            // It may have been for the last time, so a failure is no reason to stop listening.
+            if let Some(Err(e)) = whole().map(|ruleset| mend(&ruleset)) {
+                log::error!("cannot mend the firewall: {e}");
+            }
+        }
+    }
 }
 
 /// Lets a guest pass where it may; where it may no more, it can no more, in the same transaction.

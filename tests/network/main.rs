@@ -2,8 +2,6 @@
 //!
 //! Each test has a host of its own ([`rig::own_host`]), so that they run side by side, and touch nothing of the machine's.
 
-#![allow(unsafe_code)]
-
 mod hostile;
 mod links;
 mod others;

@@ -88,15 +88,22 @@ fn dockers_policy_keeps_no_vm_from_the_internet() {
 
 #[test]
 #[ignore = "needs its own network namespace: unshare -n"]
-fn docker_that_starts_later_is_noticed() {
+fn docker_that_starts_later_is_noticed_and_a_flush_too() {
     let _kept = host_with_firewall();
     let _internet = internet();
     let vm = started(2, true, false);
-    let monitor = firewall::watch().expect("watches");
-    docker("iptables-nft", "28");
-    assert!(monitor.wait(Some(PATIENCE), Duration::from_millis(100)).expect("waits"));
-    firewall::mend(&ruleset(&[&vm])).expect("mends");
-    assert!(vm.can(&curl("203.0.113.2")));
+    let whole = ruleset(&[&vm]);
+    // It listens for as long as the test runs.
+    std::thread::spawn(move || firewall::keep(|| Some(whole.clone())));
+    // Until it does.
+    std::thread::sleep(Duration::from_millis(500));
+    for what in
+        [concat!(env!("CARGO_MANIFEST_DIR"), "/tests/network/docker.sh iptables-nft 28"), "nft flush ruleset"]
+    {
+        sh(what);
+        eventually(what, || vm.can(&curl("203.0.113.2")));
+        assert!(sh("nft list tables").contains("bridge banger"));
+    }
 }
 
 #[test]

@@ -78,8 +78,10 @@ fn nat_is_switched_while_a_connection_is_open() {
     assert!(talk.goes_on(BRIEF));
     vm.guest.nat = false;
     firewall::set(&vm.guest).expect("switches off");
+    let seen = Capture::inside(&internet, "eth0", "src 203.0.113.1");
     assert!(!talk.goes_on(BRIEF), "what was open is cut");
     assert!(!vm.can(&curl("203.0.113.2")));
+    assert_eq!(seen.end(), [""; 0], "nothing of it gets out");
     vm.guest.nat = true;
     firewall::set(&vm.guest).expect("switches on");
     assert!(Talk::begin(&vm.space, "203.0.113.2:7").goes_on(BRIEF));
@@ -114,8 +116,14 @@ fn private_networks_are_reached_only_when_asked_for() {
     let (none, mut nat, both) = (started(2, false, true), started(3, true, false), started(4, true, true));
     for target in targets {
         assert!(both.can(&curl(target)), "{target}");
+    }
+    let seen = [&lan, &container].map(|space| Capture::inside(space, "eth0", "tcp"));
+    for target in targets {
         assert!(!nat.can(&curl(target)), "{target}");
         assert!(!none.can(&curl(target)), "{target}: lan means nothing without nat");
+    }
+    for capture in seen {
+        assert_eq!(capture.end(), [""; 0], "nothing of it gets there");
     }
     assert!(nat.can(&curl("203.0.113.2")));
     nat.guest.lan = true;
@@ -124,7 +132,9 @@ fn private_networks_are_reached_only_when_asked_for() {
     assert!(talk.goes_on(BRIEF));
     nat.guest.lan = false;
     firewall::set(&nat.guest).expect("switches off");
+    let seen = Capture::inside(&lan, "eth0", "tcp and src 192.168.50.1");
     assert!(!talk.goes_on(BRIEF));
+    assert_eq!(seen.end(), [""; 0]);
     assert!(nat.can(&curl("203.0.113.2")), "the internet stays");
 }
 
