@@ -72,7 +72,7 @@ pub struct Site<'a> {
 /// How long a killed process may take to be gone.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Launches a VM in its jail. It must have none: see [`remove`].
+/// Launches a VM in its jail; one whose VMM has ended may be launched again.
 ///
 /// # Errors
 /// [`LaunchError`]; nothing is left of it.
@@ -84,10 +84,12 @@ pub fn launch(
 ) -> Result<Processes, LaunchError> {
     let vm = launch.vm;
     let failed = LaunchError::effect;
-    if let Some(processes) = recorded(ground, vm).map_err(failed("read the record of its processes"))?
-        && process::is_alive(processes.vmm).map_err(failed("look at its processes"))?
-    {
-        return Err(LaunchError::Running(processes.vmm.pid));
+    if let Some(processes) = recorded(ground, vm).map_err(failed("read the record of its processes"))? {
+        if process::is_alive(processes.vmm).map_err(failed("look at its processes"))? {
+            return Err(LaunchError::Running(processes.vmm.pid));
+        }
+        // Its vsock device may have outlived it.
+        end(processes).map_err(failed("end its processes"))?;
     }
     let given = descriptors::sort(launch, ground.owner.as_raw(), given).map_err(LaunchError::Descriptor)?;
     let base = ground.jail();
@@ -95,6 +97,11 @@ pub fn launch(
     let mut runs = Runs::plan(&Jails { base: &base, site }, launch)?;
 
     let mut undo = Undo::default();
+    record(ground, vm, None).map_err(failed("record its jail"))?;
+    undo.push(format!("the record of the jail of VM {vm}"), {
+        let ground = ground.clone();
+        move || forget(&ground, vm)
+    });
     let cgroup = cgroup::create(vm, Limits::of(launch)).map_err(LaunchError::Cgroup)?;
     undo.push(format!("the cgroup of VM {vm}"), move || cgroup::remove(vm).map_err(io::Error::other));
     hand_over(&given, site.uid, &mut undo).map_err(failed("let its user into its files"))?;
@@ -104,11 +111,8 @@ pub fn launch(
     let vmm = spawn()?;
     let vsock = runs.vsock.is_some().then(spawn).transpose()?;
     let processes = Processes { vmm: vmm.process(), vsock: vsock.as_ref().map(Shim::process) };
-    record(ground, vm, processes).map_err(failed("record its processes"))?;
-    undo.push(format!("the processes of VM {vm}"), {
-        let ground = ground.clone();
-        move || end(processes).and_then(|()| forget(&ground, vm))
-    });
+    record(ground, vm, Some(processes)).map_err(failed("record its processes"))?;
+    undo.push(format!("the processes of VM {vm}"), move || end(processes));
     for (shim, order) in [(vsock, runs.vsock.take()), (Some(vmm), Some(runs.vmm))] {
         if let (Some(shim), Some(run)) = (shim, order) {
             let order = run.order(cgroup.clone(), processes.vsock.map(|process| process.pid));
@@ -171,21 +175,19 @@ pub fn remove(ground: &Ground, vm: VmId, processes: Option<Processes>) -> Result
     forget(ground, vm).map_err(failed("forget its processes"))
 }
 
-/// Which VMs have a jail, or something of one.
+/// Which VMs have a jail, or something of one; those of this ground alone, and not of another root's.
 pub fn jails(ground: &Ground) -> io::Result<Vec<VmId>> {
-    let mut vms = cgroup::all()?;
-    match fs::read_dir(records(ground)) {
-        Ok(entries) => {
-            for entry in entries {
-                let name = entry?.file_name();
-                vms.extend(name.to_str().and_then(|name| name.strip_suffix(".json")?.parse::<VmId>().ok()));
-            }
-        }
-        Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+    let entries = match fs::read_dir(records(ground)) {
+        Ok(entries) => entries,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(vec![]),
         Err(e) => return Err(e),
+    };
+    let mut vms = vec![];
+    for entry in entries {
+        let name = entry?.file_name();
+        vms.extend(name.to_str().and_then(|name| name.strip_suffix(".json")?.parse::<VmId>().ok()));
     }
     vms.sort();
-    vms.dedup();
     Ok(vms)
 }
 
@@ -207,7 +209,8 @@ fn wait(process: Process, deadline: Instant) -> io::Result<()> {
     }
 }
 
-/// Where the processes of each VM are recorded before they become anything, so that whoever comes after a crash finds them.
+/// Where jails are recorded before anything of them is made, and their processes before they become anything, so that whoever comes
+/// after a crash finds them.
 fn records(ground: &Ground) -> PathBuf {
     ground.dirs.root_runtime.join("jails")
 }
@@ -216,14 +219,14 @@ fn record_of(ground: &Ground, vm: VmId) -> PathBuf {
     records(ground).join(format!("{vm}.json"))
 }
 
-fn record(ground: &Ground, vm: VmId, processes: Processes) -> io::Result<()> {
+fn record(ground: &Ground, vm: VmId, processes: Option<Processes>) -> io::Result<()> {
     crate::host::files::create_private_dir(&records(ground))?;
     write_atomic(&record_of(ground, vm), &serde_json::to_vec(&processes)?, 0o600)
 }
 
 fn recorded(ground: &Ground, vm: VmId) -> io::Result<Option<Processes>> {
     match fs::read(record_of(ground, vm)) {
-        Ok(bytes) => Ok(Some(serde_json::from_slice(&bytes)?)),
+        Ok(bytes) => Ok(serde_json::from_slice(&bytes)?),
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(e) => Err(e),
     }

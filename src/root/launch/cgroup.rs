@@ -47,7 +47,8 @@ impl Limits {
         };
         let vcpu = u64::from(launch.vcpu);
         Self {
-            memory_bytes: (launch.memory.0 + own_mib) << 20,
+            // Whoever asks for more than there is gets a VMM that refuses.
+            memory_bytes: launch.memory.0.saturating_add(own_mib).saturating_mul(1 << 20),
             // A half for what serves the devices, else a guest that computes would starve its own disk.
             cpu_us: vcpu * PERIOD_US + PERIOD_US / 2,
             tasks: vcpu + threads,
@@ -121,22 +122,6 @@ pub fn remove(vm: VmId) -> Result<(), CgroupError> {
     write(&path.join("cgroup.kill"), "1")?;
     wait_until_empty(&path.join("cgroup.events")).map_err(failed)?;
     fs::remove_dir(&path).map_err(failed)
-}
-
-/// The VMs that have a cgroup.
-pub fn all() -> io::Result<Vec<VmId>> {
-    let root = Path::new(HIERARCHY);
-    let entries = match fs::read_dir(root.join(PARENT)) {
-        Ok(entries) if is_version_2(root) => entries,
-        Ok(_) => return Ok(vec![]),
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(vec![]),
-        Err(e) => return Err(e),
-    };
-    let mut vms = vec![];
-    for entry in entries {
-        vms.extend(entry?.file_name().to_str().and_then(|name| name.parse::<VmId>().ok()));
-    }
-    Ok(vms)
 }
 
 fn is_version_2(path: &Path) -> bool {
