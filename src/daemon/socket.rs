@@ -40,7 +40,8 @@ pub struct Endpoint {
 pub fn listen(dirs: &Dirs) -> Result<Endpoint, SocketError> {
     let socket = dirs.socket();
     endpoint::own_directory(&dirs.runtime, 0o700)?;
-    let lock = endpoint::lock(&dirs.runtime.join("bangerd.lock"), "bangerd", &socket)?;
+    // A daemon that was told to stop has no socket any more, and holds the lock a little longer.
+    let lock = endpoint::lock(&dirs.runtime.join("bangerd.lock"), "bangerd", &socket, || !socket.exists())?;
     let listener = Async::new(endpoint::bind(&socket, None)?).map_err(|source| SocketError::Io {
         what: "listen on",
         path: socket,

@@ -55,9 +55,14 @@ pub fn bind(socket: &Path, owner: Option<(Uid, Gid)>) -> Result<UnixListener, So
     Ok(listener)
 }
 
-/// Takes the lock at `path` for `name`, whose socket is `socket`. One that was told to stop has no socket any more, and holds the
-/// lock a little longer.
-pub fn lock(path: &Path, name: &'static str, socket: &Path) -> Result<File, SocketError> {
+/// Takes the lock at `path` for `name`, whose socket is `socket`, and waits a little for a holder that `may_end`, as one that was told
+/// to stop does.
+pub fn lock(
+    path: &Path,
+    name: &'static str,
+    socket: &Path,
+    may_end: impl Fn() -> bool,
+) -> Result<File, SocketError> {
     let until = Instant::now() + ENDING;
     loop {
         let taken = files::try_lock(path).map_err(|source| SocketError::Io {
@@ -68,7 +73,7 @@ pub fn lock(path: &Path, name: &'static str, socket: &Path) -> Result<File, Sock
         if let Some(lock) = taken {
             return Ok(lock);
         }
-        if socket.exists() || Instant::now() > until {
+        if !may_end() || Instant::now() > until {
             return Err(SocketError::Running { name, socket: socket.to_owned() });
         }
         std::thread::sleep(Duration::from_millis(10));

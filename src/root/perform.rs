@@ -39,8 +39,9 @@ pub fn take(ground: &Ground) -> Result<File, RootError> {
     // Whoever may connect to the socket must be able to get to it.
     endpoint::own_directory(&dirs.root_runtime, 0o711).map_err(RootError::Place)?;
     endpoint::own_directory(&ground.records(), 0o700).map_err(RootError::Place)?;
-    endpoint::lock(&dirs.root_runtime.join("lock"), "bangerd-root", &dirs.root_socket())
-        .map_err(RootError::Place)
+    // The launcher of a helper that was killed finishes what it has begun, whatever became of the socket.
+    let lock = endpoint::lock(&dirs.root_runtime.join("lock"), "bangerd-root", &dirs.root_socket(), || true);
+    lock.map_err(RootError::Place)
 }
 
 impl Root {

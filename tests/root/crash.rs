@@ -124,3 +124,20 @@ fn a_bridge_that_somebody_deletes_comes_back_with_its_taps() {
     assert!(link.contains("\"master\":\"br-banger\""), "{link}");
     assert!(in_firewall(A) > 0);
 }
+
+#[test]
+#[ignore = "needs root and its own network namespace: unshare -n"]
+fn the_next_helper_waits_for_what_the_last_ones_launcher_has_begun() {
+    let mut rig = Rig::bridged();
+    let [_, launcher] = rig.pids();
+    let launcher = rustix::process::Pid::from_raw(i32::try_from(launcher).expect("a pid")).expect("a pid");
+    let send = |signal| rustix::process::kill_process(launcher, signal).expect("signals it");
+    // As if it were in the middle of something: it holds on, and so does the lock.
+    send(rustix::process::Signal::STOP);
+    rig.kill_alone();
+    rig.start_with(&[]);
+    std::thread::sleep(std::time::Duration::from_millis(500));
+    assert_eq!(rig.try_ask(&Request::Status), None, "the lock is held");
+    send(rustix::process::Signal::CONT);
+    rig.wait_until_it_serves();
+}

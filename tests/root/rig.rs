@@ -157,10 +157,15 @@ impl Rig {
     /// SIGKILL, and waits for its end; that of its launcher as well.
     pub fn kill(&mut self) {
         let [_, launcher] = self.pids();
+        self.kill_alone();
+        until(|| !Path::new(&format!("/proc/{launcher}")).exists());
+    }
+
+    /// Without its launcher.
+    pub fn kill_alone(&mut self) {
         let mut helper = self.helper.take().expect("a helper");
         helper.kill().expect("kills");
         helper.wait().expect("waits");
-        until(|| !Path::new(&format!("/proc/{launcher}")).exists());
     }
 
     /// Waits until it has died by itself.
