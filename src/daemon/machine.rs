@@ -128,7 +128,6 @@ pub fn prepare(d: &Shared, record: &VmRecord, op: &Op) -> Result<Ready, Fault> {
             (How::Direct(plan), control)
         }
         true => {
-            listener.open_to_others().map_err(failed("listen for the guest"))?;
             let (launch, descriptors) = jail::order(record, &boot, &machine, &chosen)?;
             let control = machine.sockets.join(vmm.kind().control_socket());
             (How::Jailed(launch, descriptors), control)

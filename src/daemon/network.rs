@@ -5,13 +5,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::daemon::config::NetworkKind;
 use crate::daemon::fault::{Fault, chain};
+use crate::daemon::root_client::RootError;
 use crate::daemon::{Daemon, Shared, leases, threads};
 use crate::host::failpoint;
 use crate::host::undo::Undo;
 use crate::network::lease::Lease;
 use crate::network::names::{Mac, TapName};
 use crate::network::subnet::Subnet;
-use crate::proto::root::{Port, Request};
+use crate::proto::root::{Code, Port, Request};
 use crate::store::record::Run;
 use crate::vm::boot::Net;
 use crate::vm::id::VmId;
@@ -62,7 +63,15 @@ pub fn join(
     let lease = leases::ensure(d, record.id, subnet)?;
     let joined = place(subnet, lease)?;
     failpoint::reach("start: leased");
-    d.root.order(&Request::CreateTap { vm: record.id, port: port(&record.spec, lease, direct) })?;
+    let create = Request::CreateTap { vm: record.id, port: port(&record.spec, lease, direct) };
+    match d.root.order(&create) {
+        // It does not run: whatever root has of it is left from a time when root could not be asked to remove it.
+        Err(RootError::Refused { code: Code::Conflict, .. }) => {
+            leave(d, record.id)?;
+            d.root.order(&create)?;
+        }
+        done => done?,
+    }
     undo.push(format!("tap {}", joined.tap), {
         let (d, vm) = (std::sync::Arc::clone(d), record.id);
         move || d.root.order(&Request::DeleteTap { vm }).map_err(std::io::Error::other)
@@ -112,7 +121,11 @@ pub fn ensure_bridge(d: &Shared, subnet: Subnet) -> Result<(), Fault> {
 
 /// Takes the VM off the bridge, and removes what is left of its jail and its processes.
 pub fn leave(d: &Daemon, vm: VmId) -> Result<(), Fault> {
-    Ok(d.root.order(&Request::RemoveVm { vm })?)
+    match d.root.order(&Request::RemoveVm { vm }) {
+        // It has none.
+        Err(RootError::Refused { code: Code::NotFound, .. }) => Ok(()),
+        done => Ok(done?),
+    }
 }
 
 /// Lets the name of a VM on the bridge lead to its address.

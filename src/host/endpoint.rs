@@ -10,7 +10,7 @@ use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use rustix::process::{Gid, Uid, getegid, geteuid};
+use rustix::process::{Gid, Uid, geteuid};
 
 use crate::host::files;
 
@@ -87,7 +87,6 @@ pub fn own_directory(dir: &Path, mode: u32) -> Result<(), SocketError> {
     let meta = std::fs::symlink_metadata(dir).map_err(io("look at"))?;
     match () {
         () if !meta.is_dir() => Err(SocketError::InTheWay { path: dir.to_owned(), want: "directory" }),
-        () if is_shared_by_root(&meta) => Ok(()),
         () if meta.uid() != geteuid().as_raw() => {
             Err(SocketError::Foreign { path: dir.to_owned(), uid: meta.uid() })
         }
@@ -96,12 +95,6 @@ pub fn own_directory(dir: &Path, mode: u32) -> Result<(), SocketError> {
         }
         () => Ok(()),
     }
-}
-
-/// Whether it is root's, and our group's to make files in: as an installation lays the state directory, so that what root keeps there
-/// can be neither moved nor removed by us (chmod(2), S_ISVTX), and what is ours is ours.
-fn is_shared_by_root(meta: &std::fs::Metadata) -> bool {
-    meta.uid() == 0 && meta.gid() == getegid().as_raw() && meta.mode() & 0o7777 == 0o1770
 }
 
 /// Removes a socket of ours, or of `owner`, to whom we have given it.

@@ -131,14 +131,6 @@ impl Listener {
         self.port
     }
 
-    /// Lets a VMM connect that runs as another user and can enter the directory.
-    pub fn open_to_others(&self) -> io::Result<()> {
-        match &self.source {
-            Source::Hybrid(_, path) => std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o666)),
-            Source::Vhost(..) => Ok(()),
-        }
-    }
-
     /// Takes a connection if one waits; never blocks. For async code: `Async::new(listener)?.read_with(Listener::try_accept)`.
     ///
     /// # Errors

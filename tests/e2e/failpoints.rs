@@ -101,11 +101,14 @@ fn outcome(world: &World, rig: &Rig, step: &str) -> String {
             assert_nothing_is_left(world, rig, step);
             match vms[0]["reason"].as_str() {
                 Some(reason) => format!("{state}: {reason}"),
-                None => state,
+                None => state.clone(),
             }
         }
         other => panic!("{step}: the VM is {other}"),
     };
+    if state == "running" {
+        return said;
+    }
     // From there it is usable, or says why not and can be deleted.
     let started = rig.banger("vm start -q dev");
     let usable = match started.status {
@@ -145,7 +148,8 @@ fn assert_nothing_is_left(world: &World, rig: &Rig, step: &str) {
     assert!(taps.is_empty(), "{step}: {taps:?}");
     let rules = world.run("h", "nft list ruleset");
     assert!(!rules.contains("06:ba:ac"), "{step}: {rules}");
-    for dir in [rig.path().join("run-root/vms"), rig.path().join("run/vms")] {
+    for dir in ["run-root/vms", "run-root/jails", "run/vms"] {
+        let dir = rig.path().join(dir);
         let left: Vec<_> =
             std::fs::read_dir(&dir).map(|d| d.flatten().map(|e| e.path()).collect()).unwrap_or_default();
         assert!(left.is_empty(), "{step}: {left:?}");

@@ -156,9 +156,10 @@ fn a_vmm_runs_as_a_user_of_its_own_and_leaves_nothing() {
     assert_eq!(rig.ok("vm exec one -- echo still here"), "still here\n");
     rig.ok("vm delete one two");
     rig.assert_no_vm_is_left();
-    let jail = rig.state("jail");
-    let left: Vec<_> = std::fs::read_dir(&jail).map(|d| d.flatten().collect()).unwrap_or_default();
-    let files = left.iter().filter(|e| std::fs::read_dir(e.path()).is_ok_and(|d| d.count() > 0));
-    assert_eq!(files.count(), 0, "{left:?}");
+    for dir in ["run-root/jail", "run-root/jails", "run-root/vms"] {
+        let left: Vec<_> =
+            std::fs::read_dir(rig.path().join(dir)).map(|d| d.flatten().collect()).unwrap_or_default();
+        assert!(left.is_empty(), "{left:?}");
+    }
     assert_eq!(links(&world).iter().filter(|name| name.starts_with("bgr")).count(), 0);
 }

@@ -97,13 +97,10 @@ impl Rig {
         let install = format!("owner = 'someone'\nuid = {OWNER}\ngid = {OWNER}\nhome = '/nonexistent'\n");
         fs::write(rig.path().join("config/install.toml"), install).expect("writes");
         fs::set_permissions(rig.path(), PermissionsExt::from_mode(0o755)).expect("sets the mode");
-        for (dir, owner, group, mode) in
-            [("state", 0, OWNER, 0o1770), ("cache", OWNER, OWNER, 0o700), ("run", OWNER, OWNER, 0o700)]
-        {
+        for dir in ["state", "cache", "run"] {
             let path = rig.path().join(dir);
             fs::create_dir(&path).expect("makes a directory");
-            std::os::unix::fs::chown(&path, Some(owner), Some(group)).expect("chowns");
-            fs::set_permissions(&path, PermissionsExt::from_mode(mode)).expect("sets the mode");
+            std::os::unix::fs::chown(&path, Some(OWNER), Some(OWNER)).expect("chowns");
         }
         rig
     }
