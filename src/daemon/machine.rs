@@ -24,7 +24,7 @@ use crate::vm::size::Mib;
 use crate::vm::spec::VmmChoice;
 use crate::vmm::channel::Listener;
 use crate::vmm::choose::{self, Chosen, Starter};
-use crate::vmm::{Accel, Channel, Drive, Machine, Nic, Plan, Tap};
+use crate::vmm::{Accel, Channel, Drive, Kind, Machine, Nic, Plan, Tap};
 
 /// The guest's serial console, in the VM's directory.
 pub const CONSOLE: &str = "console.log";
@@ -151,6 +151,7 @@ pub fn prepare(d: &Shared, record: &VmRecord, op: &Op) -> Result<Ready, Fault> {
     Ok(Ready { how, channel, run, listener, patience: patience(accel) })
 }
 
+/// Nobody asked for Firecracker: where root cannot run it in a jail, QEMU does.
 fn choose(d: &Daemon, record: &VmRecord, way: Way, jailed: bool) -> Result<Chosen, Fault> {
     // User-mode networking, the only one there is without root, is QEMU's.
     let vmm = match record.spec.vmm {
@@ -158,8 +159,20 @@ fn choose(d: &Daemon, record: &VmRecord, way: Way, jailed: bool) -> Result<Chose
         asked => asked,
     };
     let starter = if jailed { Starter::Root } else { Starter::Ourselves };
-    choose::find(vmm, record.spec.accel, d.config.firecracker.as_deref(), starter)
-        .map_err(|e| Fault::new(Code::Failed, crate::daemon::fault::chain(&e)))
+    let find = |vmm| {
+        choose::find(vmm, record.spec.accel, d.config.firecracker.as_deref(), starter)
+            .map_err(|e| Fault::new(Code::Failed, crate::daemon::fault::chain(&e)))
+    };
+    let chosen = find(vmm)?;
+    if jailed
+        && vmm == VmmChoice::Auto
+        && chosen.kind() == Kind::Firecracker
+        && let Some(why) = d.root.status()?.no_firecracker
+    {
+        log::warn!("root cannot run Firecracker: {why}; taking QEMU instead");
+        return find(VmmChoice::Qemu);
+    }
+    Ok(chosen)
 }
 
 /// The drives in the guest's order, and how its root is made of them.

@@ -8,6 +8,7 @@ use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::Path;
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -40,14 +41,19 @@ pub struct Endpoint {
 pub fn listen(dirs: &Dirs) -> Result<Endpoint, SocketError> {
     let socket = dirs.socket();
     endpoint::own_directory(&dirs.runtime, 0o700)?;
-    // A daemon that was told to stop has no socket any more, and holds the lock a little longer.
-    let lock = endpoint::lock(&dirs.runtime.join("bangerd.lock"), "bangerd", &socket, || !socket.exists())?;
+    let lock = endpoint::lock(&dirs.runtime.join("bangerd.lock"), "bangerd", &socket, || !answers(&socket))?;
     let listener = Async::new(endpoint::bind(&socket, None)?).map_err(|source| SocketError::Io {
         what: "listen on",
         path: socket,
         source,
     })?;
     Ok(Endpoint { listener, _lock: lock })
+}
+
+/// Whether somebody takes connections there. One that was killed lets go of its socket a moment before its lock; one that was told
+/// to stop removes it first.
+fn answers(socket: &Path) -> bool {
+    UnixStream::connect(socket).is_ok()
 }
 
 /// The process at the other end, as the kernel knew it when it connected.

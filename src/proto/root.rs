@@ -193,6 +193,9 @@ pub struct Status {
     pub vms: Vec<VmStatus>,
     /// Which programs it would run, and what is wrong with them; sentences.
     pub notes: Vec<String>,
+    /// Why it cannot run Firecracker; None: it can.
+    #[serde(default)]
+    pub no_firecracker: Option<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

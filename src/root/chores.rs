@@ -46,7 +46,7 @@ pub enum Outcome {
     Done,
     Launched { vm: VmId, processes: Processes },
     Jails { vms: Vec<VmId> },
-    Notes { notes: Vec<String> },
+    Notes { notes: Vec<String>, no_firecracker: Option<String> },
 }
 
 /// The executable that runs, even if its file was replaced since (proc(5)).
@@ -117,7 +117,10 @@ pub fn perform(
             removed.map(|()| Outcome::Done).map_err(|e| Failed { code: e.code(), message: chain(&e) })
         }
         Chore::Jails => launch::jails(ground).map(|vms| Outcome::Jails { vms }).map_err(|e| failed(&e)),
-        Chore::Notes => Ok(Outcome::Notes { notes: settings.programs.notes() }),
+        Chore::Notes => Ok(Outcome::Notes {
+            notes: settings.programs.notes(),
+            no_firecracker: settings.programs.no_firecracker(),
+        }),
     }
 }
 

@@ -64,10 +64,11 @@ impl Root {
     }
 
     pub(super) fn status(&self) -> Result<Status, RootError> {
-        let notes = match self.chore("look at the programs".to_owned(), Chore::Notes, vec![])? {
-            Outcome::Notes { notes } => notes,
-            other => return Err(unexpected(&other)),
-        };
+        let (notes, no_firecracker) =
+            match self.chore("look at the programs".to_owned(), Chore::Notes, vec![])? {
+                Outcome::Notes { notes, no_firecracker } => (notes, no_firecracker),
+                other => return Err(unexpected(&other)),
+            };
         let exists = self.records.exists();
         let vm = |record: &Record| VmStatus {
             vm: record.vm,
@@ -80,6 +81,7 @@ impl Root {
             subnet: exists.bridge.map(|bridge| bridge.subnet),
             vms: exists.vms.values().map(vm).collect(),
             notes,
+            no_firecracker,
         })
     }
 

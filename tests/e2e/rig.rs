@@ -243,15 +243,18 @@ impl Rig {
         fs::read_to_string(self.state("bangerd.log")).unwrap_or_default()
     }
 
-    /// Processes whose command line mentions this rig's directory: its daemon, its VMMs and their devices.
+    /// Processes whose command line mentions this rig's directory, or one of its VMs: its daemon, its VMMs and their devices.
     pub fn processes(&self) -> Vec<(u32, String)> {
-        let needle = self.root.path().to_str().expect("UTF-8");
+        let log = self.daemon_log();
+        let created = |line: &str| Some(line.split_once("created (")?.1.split_once(',')?.0.to_owned());
+        let mut needles: Vec<String> = log.lines().filter_map(created).collect();
+        needles.push(self.root.path().to_str().expect("UTF-8").to_owned());
         let mut found = vec![];
         for entry in fs::read_dir("/proc").expect("lists").flatten() {
             let Some(pid) = entry.file_name().to_str().and_then(|n| n.parse::<u32>().ok()) else { continue };
             let line = fs::read(entry.path().join("cmdline")).unwrap_or_default();
             let line = String::from_utf8_lossy(&line).replace('\0', " ");
-            if line.contains(needle) {
+            if needles.iter().any(|needle| line.contains(needle)) {
                 found.push((pid, line));
             }
         }
@@ -288,7 +291,7 @@ impl Drop for Rig {
         }
         let _ = self.command(["daemon", "stop"]).output();
         for (pid, _) in self.processes() {
-            // Ours by its command line, which names this test's own directory.
+            // Ours by its command line, which names this test's own directory or VM.
             let _ = Command::new("kill").args(["-9", &pid.to_string()]).status();
         }
     }

@@ -112,6 +112,7 @@ mod tests {
             version: version.to_owned(),
             subnet: subnet.map(|s| s.parse().expect("a subnet")),
             vms: vec![],
+            no_firecracker: None,
             notes: notes.iter().map(|note| (*note).to_owned()).collect(),
         }
     }
@@ -167,7 +168,7 @@ mod tests {
                     let mut line = vec![0; 64];
                     let read = stream.read(&mut line).expect("reads");
                     assert_eq!(&line[..read], b"{\"op\":\"status\"}\n");
-                    stream.write_all(&answer).expect("answers");
+                    stream.write_all(&answer).and_then(|()| stream.write_all(b"\n")).expect("answers");
                 });
                 observe(&root)
             })

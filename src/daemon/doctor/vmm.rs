@@ -9,6 +9,7 @@ use crate::host::cmd::CmdError;
 use crate::proto::api::Finding;
 use crate::vm::spec::{AccelChoice, VmmChoice};
 use crate::vmm::choose::{self, HostFacts};
+use crate::vmm::firecracker::faults::faults;
 use crate::vmm::firecracker::version::{self, OLDEST, Version};
 use crate::vmm::observe::observe;
 use crate::vmm::{Accel, Kind};
@@ -19,7 +20,11 @@ type Said = Result<Result<Version, String>, CmdError>;
 pub fn rows(firecracker_bin: Option<&Path>) -> Vec<Finding> {
     let host = observe(firecracker_bin);
     let said = host.firecracker.as_deref().map(version::ask);
-    vec![kvm(&host), vmm(&host), firecracker(&host, said.as_ref(), &[]), vsock(&host)]
+    let faults: Vec<String> = match &said {
+        Some(Ok(Ok(version))) => faults(*version).iter().map(ToString::to_string).collect(),
+        Some(_) | None => vec![],
+    };
+    vec![kvm(&host), vmm(&host), firecracker(&host, said.as_ref(), &faults), vsock(&host)]
 }
 
 fn kvm(host: &HostFacts) -> Finding {

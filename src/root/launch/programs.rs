@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{AtFlags, FileType, Mode, statat};
 
 use crate::host::cmd::CmdError;
+use crate::root::error::chain;
 use crate::root::launch::roots_own::{self, NotRoots};
 use crate::vmm::firecracker::faults::{Fault, faults};
 use crate::vmm::firecracker::version::{self, OLDEST, Version};
@@ -76,9 +77,16 @@ impl Programs {
         find("vhost-device-vsock", self.vhost_device_vsock.as_deref())
     }
 
-    /// What is wrong with the programs, a sentence each; for `status` and `doctor`.
+    /// Why Firecracker cannot be run in a jail, a sentence; None: it can.
+    pub fn no_firecracker(&self) -> Option<String> {
+        self.firecracker().err().map(|e| chain(&e))
+    }
+
+    /// What is wrong with the programs that are there, a sentence each; for `status` and `doctor`.
     pub fn notes(&self) -> Vec<String> {
-        [self.firecracker().err(), self.qemu().err()].into_iter().flatten().map(|e| e.to_string()).collect()
+        let absent = |e: &ProgramError| matches!(e, ProgramError::Missing { name } if *name != "jailer");
+        let wrong = [self.firecracker().err(), self.qemu().err()].into_iter().flatten();
+        wrong.filter(|e| !absent(e)).map(|e| chain(&e)).collect()
     }
 }
 
@@ -120,8 +128,11 @@ impl fmt::Display for ProgramError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Missing { name } => {
-                let places: Vec<_> = search_path().iter().map(|p| p.display().to_string()).collect();
-                write!(f, "{name} is not installed; root looks for it in {}", places.join(", "))
+                write!(
+                    f,
+                    "{name} is not installed where root looks for it: on root's PATH, in /usr/local/bin, /usr/bin and /usr/libexec, \
+                     and where config.toml says"
+                )
             }
             Self::Resolve { path, .. } => write!(f, "cannot find {}", path.display()),
             Self::NoProgram { path } => write!(f, "{} is no program that everybody may run", path.display()),
@@ -192,7 +203,10 @@ mod tests {
         assert_eq!(refused("/etc/passwd"), "/etc/passwd is no program that everybody may run");
         assert_eq!(refused("/dev/null"), "root runs only what is root's own");
         let missing = find("no-such-program", None).expect_err("missing").to_string();
-        assert!(missing.starts_with("no-such-program is not installed; root looks for it in /usr/local/bin"));
+        assert!(
+            missing.starts_with("no-such-program is not installed where root looks for it: "),
+            "{missing}"
+        );
     }
 
     #[test]
