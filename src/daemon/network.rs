@@ -106,9 +106,14 @@ pub fn ensure_bridge(d: &Shared, subnet: Subnet) -> Result<(), Fault> {
         let set = async move {
             let asked = std::sync::Arc::clone(&again);
             let order = move || asked.root.order(&Request::SetResolver { dns_port });
-            if let Err(e) = threads::aside(order).await {
-                log::warn!("names of VMs are not resolved on this host: {}", chain(&e));
-                again.bridge.resolver_is_set.store(false, Ordering::Relaxed);
+            match threads::aside(order).await {
+                Ok(()) => {}
+                // There is no systemd-resolved, which is how some hosts are; `doctor` says what to do.
+                Err(RootError::Refused { code: Code::NotFound, message }) => log::info!("{message}"),
+                Err(e) => {
+                    log::warn!("names of VMs are not resolved on this host: {}", chain(&e));
+                    again.bridge.resolver_is_set.store(false, Ordering::Relaxed);
+                }
             }
         };
         if let Some(task) = d.spawn(set) {

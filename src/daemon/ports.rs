@@ -1,7 +1,6 @@
 //! `vm ports`: what listens in a guest, by its agent's word, and how each of it is reached from here.
 
 use std::collections::BTreeSet;
-use std::net::Ipv4Addr;
 
 use crate::daemon::agent;
 use crate::daemon::fault::Fault;
@@ -25,10 +24,8 @@ pub async fn ports(d: &Shared, typed: &str) -> Result<Vec<PortView>, Fault> {
             "the guest's agent does not speak banger's protocol: an answer to something else",
         ));
     };
-    let address = d.store.get::<Run>(record.id)?.and_then(|run| run.address?.parse::<Ipv4Addr>().ok());
-    let name = address
-        .filter(|address| d.config.network.subnet.contains(*address))
-        .map(|_| format!("{}.{}", record.name, d.config.network.suffix));
+    let bridged = d.store.get::<Run>(record.id)?.is_some_and(|run| run.bridged);
+    let name = bridged.then(|| format!("{}.{}", record.name, d.config.network.suffix));
     Ok(views(ports, &d.ports.view(record.id), name.as_deref()))
 }
 

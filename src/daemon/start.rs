@@ -147,12 +147,7 @@ async fn launch(driver: &mut Driver, op: &Op, plan: &Plan, run: &Run) -> Result<
         None => None,
     };
     let processes = Processes { vmm: vmm.process(), vsock: vsock.as_ref().map(Shim::process) };
-    driver.vmm = Exit::of(processes.vmm).map_err(cannot("watch the VMM"))?;
-    driver.device = match processes.vsock {
-        Some(device) => Exit::of(device).map_err(cannot("watch the vsock device"))?,
-        None => None,
-    };
-    driver.logs = keep_logs_short(&driver.d, &driver.record);
+    watch(driver, processes)?;
     // Stored before they become anything. If this fails, the shims are dropped here, and end.
     driver.enter(op, Event::Spawned(processes), Some(run)).await?;
     failpoint::reach("start: processes stored");
@@ -166,6 +161,19 @@ async fn launch(driver: &mut Driver, op: &Op, plan: &Plan, run: &Run) -> Result<
     }
     vmm.release(&plan.vmm).map_err(cannot("launch the VMM"))?;
     Ok(true)
+}
+
+/// Watches the processes from here on, and keeps what they write short.
+fn watch(driver: &mut Driver, processes: Processes) -> Result<(), Fault> {
+    let cannot =
+        |what: &'static str| move |e: std::io::Error| Fault::failed(format!("cannot watch {what}"), &e);
+    driver.vmm = Exit::of(processes.vmm).map_err(cannot("the VMM"))?;
+    driver.device = match processes.vsock {
+        Some(device) => Exit::of(device).map_err(cannot("the vsock device"))?,
+        None => None,
+    };
+    driver.logs = keep_logs_short(&driver.d, &driver.record);
+    Ok(())
 }
 
 /// Has root start the VMM in a jail. Root knows the processes before they become anything (root/launch.rs), and reconcile asks it
@@ -183,13 +191,7 @@ async fn launch_jailed(
         _ => return Err(RootError::Nonsense("a launch").into()),
     };
     failpoint::reach("start: launched");
-    let cannot = |what: &'static str| move |e: std::io::Error| Fault::failed(format!("cannot {what}"), &e);
-    driver.vmm = Exit::of(processes.vmm).map_err(cannot("watch the VMM"))?;
-    driver.device = match processes.vsock {
-        Some(device) => Exit::of(device).map_err(cannot("watch the vsock device"))?,
-        None => None,
-    };
-    driver.logs = keep_logs_short(&driver.d, &driver.record);
+    watch(driver, processes)?;
     driver.enter(op, Event::Spawned(processes), Some(run)).await?;
     failpoint::reach("start: processes stored");
     Ok(())
