@@ -72,8 +72,10 @@ update_lists() {
 }
 
 install_packages() {
-    local package missing=()
-    for package in qemu-system-x86 mmdebstrap gcc libc6-dev make xz-utils ca-certificates "$@"; do
+    local package missing=() firewall=()
+    # Root's VMs have a network of their own, behind a firewall.
+    [ "$(id -u)" -ne 0 ] || firewall=(nftables)
+    for package in qemu-system-x86 mmdebstrap gcc libc6-dev make xz-utils ca-certificates "${firewall[@]}" "$@"; do
         is_installed "$package" || missing+=("$package")
     done
     [ "${#missing[@]}" -gt 0 ] || return 0

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 use rustix::process::{getegid, geteuid};
+use rustix::thread::{CapabilitySet, capabilities};
 
 use crate::daemon::config::NetworkKind;
 use crate::daemon::fault::{Fault, chain};
@@ -31,6 +32,8 @@ pub enum RootClient {
     Helper(PathBuf),
     /// Nobody is to be asked: the configuration wants no bridge.
     Nobody,
+    /// This process is root's, but has been denied what root may do, as in most containers.
+    Powerless,
 }
 
 /// Why root did not do it.
@@ -57,6 +60,7 @@ impl RootClient {
         match kind {
             NetworkKind::User => Ok(Self::Nobody),
             NetworkKind::Auto if !geteuid().is_root() => Ok(helper()),
+            NetworkKind::Auto if !has_power() => Ok(Self::Powerless),
             NetworkKind::Auto => {
                 let ground = Ground { owner: geteuid(), group: getegid(), dirs: dirs.clone() };
                 let settings = Settings::read(&dirs.config_file())
@@ -76,7 +80,7 @@ impl RootClient {
         match self {
             Self::Here(_) => true,
             Self::Helper(socket) => socket.exists(),
-            Self::Nobody => false,
+            Self::Nobody | Self::Powerless => false,
         }
     }
 
@@ -87,7 +91,7 @@ impl RootClient {
     pub fn ask(&self, request: &Request, descriptors: Vec<OwnedFd>) -> Result<Answer, RootError> {
         let answer = match self {
             Self::Here(root) => root.perform(request, descriptors).unwrap_or_else(|e| e.answer()),
-            Self::Nobody => return Err(RootError::Nobody),
+            Self::Nobody | Self::Powerless => return Err(RootError::Nobody),
             Self::Helper(socket) => converse(socket, request, &descriptors)
                 .map_err(|source| RootError::Helper { socket: socket.clone(), source })?,
         };
@@ -111,6 +115,12 @@ impl RootClient {
             _ => Err(RootError::Nonsense("status")),
         }
     }
+}
+
+/// Whether this process may do what the bridge and jails take (capabilities(7)).
+fn has_power() -> bool {
+    let needed = CapabilitySet::NET_ADMIN | CapabilitySet::SYS_ADMIN;
+    capabilities(None).is_ok_and(|sets| sets.effective.contains(needed))
 }
 
 /// Brings what root had made in order, and keeps the firewall there from now on, as the helper does at its start.
@@ -174,7 +184,7 @@ impl fmt::Display for RootError {
         match self {
             Self::Helper { socket, .. } => write!(f, "cannot speak to bangerd-root at {}", socket.display()),
             Self::Refused { message, .. } => f.write_str(message),
-            Self::Nobody => f.write_str("there is no bridge, since config.toml has network = \"user\""),
+            Self::Nobody => f.write_str("nobody here may make a bridge"),
             Self::Nonsense(asked) => write!(f, "bangerd-root answered something else than {asked}"),
         }
     }

@@ -146,7 +146,7 @@ impl fmt::Display for FirewallError {
         match self {
             Self::Gone => f.write_str("the firewall's tables are not there"),
             Self::Elements(_) => f.write_str("cannot change the firewall's sets"),
-            Self::Nft(_) => f.write_str("cannot load the firewall; is nftables installed?"),
+            Self::Nft(_) => f.write_str("cannot load the firewall; is nftables installed? (`network = \"user\"` in config.toml does without)"),
             Self::Look(_) => f.write_str("cannot ask for the firewall's tables"),
         }
     }

@@ -63,6 +63,18 @@ fn without_the_helper_an_owner_has_the_user_mode_network_and_is_told() {
     rig.assert_no_vm_is_left();
 }
 
+#[test]
+#[ignore = "boots VMs; run by tests/run.sh"]
+fn root_in_a_container_has_the_user_mode_network() {
+    let rig = Rig::of_a_root_without_power();
+    rig.ok("vm run -d --name dev --image busybox --nat");
+    assert_eq!(rig.json("vm show --json dev")["address"], "10.0.2.15");
+    let said = rig.ok("doctor");
+    assert!(said.contains("root lacks CAP_NET_ADMIN or CAP_SYS_ADMIN here"), "{said}");
+    rig.ok("vm delete dev");
+    rig.assert_no_vm_is_left();
+}
+
 /// Steps of the helper, and the owner's commands that reach them.
 const STEPS: &[(&str, &str)] = &[
     ("ensure-bridge:done", "vm start -q dev"),

@@ -19,8 +19,8 @@ pub struct Rig {
     /// The network namespace that everything of it runs in; None: this process's own, with VMs in user-mode networks.
     namespace: Option<String>,
     binary: PathBuf,
-    /// The uid and gid that banger runs as; None: this test's own.
-    owner: Option<u32>,
+    /// The words of setpriv(1) that banger is run with.
+    privileges: Vec<String>,
 }
 
 /// What a command printed and how it ended.
@@ -71,8 +71,12 @@ impl Rig {
         let base = part("rigs");
         fs::create_dir_all(&base).expect("makes the directory");
         let root = tempfile::Builder::new().prefix("r").rand_bytes(4).tempdir_in(base);
-        let rig =
-            Self { root: root.expect("makes a directory"), namespace: None, binary: binary(), owner: None };
+        let rig = Self {
+            root: root.expect("makes a directory"),
+            namespace: None,
+            binary: binary(),
+            privileges: vec![],
+        };
         // As root, banger would make a bridge in the network that this test shares with others.
         fs::create_dir(rig.path().join("config")).expect("makes a directory");
         fs::write(rig.path().join("config/config.toml"), "network = 'user'\n").expect("writes");
@@ -92,7 +96,9 @@ impl Rig {
     pub fn of_an_owner(namespace: &str) -> Self {
         const OWNER: u32 = 4242;
         let mut rig = Self::empty();
-        (rig.namespace, rig.owner) = (Some(namespace.to_owned()), Some(OWNER));
+        rig.namespace = Some(namespace.to_owned());
+        rig.privileges =
+            vec![format!("--reuid={OWNER}"), format!("--regid={OWNER}"), "--clear-groups".to_owned()];
         rig.configure("");
         let install = format!("owner = 'someone'\nuid = {OWNER}\ngid = {OWNER}\nhome = '/nonexistent'\n");
         fs::write(rig.path().join("config/install.toml"), install).expect("writes");
@@ -102,6 +108,14 @@ impl Rig {
             fs::create_dir(&path).expect("makes a directory");
             std::os::unix::fs::chown(&path, Some(OWNER), Some(OWNER)).expect("chowns");
         }
+        rig
+    }
+
+    /// A rig of a root that may change no network, as in most containers.
+    pub fn of_a_root_without_power() -> Self {
+        let mut rig = Self::new();
+        rig.configure("");
+        rig.privileges = vec!["--bounding-set=-net_admin".to_owned()];
         rig
     }
 
@@ -154,9 +168,9 @@ impl Rig {
         if let Some(namespace) = &self.namespace {
             words.extend(["ip", "netns", "exec", namespace].map(str::to_owned));
         }
-        if let Some(owner) = self.owner {
-            words.extend(["setpriv".to_owned(), format!("--reuid={owner}"), format!("--regid={owner}")]);
-            words.push("--clear-groups".to_owned());
+        if !self.privileges.is_empty() {
+            words.push("setpriv".to_owned());
+            words.extend(self.privileges.iter().cloned());
         }
         words.push(self.binary.to_str().expect("UTF-8").to_owned());
         let mut command = Command::new(&words[0]);

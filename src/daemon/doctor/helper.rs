@@ -16,6 +16,8 @@ pub enum Helper {
     Absent,
     /// The configuration says `network = "user"`.
     Unwanted,
+    /// This process is root's, and may not do what root does.
+    Powerless,
     /// This very process, which is root.
     Own(Status),
     Answered(Status),
@@ -27,6 +29,7 @@ pub enum Helper {
 pub fn observe(root: &RootClient) -> Helper {
     match root {
         RootClient::Nobody => Helper::Unwanted,
+        RootClient::Powerless => Helper::Powerless,
         RootClient::Here(_) => match root.status() {
             Ok(status) => Helper::Own(status),
             Err(e) => Helper::Broken(chain(&e)),
@@ -54,6 +57,11 @@ pub fn rows(helper: &Helper, subnet: Subnet) -> Vec<Finding> {
             "Where bangerd-root runs as root, VMs get names, a network of their own, and isolation from each other.",
         )],
         Helper::Unwanted => vec![pass(SUBJECT, "not wanted: `network` in config.toml is \"user\"")],
+        Helper::Powerless => vec![warn(
+            SUBJECT,
+            "root lacks CAP_NET_ADMIN or CAP_SYS_ADMIN here, as in a container; VMs have QEMU's user-mode network",
+            "Give the container both, or leave it so.",
+        )],
         Helper::Own(status) => {
             let mut rows = vec![pass(SUBJECT, "not needed: bangerd is root"), bridge(status, subnet)];
             rows.extend(notes(status));
@@ -132,6 +140,7 @@ mod tests {
             shown(Helper::Own(status(build::VERSION, Some("172.16.0.1/24"), &[]))),
             ["Pass root helper: not needed: bangerd is root", "Pass bridge: 172.16.0.1/24, 0 VMs"]
         );
+        assert!(shown(Helper::Powerless)[0].starts_with("Warn root helper: root lacks CAP_NET_ADMIN"));
         assert!(
             shown(Helper::Broken("it hung\u{7}".to_owned()))[0]
                 .starts_with("Fail root helper: it hung\\u{7} => ")
