@@ -70,7 +70,7 @@ fn lists_have_the_documented_fields() {
     assert_eq!(vm["image_name"], "busybox");
     assert_eq!(
         vm["spec"],
-        json!({"vcpu": 1, "memory_mib": 256, "disk_mib": 1024, "vmm": "auto", "accel": "auto", "nat": false})
+        json!({"vcpu": 1, "memory_mib": 256, "disk_mib": 1024, "vmm": "auto", "accel": "auto", "nat": false, "lan": false})
     );
     let text = rig.ok("ps");
     assert!(text.contains("dev") && text.contains("stopped") && text.starts_with("ID"), "{text}");
