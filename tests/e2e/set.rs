@@ -42,8 +42,6 @@ fn the_guest_sees_its_new_cpus_memory_and_disk_after_a_restart() {
 #[ignore = "boots VMs; run by tests/run.sh"]
 fn a_user_mode_network_is_given_and_taken_from_start_to_start() {
     let rig = Rig::new();
-    std::fs::create_dir(rig.path().join("config")).expect("makes the directory");
-    std::fs::write(rig.path().join("config/config.toml"), "network = 'user'\n").expect("writes");
     rig.ok("vm run -d --name dev --image busybox");
     let links = || rig.sh("dev", "ls /sys/class/net | wc -l").trim().to_owned();
     assert_eq!(links(), "1", "loopback alone");
