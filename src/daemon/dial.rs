@@ -193,6 +193,17 @@ mod tests {
     }
 
     #[test]
+    fn a_device_that_is_a_link_to_another_vms_is_not_dialed() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let _another = UnixListener::bind(dir.path().join("another")).expect("binds");
+        let socket = dir.path().join("v");
+        std::os::unix::fs::symlink("another", &socket).expect("links");
+        let channel = Channel::Hybrid { socket };
+        let error = smol::block_on(dial(&channel, &Request::Ports, LONG)).expect_err("a link");
+        assert!(matches!(error, AgentError::Connect(e) if e.kind() == io::ErrorKind::ConnectionRefused));
+    }
+
+    #[test]
     fn a_crowd_before_a_device_that_accepts_slowly_is_served_at_last() {
         let dir = tempfile::tempdir().expect("a directory");
         let socket = dir.path().join("v");

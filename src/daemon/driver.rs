@@ -1,7 +1,9 @@
 //! A VM's driver: the one task that changes this VM, its record and its processes. Orders are carried out one after the other;
 //! in between it waits for the VMM's end and, for a VM that belongs to a process (`vm run --rm`), for that process's end.
 
-use std::time::Duration;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use smol::{Task, future};
 
@@ -9,13 +11,15 @@ use crate::daemon::exit::Exit;
 use crate::daemon::fault::{Fault, chain};
 use crate::daemon::op::Op;
 use crate::daemon::orders::{Inbox, Order, What};
-use crate::daemon::{Shared, apply, logs, machine, set, start, stop};
+use crate::daemon::{Daemon, Shared, apply, blocking, logs, machine, network, set, start, stop};
 use crate::host::failpoint;
+use crate::host::files::remove_tree_if_present;
 use crate::host::progress::Progress;
 use crate::network::lease::Lease;
 use crate::proto::api::Code;
 use crate::store::Changes;
 use crate::store::record::Run;
+use crate::vm::id::VmId;
 use crate::vm::record::VmRecord;
 use crate::vm::state::{Event, State};
 
@@ -230,7 +234,14 @@ impl Driver {
         self.enter(op, Event::Delete, None).await?;
         failpoint::reach("delete: stored");
         let (id, name) = (self.record.id, self.record.name.clone());
-        crate::daemon::blocking(&self.d, move |d| remove_files(d, id)).await?;
+        let left = blocking(&self.d, move |d| {
+            // Root may not have been there to be asked when the VM ended, and its address is soon another VM's.
+            let left = if d.root.is_there() { network::leave(d, id) } else { Ok(()) };
+            remove_files(d, id).map(|()| left)
+        });
+        if let Err(fault) = left.await? {
+            log::error!("{op} vm {name}: {}; it goes at the next start of bangerd", fault.message);
+        }
         failpoint::reach("delete: files removed");
         apply(&self.d, Changes::new().remove::<VmRecord>(id).remove::<Run>(id).remove::<Lease>(id)).await?;
         failpoint::reach("delete: record removed");
@@ -263,10 +274,60 @@ pub fn keep_logs_short(d: &Shared, record: &VmRecord) -> Option<Task<()>> {
 }
 
 /// Removes a VM's directories; what is not there is no error.
-pub fn remove_files(d: &Shared, id: crate::vm::id::VmId) -> Result<(), Fault> {
-    for dir in [d.dirs.vm_sockets(id), d.dirs.vm(id)] {
-        crate::host::files::remove_tree_if_present(&dir)
-            .map_err(|e| Fault::failed(format!("cannot remove {}", dir.display()), &e))?;
+pub fn remove_files(d: &Daemon, id: VmId) -> Result<(), Fault> {
+    let cannot =
+        |dir: PathBuf| move |e: std::io::Error| Fault::failed(format!("cannot remove {}", dir.display()), &e);
+    let (sockets, disk) = (d.dirs.vm_sockets(id), d.dirs.vm(id));
+    remove_sockets(&sockets).map_err(cannot(sockets.clone()))?;
+    remove_tree_if_present(&disk).map_err(cannot(disk.clone()))
+}
+
+/// Removes a VM's directory for sockets, which is the VMM's too. One that was taken over can have made directories in it that are closed
+/// to everybody but the user that it was in its jail; then it is moved away, so that the VM can be started and deleted all the same.
+pub fn remove_sockets(dir: &Path) -> std::io::Result<()> {
+    match remove_tree_if_present(dir) {
+        Err(e) if matches!(e.kind(), ErrorKind::PermissionDenied | ErrorKind::DirectoryNotEmpty) => {
+            let mut aside = std::ffi::OsString::from(".left-");
+            aside.push(dir.file_name().unwrap_or_default());
+            let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+            aside.push(format!("-{}", since.as_nanos()));
+            let aside = dir.with_file_name(aside);
+            std::fs::rename(dir, &aside)?;
+            log::error!(
+                "{}: cannot be removed ({e}): its VMM has made directories in it; they are in {}, for root to remove",
+                dir.display(),
+                aside.display()
+            );
+            Ok(())
+        }
+        other => other,
     }
-    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[test]
+    fn what_a_vmm_has_closed_among_its_sockets_is_in_nobodys_way() {
+        let vms = tempfile::tempdir().expect("a directory");
+        let sockets = vms.path().join("000000000001");
+        let closed = sockets.join("closed");
+        std::fs::create_dir_all(closed.join("in it")).expect("makes directories");
+        let mode = |path: &Path, mode| {
+            std::fs::set_permissions(path, PermissionsExt::from_mode(mode)).expect("sets the mode");
+        };
+        mode(&closed, 0);
+        remove_sockets(&sockets).expect("removes, or moves away");
+        assert!(!sockets.exists());
+        // Root, as which tests may run, is kept out of nothing.
+        for left in std::fs::read_dir(vms.path()).expect("lists") {
+            let left = left.expect("lists").path();
+            assert!(left.file_name().is_some_and(|name| name.to_string_lossy().starts_with(".left-")));
+            mode(&left.join("closed"), 0o700);
+        }
+        remove_sockets(&sockets).expect("has nothing to remove");
+    }
 }

@@ -14,10 +14,11 @@ use crate::vm::id::VmId;
 /// The setting that holds the slot that was given away last.
 const LAST: &str = "last_slot";
 
-/// The lease of `vm`: the one that it has, or a new one, stored before it is used.
+/// The lease of `vm`: the one that it has, or, where it has none or that lies outside of `subnet`, which has been made smaller, a new
+/// one, stored before it is used.
 ///
 /// # Errors
-/// All addresses of `subnet` are taken, or the lease lies outside of it, since the network has been made smaller.
+/// All addresses of `subnet` are taken.
 pub fn ensure(d: &Daemon, vm: VmId, subnet: Subnet) -> Result<Lease, Fault> {
     // Two VMs that start together must not be given one slot.
     let _ledger = d.ledger();

@@ -6,6 +6,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::time::Duration;
 
+use crate::daemon::driver::remove_sockets;
 use crate::daemon::fault::Fault;
 use crate::daemon::network::{self, Way};
 use crate::daemon::op::Op;
@@ -68,7 +69,7 @@ pub fn prepare(d: &Shared, record: &VmRecord, op: &Op) -> Result<Ready, Fault> {
 
     let mut undo = Undo::default();
     let sockets = d.dirs.vm_sockets(record.id);
-    remove_tree_if_present(&sockets).map_err(failed("remove old sockets"))?;
+    remove_sockets(&sockets).map_err(failed("remove old sockets"))?;
     create_private_dir(&sockets).map_err(failed("make the directory for sockets"))?;
     undo.push(format!("directory {}", sockets.display()), {
         let sockets = sockets.clone();

@@ -144,13 +144,19 @@ pub fn name(d: &Daemon, record: &VmRecord, run: &Run) {
     }
 }
 
-/// After a start of this daemon: root and the store agree about who is on the bridge, and names lead to those who run.
+/// After a start of this daemon: names lead to those who run, and root and the store agree about who is on the bridge.
 pub fn restore(d: &Shared) -> Result<(), Fault> {
+    let runs = d.store.all::<Run>()?;
+    let bridged = |vm: VmId| runs.iter().find(|run| run.vm == vm && run.bridged);
+    // Whether root can be asked or not: the guests are where they were.
+    for run in runs.iter().filter(|run| run.bridged) {
+        if let Some(record) = d.store.get::<VmRecord>(run.vm)? {
+            name(d, &record, run);
+        }
+    }
     if !d.root.is_there() {
         return Ok(());
     }
-    let runs = d.store.all::<Run>()?;
-    let bridged = |vm: VmId| runs.iter().find(|run| run.vm == vm && run.bridged);
     let status = d.root.status()?;
     for had in &status.vms {
         if bridged(had.vm).is_none() {
@@ -182,7 +188,6 @@ fn rejoin(d: &Shared, record: &VmRecord, run: &Run, had: Option<Port>) -> Result
         Some(_) => apply(d, record)?,
         None => d.root.order(&Request::CreateTap { vm: record.id, port })?,
     }
-    name(d, record, run);
     Ok(())
 }
 

@@ -173,7 +173,11 @@ fn apply(d: &Shared, step: &Step) -> Result<(), Fault> {
             Ok(())
         }
         Step::FinishDelete(id) => {
-            remove_files(d, *id)?;
+            if let Err(fault) = remove_files(d, *id) {
+                // It can be deleted once more when that is mended; the others need not wait for it.
+                log::error!("vm {id}: {}", fault.message);
+                return apply(d, &Step::Adopt(*id));
+            }
             let changes = Changes::new().remove::<VmRecord>(id).remove::<Run>(id).remove::<Lease>(id);
             Ok(d.store.apply(changes)?)
         }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use smol::future;
 
 use crate::daemon::agent;
-use crate::daemon::driver::Driver;
+use crate::daemon::driver::{Driver, remove_sockets};
 use crate::daemon::fault::{Fault, chain};
 use crate::daemon::guest_text::harmless;
 use crate::daemon::machine::channel;
@@ -13,7 +13,6 @@ use crate::daemon::op::Op;
 use crate::daemon::orders::What;
 use crate::daemon::{blocking, exit, network};
 use crate::host::failpoint;
-use crate::host::files::remove_tree_if_present;
 use crate::host::progress::Progress;
 use crate::proto::agent::Request;
 use crate::proto::api::Code;
@@ -127,7 +126,7 @@ pub async fn end_processes(driver: &mut Driver) -> Result<(), Fault> {
     driver.run = None;
     let name = driver.record.name.clone();
     blocking(&driver.d, move |d| {
-        if let Err(e) = remove_tree_if_present(&d.dirs.vm_sockets(id)) {
+        if let Err(e) = remove_sockets(&d.dirs.vm_sockets(id)) {
             log::error!("vm {name}: cannot remove its sockets: {e}");
         }
     })

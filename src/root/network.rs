@@ -61,7 +61,9 @@ impl Root {
         wires::create_tap(&bridge, &record, self.user(port))?;
         undo.push(format!("the tap of VM {vm}"), move || wires::delete_tap(vm).map_err(to_io));
         reach("create-tap:made");
-        wires::admit(&bridge, &record, &self.records.exists().clone())?;
+        // A guard in the call itself would keep every other request waiting for all of it.
+        let exists = self.records.exists().clone();
+        wires::admit(&bridge, &record, &exists)?;
         undo.push(format!("the firewall's part of VM {vm}"), move || {
             wires::dismiss(&bridge, &record).map_err(to_io)
         });
@@ -108,7 +110,8 @@ impl Root {
             move || records.write(&before)
         });
         reach("set-nat:recorded");
-        wires::admit(&bridge, &record, &self.records.exists().clone())?;
+        let exists = self.records.exists().clone();
+        wires::admit(&bridge, &record, &exists)?;
         undo.commit();
         reach("set-nat:done");
         log::info!("VM {vm}: nat {nat}, lan {lan}");

@@ -56,7 +56,10 @@ impl Root {
                 let record = self.record(vm)?;
                 wires::create_tap(&self.bridge()?, &record, self.user(record.port))
             }
-            Step::LoadFirewall => wires::load(&self.bridge()?, &self.records.exists().clone()),
+            Step::LoadFirewall => {
+                let (bridge, exists) = (self.bridge()?, self.records.exists().clone());
+                wires::load(&bridge, &exists)
+            }
             Step::UnloadFirewall => wires::unload(),
         }
     }

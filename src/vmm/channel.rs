@@ -9,12 +9,12 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
-use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with, sockopt};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, connect, socket_with, sockopt};
 use vsock::{VMADDR_CID_ANY, VsockListener};
 
 use crate::host::files::remove_if_present;
 use crate::vmm::Channel;
-use crate::vmm::deadline::DeadlineStream;
+use crate::vmm::deadline::{DeadlineStream, Itself};
 use crate::vmm::vsock_address::VsockAddress;
 
 /// `OK `, a port of ten digits, and the newline.
@@ -51,7 +51,8 @@ impl Channel {
         match self {
             Self::Hybrid { socket: path } => {
                 let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
-                let outcome = connect(&socket, &SocketAddrUnix::new(path)?);
+                let itself = Itself::at(path)?;
+                let outcome = connect(&socket, &itself.address()?);
                 begun(socket, outcome)
             }
             Self::Vhost { cid } => {

@@ -2,7 +2,7 @@
 //! hold anybody up.
 
 use std::io::{self, Read, Write};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -10,6 +10,23 @@ use std::time::{Duration, Instant};
 use rustix::fs::{Mode, OFlags, open};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
+
+/// A socket that is where it seems to be. What a VMM in its jail may have put in its place, it may not have us follow: a link to another
+/// VM's socket, or to the owner's own.
+#[derive(Debug)]
+pub struct Itself(OwnedFd);
+
+impl Itself {
+    /// What is at `path`, even if it is a link.
+    pub fn at(path: &Path) -> io::Result<Self> {
+        Ok(Self(open(path, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?))
+    }
+
+    /// Where it is connected to, as long as this lives; a link refuses every connection.
+    pub fn address(&self) -> io::Result<SocketAddrUnix> {
+        Ok(SocketAddrUnix::new(format!("/proc/self/fd/{}", self.0.as_raw_fd()))?)
+    }
+}
 
 #[derive(Debug)]
 pub struct DeadlineStream {
@@ -30,9 +47,8 @@ impl DeadlineStream {
             SocketFlags::CLOEXEC | SocketFlags::NONBLOCK,
             None,
         )?;
-        // What a VMM in its jail may have put there, it may not have us follow: a link to another VM's socket, or to the owner's own.
-        let found = open(path, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
-        let address = SocketAddrUnix::new(format!("/proc/self/fd/{}", found.as_raw_fd()))?;
+        let itself = Itself::at(path)?;
+        let address = itself.address()?;
         loop {
             match connect(&socket, &address) {
                 Ok(()) => break,

@@ -18,7 +18,7 @@ use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::fs::Mode;
-use rustix::io::{FdFlags, fcntl_dupfd_cloexec, fcntl_setfd};
+use rustix::io::{Errno, FdFlags, fcntl_dupfd_cloexec, fcntl_setfd};
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 use rustix::process::{Resource, Rlimit, setrlimit, setsid, umask};
 use rustix::thread::set_no_new_privs;
@@ -28,6 +28,7 @@ use crate::root::launch::mounts;
 use crate::root::launch::namespaces::{Namespace, leave};
 use crate::root::launch::order::{Jailer, Order, Ours};
 use crate::root::launch::roots_own;
+use crate::root::seccomp;
 
 /// The arguments that make bangerd-root one of the stages.
 pub const FIRST: &str = "--launch";
@@ -182,7 +183,12 @@ fn make_jail(order: &Order, program: &Path, descriptors: &[OwnedFd]) -> Result<(
         enter(order, ours, program)?;
     }
     setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) }).when("forgo core dumps")?;
-    set_no_new_privs(true).when("forgo new privileges")
+    set_no_new_privs(true).when("forgo new privileges")?;
+    match seccomp::refuse_ioctls(seccomp::NO_VMMS) {
+        // A kernel without filters.
+        Err(e) if matches!(Errno::from_io_error(&e), Some(Errno::NOSYS | Errno::INVAL)) => Ok(()),
+        other => other.when("forgo changes of the tap"),
+    }
 }
 
 /// What Firecracker's jailer does for itself.
