@@ -13,7 +13,7 @@ use crate::store::record::Run;
 use crate::vm::change::{Change, later};
 use crate::vm::publish;
 use crate::vm::record::VmRecord;
-use crate::vm::spec::{Host, Spec};
+use crate::vm::spec::Host;
 use crate::vm::state::State;
 
 /// Changes the VM as asked, or not at all.
@@ -47,7 +47,7 @@ pub async fn set(driver: &mut Driver, op: &Op, change: &Change) -> Result<(), Fa
         return Err(e.into());
     }
     driver.took(op, wanted);
-    let live = apply_network(driver, &record.spec).await?;
+    let live = apply_network(driver, change).await?;
     let parts = later(&record.spec, &spec, live);
     if !parts.is_empty() {
         let parts: Vec<String> = parts.iter().map(ToString::to_string).collect();
@@ -57,19 +57,19 @@ pub async fn set(driver: &mut Driver, op: &Op, change: &Change) -> Result<(), Fa
     Ok(())
 }
 
-/// Opens or closes the way out of a VM that runs, as its record has it now; `before` is what counted until then. Returns whether
-/// that could be done while it runs: the user-mode network is a device of the machine, which QEMU has or has not from its start.
-async fn apply_network(driver: &mut Driver, before: &Spec) -> Result<bool, Fault> {
-    let record = driver.record.clone();
-    if (before.nat, before.lan) == (record.spec.nat, record.spec.lan) {
-        return Ok(true);
+/// Opens or closes the way out of a VM that runs, as its record has it now, where `change` is about that. Returns whether that could be
+/// done while it runs: the user-mode network is a device of the machine, which QEMU has or has not from its start.
+///
+/// Root is asked even if the record was so before: it may be from a time when root could not be asked.
+async fn apply_network(driver: &mut Driver, change: &Change) -> Result<bool, Fault> {
+    if !driver.run.as_ref().is_some_and(|run| run.bridged) {
+        return Ok(false);
     }
-    match &driver.run {
-        Some(run) if run.bridged => {
-            blocking(&driver.d, move |d| network::apply(d, &record)).await.map(|()| true)
-        }
-        Some(_) | None => Ok(false),
+    if change.nat.is_some() || change.lan.is_some() {
+        let record = driver.record.clone();
+        blocking(&driver.d, move |d| network::apply(d, &record)).await?;
     }
+    Ok(true)
 }
 
 /// What this host can bear, as for a new VM.
