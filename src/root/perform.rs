@@ -87,7 +87,12 @@ impl Root {
     ) -> Result<Answer, RootError> {
         let allowed = || {
             let asker = Asker { uid, descriptors: descriptors.len() };
-            judge(asker, Installed { owner: self.ground.owner }, &self.records.exists(), request)
+            judge(
+                asker,
+                Installed { owner: self.ground.owner, subnet: self.settings.subnet },
+                &self.records.exists(),
+                request,
+            )
         };
         match request {
             Request::EnsureBridge { subnet, dns_port } => {

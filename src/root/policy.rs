@@ -32,6 +32,8 @@ pub struct Asker {
 #[derive(Debug, Clone, Copy)]
 pub struct Installed {
     pub owner: Uid,
+    /// The bridge's network, by root's own configuration: who could choose it could take addresses that others on this host speak with.
+    pub subnet: Subnet,
 }
 
 /// Why it is not done.
@@ -56,6 +58,8 @@ pub enum Denied {
     NoBridge,
     /// VMs are on the bridge, which has another network.
     OtherSubnet(Subnet),
+    /// Root's configuration says this one.
+    NotConfigured(Subnet),
     Unknown(VmId),
     /// Its record is another version's, or damaged.
     Unreadable(VmId),
@@ -90,6 +94,7 @@ pub fn judge(asker: Asker, installed: Installed, exists: &Exists, request: &Requ
                 {
                     Err(Denied::OtherSubnet(bridge.subnet))
                 }
+                Some(_) | None if *subnet != installed.subnet => Err(Denied::NotConfigured(installed.subnet)),
                 Some(_) | None => Ok(()),
             }
         }
@@ -198,7 +203,9 @@ impl Denied {
     pub fn code(&self) -> Code {
         match self {
             Self::Descriptors { .. } => Code::BadRequest,
-            Self::Peer(_) | Self::Port(_) | Self::Slot { .. } | Self::Machine(_) => Code::Denied,
+            Self::Peer(_) | Self::Port(_) | Self::NotConfigured(_) | Self::Slot { .. } | Self::Machine(_) => {
+                Code::Denied
+            }
             Self::NoBridge | Self::Unknown(_) | Self::NotLaunched(_) => Code::NotFound,
             Self::SlotTaken { .. }
             | Self::OtherSubnet(_)
@@ -222,6 +229,11 @@ impl fmt::Display for Denied {
             Self::Slot { slot, subnet } => write!(f, "no guest of {subnet} can have address number {slot}"),
             Self::SlotTaken { slot, by } => write!(f, "address number {slot} is VM {by}'s"),
             Self::NoBridge => f.write_str("there is no bridge yet"),
+            Self::NotConfigured(subnet) => write!(
+                f,
+                "the bridge's network is {subnet}; another one is set by `bridge_address` in root's own config.toml, /etc/banger on an \
+                 installed machine"
+            ),
             Self::OtherSubnet(subnet) => {
                 write!(f, "VMs are on the bridge with {subnet}; stop them before it becomes another network")
             }

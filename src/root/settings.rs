@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use rustix::process::Uid;
 use serde::Deserialize;
 
+use crate::network::subnet::{self, Subnet};
 use crate::network::suffix::Suffix;
 use crate::root::launch::Programs;
 use crate::root::trusted::{self, Untrusted};
@@ -18,6 +19,8 @@ const LEAST_JAIL_UID: u32 = 100_000;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
     pub suffix: Suffix,
+    /// The bridge's.
+    pub subnet: Subnet,
     pub programs: Programs,
     /// The VM of slot n runs as uid and gid `jail_uids` + n.
     pub jail_uids: u32,
@@ -27,6 +30,7 @@ pub struct Settings {
 #[derive(Deserialize)]
 struct Raw {
     dns_suffix: Option<String>,
+    bridge_address: Option<String>,
     firecracker_bin: Option<PathBuf>,
     jailer_bin: Option<PathBuf>,
     qemu_bin: Option<PathBuf>,
@@ -36,7 +40,12 @@ struct Raw {
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { suffix: Suffix::default(), programs: Programs::default(), jail_uids: JAIL_UIDS }
+        Self {
+            suffix: Suffix::default(),
+            subnet: subnet::DEFAULT,
+            programs: Programs::default(),
+            jail_uids: JAIL_UIDS,
+        }
     }
 }
 
@@ -70,6 +79,10 @@ impl Settings {
             suffix: match raw.dns_suffix {
                 None => Suffix::default(),
                 Some(text) => text.parse().map_err(|e| format!("dns_suffix: {e}"))?,
+            },
+            subnet: match raw.bridge_address {
+                None => subnet::DEFAULT,
+                Some(text) => text.parse().map_err(|e| format!("bridge_address: {e}"))?,
             },
             programs: Programs {
                 firecracker: program("firecracker_bin", raw.firecracker_bin)?,

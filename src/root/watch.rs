@@ -15,7 +15,7 @@ const SETTLE: Duration = Duration::from_millis(50);
 /// for a while each time, lest both do nothing else.
 const AT_ONCE: usize = 5;
 const WINDOW: Duration = Duration::from_secs(60);
-const LONGER: Duration = Duration::from_secs(10);
+const LONGER: Duration = Duration::from_secs(1);
 
 /// When the firewall was loaded again.
 #[derive(Debug, Default)]

@@ -164,10 +164,10 @@ fn links_where_jails_are_made_and_removed_are_not_followed() {
     let error = chain(&rig.launch().expect_err("refused"));
     assert!(error.contains(&format!("{} belongs to user {OWNER}", jail.display())), "{error}");
     chown(&jail, Some(0), Some(0)).expect("takes back");
-    let state = &rig.ground.dirs.state;
-    fs::set_permissions(state, Permissions::from_mode(0o777)).expect("changes");
+    let above = jail.parent().expect("has one");
+    fs::set_permissions(above, Permissions::from_mode(0o777)).expect("changes");
     let error = chain(&rig.launch().expect_err("refused"));
-    assert!(error.contains(&format!("others than root may write {}", state.display())), "{error}");
+    assert!(error.contains(&format!("others than root may write {}", above.display())), "{error}");
     rig.assert_nothing_left();
 }
 

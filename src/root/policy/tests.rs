@@ -61,7 +61,11 @@ fn full() -> Exists {
 
 fn verdict(exists: &Exists, request: &Request) -> Result<(), Denied> {
     let asker = Asker { uid: owner(), descriptors: descriptors(request) };
-    judge(asker, Installed { owner: owner() }, exists, request)
+    judge(asker, installed(), exists, request)
+}
+
+fn installed() -> Installed {
+    Installed { owner: owner(), subnet: subnet::DEFAULT }
 }
 
 fn all(n: u64) -> Vec<Request> {
@@ -255,7 +259,7 @@ fn nobody_but_root_and_the_owner_is_served_whatever_they_ask() {
     for request in all(2) {
         let ask = |uid| {
             let asker = Asker { uid: Uid::from_raw(uid), descriptors: descriptors(&request) };
-            judge(asker, Installed { owner: owner() }, &full, &request)
+            judge(asker, installed(), &full, &request)
         };
         for uid in [1, 999, 1001, 65534, 1_900_000_002, u32::MAX - 1] {
             assert_eq!(ask(uid), Err(Denied::Peer(uid)), "{request:?}");
@@ -271,7 +275,7 @@ fn descriptors_come_with_a_launch_and_with_nothing_else() {
         let wanted = if matches!(request, Request::LaunchVm(_)) { 8 } else { 0 };
         for came in [0, 1, 7, 8, 9, 16] {
             let asker = Asker { uid: owner(), descriptors: came };
-            let verdict = judge(asker, Installed { owner: owner() }, &full, &request);
+            let verdict = judge(asker, installed(), &full, &request);
             let refused = verdict == Err(Denied::Descriptors { came, wanted });
             assert_eq!(refused, came != wanted, "{came} with {request:?}");
         }
@@ -299,7 +303,11 @@ fn a_network_with_vms_on_it_stays_what_it_is() {
     let request = Request::EnsureBridge { subnet: "10.9.0.1/24".parse().expect("a subnet"), dns_port: 42069 };
     assert_eq!(verdict(&full(), &request), Err(Denied::OtherSubnet(subnet::DEFAULT)));
     let empty = Exists { bridge: full().bridge, ..Exists::default() };
-    assert_eq!(verdict(&empty, &request), Ok(()));
+    assert_eq!(verdict(&empty, &request), Err(Denied::NotConfigured(subnet::DEFAULT)));
+    // Root has changed its configuration, and no VM is there that knows the old one.
+    let asker = Asker { uid: owner(), descriptors: 0 };
+    let changed = Installed { owner: owner(), subnet: "10.9.0.1/24".parse().expect("a subnet") };
+    assert_eq!(judge(asker, changed, &empty, &request), Ok(()));
     let unreadable = Exists { vms: Default::default(), ..full() };
     assert_eq!(verdict(&unreadable, &request), Err(Denied::OtherSubnet(subnet::DEFAULT)));
 }
