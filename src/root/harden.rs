@@ -36,8 +36,7 @@ pub const FRONT: CapabilitySet = CapabilitySet::NET_ADMIN.union(CapabilitySet::N
 /// SYS_ADMIN: mount, umount2, pivot_root, unshare (the jailer's new mount and pid namespaces);
 /// SYS_CHROOT: chroot(2); MKNOD: /dev/kvm, /dev/net/tun and /dev/urandom in a chroot; SETUID, SETGID: becoming the VM's user;
 /// CHOWN, FOWNER, DAC_OVERRIDE: files in the chroot become the VM's, and the owner's directories are entered; KILL: VMMs run as
-/// other users; NET_ADMIN: attaching to a tap that is another user's (drivers/net/tun.c, tun_not_capable); SYS_RESOURCE: the
-/// jailer's limits, and writing cgroups' limits below a unit that has lower ones.
+/// other users; NET_ADMIN: attaching to a tap that is another user's (drivers/net/tun.c, tun_not_capable).
 pub const LAUNCHER: CapabilitySet = CapabilitySet::SYS_ADMIN
     .union(CapabilitySet::SYS_CHROOT)
     .union(CapabilitySet::MKNOD)
@@ -124,7 +123,9 @@ fn confine(who: &str, domain: Result<RulesetCreated, RulesetError>) {
         Ok(RulesetStatus::PartiallyEnforced) => {
             log::info!("{who}: landlock applied as far as this kernel knows it; newer ones restrict more");
         }
-        Ok(RulesetStatus::NotEnforced) => log::warn!("{who}: this kernel has no landlock; going on without"),
+        Ok(RulesetStatus::NotEnforced) => log::warn!(
+            "{who}: this kernel's landlock, if it has any, knows nothing of what is given up here; going on without"
+        ),
         Err(e) => log::warn!("{who}: landlock could not be applied ({e}); going on without"),
     }
 }
