@@ -123,7 +123,9 @@ fn confine(who: &str, domain: Result<RulesetCreated, RulesetError>) {
         Ok(RulesetStatus::PartiallyEnforced) => {
             log::info!("{who}: landlock applied as far as this kernel knows it; newer ones restrict more");
         }
-        Ok(RulesetStatus::NotEnforced) => log::warn!("{who}: this kernel has no landlock; going on without"),
+        Ok(RulesetStatus::NotEnforced) => log::warn!(
+            "{who}: this kernel's landlock, if it has any, knows nothing of what is given up here; going on without"
+        ),
         Err(e) => log::warn!("{who}: landlock could not be applied ({e}); going on without"),
     }
 }

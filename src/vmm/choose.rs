@@ -29,8 +29,11 @@ pub struct HostFacts {
 }
 
 impl HostFacts {
-    /// The same host, as root sees it: devices that are there open.
-    fn opened_by_root(self) -> Self {
+    /// The same host, as `starter` has it: to root, devices that are there open.
+    pub fn opened_by(self, starter: Starter) -> Self {
+        if starter == Starter::Ourselves {
+            return self;
+        }
         let kvm = match self.kvm {
             Err(KvmProblem::Denied) => Ok(()),
             seen => seen,
@@ -90,10 +93,7 @@ pub fn find(
     firecracker_bin: Option<&Path>,
     starter: Starter,
 ) -> Result<Chosen, VmmError> {
-    let host = match starter {
-        Starter::Ourselves => observe(firecracker_bin),
-        Starter::Root => observe(firecracker_bin).opened_by_root(),
-    };
+    let host = observe(firecracker_bin).opened_by(starter);
     let chosen = choose(vmm, accel, &host)?;
     match chosen.complete() {
         // Nobody asked for Firecracker: one that cannot be used is as good as none.
@@ -312,8 +312,8 @@ mod tests {
             Chosen::Firecracker(_) => unreachable!("there is none"),
         };
         assert_eq!(chosen(&closed), (Accel::Tcg, VsockDevice::Process { program: "/bin/device".into() }));
-        assert_eq!(chosen(&closed.opened_by_root()), (Accel::Kvm, VsockDevice::Kernel));
-        let broken = host("qemu device").opened_by_root();
+        assert_eq!(chosen(&closed.opened_by(Starter::Root)), (Accel::Kvm, VsockDevice::Kernel));
+        let broken = host("qemu device").opened_by(Starter::Root);
         assert_eq!(chosen(&broken).0, Accel::Tcg, "root does not make a processor");
     }
 

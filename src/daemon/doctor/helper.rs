@@ -45,7 +45,19 @@ pub fn observe(root: &RootClient) -> Helper {
 impl Helper {
     /// Whether VMs have a network in which they have names.
     pub fn has_network(&self) -> bool {
-        matches!(self, Self::Own(_) | Self::Answered(_))
+        self.status().is_some()
+    }
+
+    /// How many VMs are on the bridge.
+    pub fn ports(&self) -> usize {
+        self.status().map_or(0, |status| status.vms.len())
+    }
+
+    fn status(&self) -> Option<&Status> {
+        match self {
+            Self::Own(status) | Self::Answered(status) => Some(status),
+            Self::Absent | Self::Unwanted | Self::Powerless | Self::Broken(_) => None,
+        }
     }
 }
 

@@ -10,6 +10,7 @@ mod vmm;
 use crate::daemon::fault::Fault;
 use crate::daemon::{Shared, blocking, vms};
 use crate::proto::api::{Finding, Verdict};
+use crate::vmm::choose::Starter;
 
 /// Looks at everything.
 pub async fn examine(d: &Shared) -> Result<Vec<Finding>, Fault> {
@@ -17,11 +18,12 @@ pub async fn examine(d: &Shared) -> Result<Vec<Finding>, Fault> {
     let mut findings = blocking(d, |d| {
         let config = &d.config;
         let helper = helper::observe(&d.root);
-        let mut findings = vmm::rows(config.firecracker.as_deref());
+        let starter = if helper.has_network() && config.jailer { Starter::Root } else { Starter::Ourselves };
+        let mut findings = vmm::rows(config.firecracker.as_deref(), starter);
         findings.extend(helper::rows(&helper, config.network.subnet));
         // In a user-mode network nobody reaches a VM by its name.
         if helper.has_network() {
-            findings.extend(dns::rows(config.network.dns_port, &config.network.suffix));
+            findings.extend(dns::rows(config.network.dns_port, &config.network.suffix, helper.ports()));
         }
         findings
     })

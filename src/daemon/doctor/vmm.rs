@@ -8,7 +8,7 @@ use crate::daemon::guest_text::harmless;
 use crate::host::cmd::CmdError;
 use crate::proto::api::Finding;
 use crate::vm::spec::{AccelChoice, VmmChoice};
-use crate::vmm::choose::{self, HostFacts};
+use crate::vmm::choose::{self, HostFacts, Starter};
 use crate::vmm::firecracker::faults::faults;
 use crate::vmm::firecracker::version::{self, OLDEST, Version};
 use crate::vmm::observe::observe;
@@ -17,18 +17,22 @@ use crate::vmm::{Accel, Kind};
 /// What Firecracker said when asked for its version.
 type Said = Result<Result<Version, String>, CmdError>;
 
-pub fn rows(firecracker_bin: Option<&Path>) -> Vec<Finding> {
-    let host = observe(firecracker_bin);
+/// `starter`: who starts VMMs here.
+pub fn rows(firecracker_bin: Option<&Path>, starter: Starter) -> Vec<Finding> {
+    let seen = observe(firecracker_bin);
+    let host = seen.clone().opened_by(starter);
     let said = host.firecracker.as_deref().map(version::ask);
     let faults: Vec<String> = match &said {
         Some(Ok(Ok(version))) => faults(*version).iter().map(ToString::to_string).collect(),
         Some(_) | None => vec![],
     };
-    vec![kvm(&host), vmm(&host), firecracker(&host, said.as_ref(), &faults), vsock(&host)]
+    vec![kvm(&seen, &host), vmm(&host), firecracker(&host, said.as_ref(), &faults), vsock(&host)]
 }
 
-fn kvm(host: &HostFacts) -> Finding {
+/// `seen` by this process, `host` as whoever starts VMMs has it.
+fn kvm(seen: &HostFacts, host: &HostFacts) -> Finding {
     match &host.kvm {
+        Ok(()) if seen.kvm.is_err() => pass("kvm", "usable by root, who starts VMs here"),
         Ok(()) => pass("kvm", "usable"),
         Err(problem) => warn(
             "kvm",
@@ -146,8 +150,27 @@ mod tests {
         ];
         for (parts, want) in table {
             let host = host(parts);
-            assert_eq!([kvm(&host), vmm(&host), vsock(&host)].map(|f| line(&f)), want, "{parts}");
+            assert_eq!([kvm(&host, &host), vmm(&host), vsock(&host)].map(|f| line(&f)), want, "{parts}");
         }
+    }
+
+    #[test]
+    fn what_only_root_may_open_will_do_where_root_starts_vms() {
+        let seen =
+            HostFacts { kvm: Err(KvmProblem::Denied), has_vhost_vsock: true, ..host("qemu firecracker") };
+        let rows = |starter| {
+            let host = seen.clone().opened_by(starter);
+            [kvm(&seen, &host), vmm(&host), vsock(&host)].map(|f| line(&f))
+        };
+        let root = [
+            "Pass kvm: usable by root, who starts VMs here",
+            "Pass vmm: firecracker with KVM",
+            "Pass vsock: the kernel's, /dev/vhost-vsock",
+        ];
+        assert_eq!(rows(Starter::Root), root);
+        let ourselves = rows(Starter::Ourselves);
+        assert!(ourselves[0].starts_with("Warn kvm: you may not open /dev/kvm"), "{ourselves:?}");
+        assert!(ourselves[1..].iter().all(|row| row.starts_with("Fail ")), "{ourselves:?}");
     }
 
     #[test]
