@@ -3,7 +3,6 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::daemon::config::NetworkKind;
 use crate::daemon::fault::{Fault, chain};
 use crate::daemon::root_client::RootError;
 use crate::daemon::{Daemon, Shared, leases, threads};
@@ -45,10 +44,8 @@ pub struct Bridge {
 
 /// How a VM that is started now is connected.
 pub fn way(d: &Daemon) -> Way {
-    match d.config.network.kind {
-        NetworkKind::Auto if d.root.is_there() => Way::Bridge(d.config.network.subnet),
-        NetworkKind::Auto | NetworkKind::User => Way::User,
-    }
+    // Where the configuration wants no bridge there is nobody to ask.
+    if d.root.is_there() { Way::Bridge(d.config.network.subnet) } else { Way::User }
 }
 
 /// Gives the VM its port of the bridge, which is made if it is not there. `direct`: the VMM will run as this daemon's own user.
@@ -81,7 +78,7 @@ pub fn join(
 }
 
 /// What follows from a lease.
-pub fn place(subnet: Subnet, lease: Lease) -> Result<Joined, Fault> {
+fn place(subnet: Subnet, lease: Lease) -> Result<Joined, Fault> {
     let address = subnet.address(lease.slot).ok_or_else(|| {
         Fault::new(crate::proto::api::Code::Failed, format!("slot {} has no address in {subnet}", lease.slot))
     })?;
@@ -91,12 +88,12 @@ pub fn place(subnet: Subnet, lease: Lease) -> Result<Joined, Fault> {
 }
 
 /// The port of a VM, as the helper is asked for it.
-pub fn port(spec: &Spec, lease: Lease, direct: bool) -> Port {
+fn port(spec: &Spec, lease: Lease, direct: bool) -> Port {
     Port { slot: lease.slot, nat: spec.nat, lan: spec.lan, direct }
 }
 
 /// Makes the bridge or mends it, lets guests ask for names, and sends the host's questions about names here.
-pub fn ensure_bridge(d: &Shared, subnet: Subnet) -> Result<(), Fault> {
+fn ensure_bridge(d: &Shared, subnet: Subnet) -> Result<(), Fault> {
     let dns_port = d.config.network.dns_port;
     d.root.order(&Request::EnsureBridge { subnet, dns_port })?;
     d.dns.listen_on_bridge(subnet);

@@ -1,24 +1,23 @@
 //! The seam to what only root may do: by the helper's socket, or, where this daemon is root itself, in its own process.
 
 use std::fmt;
-use std::io::{self, BufRead, BufReader, IoSlice, Read};
-use std::mem::MaybeUninit;
+use std::io::{self, BufRead, BufReader, Read};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 use rustix::process::{getegid, geteuid};
 use rustix::thread::{CapabilitySet, capabilities};
 
 use crate::daemon::config::NetworkKind;
 use crate::daemon::fault::{Fault, chain};
+use crate::host::descriptors;
 use crate::host::dirs::Dirs;
 use crate::host::endpoint::SocketError;
 use crate::proto::api::Code;
-use crate::proto::root::{Answer, Code as RootCode, MAX_ANSWER, MAX_DESCRIPTORS, Request, Status};
+use crate::proto::root::{Answer, Code as RootCode, MAX_ANSWER, Request, Status};
 use crate::root::{self, Ground, Root, Settings};
 
 /// How long the helper may take: a jail is made and a VMM started in it.
@@ -133,36 +132,20 @@ fn at_work(root: Root) -> Result<Arc<Root>, Fault> {
     Ok(root)
 }
 
-fn converse(socket: &PathBuf, request: &Request, descriptors: &[OwnedFd]) -> io::Result<Answer> {
+fn converse(socket: &PathBuf, request: &Request, files: &[OwnedFd]) -> io::Result<Answer> {
     let stream = UnixStream::connect(socket)?;
     stream.set_write_timeout(Some(PATIENCE))?;
     stream.set_read_timeout(Some(PATIENCE))?;
     let mut line = serde_json::to_vec(request)?;
     line.push(b'\n');
-    send(&stream, &line, descriptors)?;
+    let fds: Vec<BorrowedFd<'_>> = files.iter().map(AsFd::as_fd).collect();
+    descriptors::send(&stream, &line, &fds)?;
     let mut answer = String::new();
     BufReader::new(stream.take(MAX_ANSWER as u64)).read_line(&mut answer)?;
     match answer.ends_with('\n') {
         true => Ok(serde_json::from_str(&answer)?),
         false => Err(io::ErrorKind::UnexpectedEof.into()),
     }
-}
-
-/// Sends the line, the descriptors with its first byte (unix(7), SCM_RIGHTS).
-fn send(stream: &UnixStream, line: &[u8], descriptors: &[OwnedFd]) -> io::Result<()> {
-    let fds: Vec<BorrowedFd<'_>> = descriptors.iter().map(AsFd::as_fd).collect();
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS))];
-    let mut control = SendAncillaryBuffer::new(&mut space);
-    if !fds.is_empty() && !control.push(SendAncillaryMessage::ScmRights(&fds)) {
-        return Err(io::Error::other("too many descriptors for one request"));
-    }
-    let mut rest = line;
-    while !rest.is_empty() {
-        let sent = sendmsg(stream, &[IoSlice::new(rest)], &mut control, SendFlags::NOSIGNAL)?;
-        control.clear();
-        rest = &rest[sent..];
-    }
-    Ok(())
 }
 
 impl From<RootError> for Fault {

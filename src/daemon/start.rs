@@ -19,8 +19,8 @@ use crate::daemon::orders::What;
 use crate::daemon::root_client::RootError;
 use crate::daemon::threads::aside;
 use crate::daemon::{blocking, network, stop};
-use crate::host::failpoint;
 use crate::host::progress::Progress;
+use crate::host::{endpoint, failpoint};
 use crate::proto;
 use crate::proto::agent::{Configure, Hello, Request};
 use crate::proto::api::Code;
@@ -215,7 +215,7 @@ async fn listening(launch: &Launch, process: Process) -> Result<(), Fault> {
     let watch = watch_directory(directory).map_err(failed)?;
     let seen = async {
         loop {
-            if listens(&launch.socket)? {
+            if endpoint::listens(&std::fs::read_to_string("/proc/net/unix")?, &launch.socket) {
                 return Ok(true);
             }
             let created = watch.read_with(|fd| {
@@ -258,18 +258,6 @@ fn watch_directory(directory: &Path) -> std::io::Result<Async<OwnedFd>> {
     let fd = inotify::init(inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK)?;
     inotify::add_watch(&fd, directory, inotify::WatchFlags::CREATE | inotify::WatchFlags::MOVED_TO)?;
     Async::new_nonblocking(fd)
-}
-
-/// Whether a socket bound to `path` accepts connections; asked of /proc, since a connection would be taken for the VMM's
-/// (proc(5), /proc/net/unix; linux/net.h, __SO_ACCEPTCON).
-fn listens(path: &Path) -> std::io::Result<bool> {
-    const ACCEPTS: &str = "00010000";
-    let table = std::fs::read_to_string("/proc/net/unix")?;
-    let path = path.to_string_lossy();
-    Ok(table.lines().any(|line| {
-        line.split_ascii_whitespace().nth(3) == Some(ACCEPTS)
-            && line.strip_suffix(&*path).is_some_and(|rest| rest.ends_with(' '))
-    }))
 }
 
 /// Waits for the guest's word, and sets its clock.

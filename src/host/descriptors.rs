@@ -1,12 +1,29 @@
-//! Descriptors that we were started with and did not ask for.
+//! Descriptors: sent to another process, and those that we were started with and did not ask for.
 //!
 //! This module may use `unsafe` for what the standard library has no safe word for: flags on a descriptor that we did not open.
 #![allow(unsafe_code)]
 
-use std::io;
+use std::io::{self, IoSlice, Write};
+use std::mem::MaybeUninit;
 use std::os::fd::BorrowedFd;
+use std::os::unix::net::UnixStream;
 
 use rustix::io::{Errno, FdFlags, fcntl_setfd};
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
+
+/// The most descriptors that one message takes along: those of a launch, and a tap.
+const MOST: usize = 17;
+
+/// Sends `bytes`, which may not be empty, and `descriptors` with the first of them (unix(7), SCM_RIGHTS).
+pub fn send(stream: &UnixStream, bytes: &[u8], descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    if !descriptors.is_empty() && !control.push(SendAncillaryMessage::ScmRights(descriptors)) {
+        return Err(io::Error::other("no room for so many descriptors"));
+    }
+    let sent = sendmsg(stream, &[IoSlice::new(bytes)], &mut control, SendFlags::NOSIGNAL)?;
+    (&mut &*stream).write_all(&bytes[sent..])
+}
 
 /// Marks the descriptors of this process, beyond stdin, stdout and stderr, to be closed by exec, so that what it starts does not
 /// hold the locks and pipes of whoever started it (F4).

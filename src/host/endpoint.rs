@@ -80,6 +80,17 @@ pub fn lock(
     }
 }
 
+/// Whether a socket bound to `path` accepts connections, by `table`, which is /proc/net/unix: a connection would be taken for its
+/// client's (proc(5); linux/net.h, __SO_ACCEPTCON).
+pub fn listens(table: &str, path: &Path) -> bool {
+    const ACCEPTS: &str = "00010000";
+    let path = path.to_string_lossy();
+    table.lines().any(|line| {
+        line.split_ascii_whitespace().nth(3) == Some(ACCEPTS)
+            && line.strip_suffix(&*path).is_some_and(|rest| rest.ends_with(' '))
+    })
+}
+
 /// Makes `dir`, or checks that it is a directory of ours to which nobody else has more rights than `mode` gives.
 pub fn own_directory(dir: &Path, mode: u32) -> Result<(), SocketError> {
     let io = |what| move |source| SocketError::Io { what, path: dir.to_owned(), source };

@@ -1,6 +1,6 @@
 //! One request from a socket: a line of at most 64 KiB within five seconds, and the descriptors that come with its first byte.
 
-use std::io::{self, IoSlice, IoSliceMut, Write};
+use std::io::{self, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::net::Shutdown;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -9,10 +9,7 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
-use rustix::net::{
-    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
-    SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
-};
+use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendFlags, recvmsg};
 
 use crate::proto::root::{MAX_DESCRIPTORS, MAX_REQUEST};
 
@@ -99,17 +96,6 @@ pub fn answer(stream: &UnixStream, line: &[u8]) -> io::Result<()> {
         }
     }
     Ok(())
-}
-
-/// Sends `bytes`, and `descriptors` with the first of them.
-pub fn send(stream: &UnixStream, bytes: &[u8], descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS))];
-    let mut control = SendAncillaryBuffer::new(&mut space);
-    if !descriptors.is_empty() && !control.push(SendAncillaryMessage::ScmRights(descriptors)) {
-        return Err(io::Error::other("no room for so many descriptors"));
-    }
-    let sent = sendmsg(stream, &[IoSlice::new(bytes)], &mut control, SendFlags::NOSIGNAL)?;
-    (&mut &*stream).write_all(&bytes[sent..])
 }
 
 /// What one recvmsg(2) gave.

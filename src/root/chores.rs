@@ -117,10 +117,10 @@ pub fn perform(
             removed.map(|()| Outcome::Done).map_err(|e| Failed { code: e.code(), message: chain(&e) })
         }
         Chore::Jails => launch::jails(ground).map(|vms| Outcome::Jails { vms }).map_err(|e| failed(&e)),
-        Chore::Notes => Ok(Outcome::Notes {
-            notes: settings.programs.notes(),
-            no_firecracker: settings.programs.no_firecracker(),
-        }),
+        Chore::Notes => {
+            let (notes, no_firecracker) = settings.programs.notes();
+            Ok(Outcome::Notes { notes, no_firecracker })
+        }
     }
 }
 

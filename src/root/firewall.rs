@@ -1,9 +1,7 @@
 //! The firewall: loaded as a whole by nft, changed for one VM by elements of its sets, in this process.
 
-use std::convert::Infallible;
 use std::fmt;
 use std::io;
-use std::time::Duration;
 
 use crate::host::cmd::{self, CmdError};
 use crate::netlink::Refused;
@@ -12,9 +10,6 @@ use crate::network::guest::Guest;
 use crate::network::ruleset::{self, GUESTS, LAN, NAT, Ruleset, TABLE};
 
 use super::others;
-
-/// A firewall that is reloaded makes hundreds of changes within this.
-const SETTLE: Duration = Duration::from_millis(200);
 
 #[derive(Debug)]
 pub enum FirewallError {
@@ -56,41 +51,17 @@ pub fn watch() -> Result<nftables::Monitor, FirewallError> {
     nftables::Monitor::open().map_err(FirewallError::Look)
 }
 
-/// Mends the firewall whenever something changes, for ever. `whole`: what it should be now; None: there is no bridge, so nothing.
-///
-/// # Errors
-/// When changes can no longer be heard of.
-pub fn keep(whole: impl Fn() -> Option<Ruleset>) -> Result<Infallible, FirewallError> {
-    let monitor = watch()?;
-    loop {
-        if monitor.wait(None, SETTLE).map_err(FirewallError::Look)? {
-            // It may have been for the last time, so a failure is no reason to stop listening.
-            if let Some(Err(e)) = whole().map(|ruleset| mend(&ruleset)) {
-                log::error!("cannot mend the firewall: {e}");
-            }
-        }
-    }
-}
-
 /// Lets a guest pass where it may; where it may no more, it can no more, in the same transaction.
 ///
 /// # Errors
 /// [`FirewallError::Gone`]
-pub fn add(guest: &Guest) -> Result<(), FirewallError> {
+pub fn set(guest: &Guest) -> Result<(), FirewallError> {
     let either = |add| if add { Change::Add } else { Change::Remove };
     change(&[
         (Change::Add, set_of(Family::Bridge, GUESTS), port(guest)),
         (either(guest.nat), set_of(Family::Inet, NAT), Key::address(guest.address)),
         (either(ruleset::in_lan(guest)), set_of(Family::Inet, LAN), Key::address(guest.address)),
     ])
-}
-
-/// Changes where a guest may send packets, while it sends them.
-///
-/// # Errors
-/// [`FirewallError::Gone`]
-pub fn set(guest: &Guest) -> Result<(), FirewallError> {
-    add(guest)
 }
 
 /// Lets nothing of a guest pass any more; it need not have been let.

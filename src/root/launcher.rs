@@ -23,6 +23,7 @@ use std::time::Duration;
 use rustix::io::Errno;
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 
+use crate::host::descriptors;
 use crate::proto::root::{Code, MAX_ANSWER};
 use crate::root::Ground;
 use crate::root::asked::{self, Asked, NoRequest};
@@ -61,16 +62,16 @@ impl Launcher {
     }
 
     /// Has `chore` done.
-    pub fn ask(&self, chore: &Chore, descriptors: &[BorrowedFd<'_>]) -> io::Result<Result<Outcome, Failed>> {
+    pub fn ask(&self, chore: &Chore, fds: &[BorrowedFd<'_>]) -> io::Result<Result<Outcome, Failed>> {
         let (ours, theirs) = UnixStream::pair()?;
         {
             let control = self.control.lock().unwrap_or_else(PoisonError::into_inner);
-            asked::send(&control, b"c", &[theirs.as_fd()])?;
+            descriptors::send(&control, b"c", &[theirs.as_fd()])?;
         }
         drop(theirs);
         let mut line = serde_json::to_vec(chore)?;
         line.push(b'\n');
-        asked::send(&ours, &line, descriptors)?;
+        descriptors::send(&ours, &line, fds)?;
         ours.set_read_timeout(Some(PATIENCE))?;
         let mut answer = vec![];
         BufReader::new(ours.take(MAX_ANSWER as u64)).read_until(b'\n', &mut answer)?;

@@ -34,7 +34,7 @@ fn main() {
         let guest = guest(2 + round % 90, subnet);
         ours.push(timed(|| {
             tap::create(&guest, Uid::ROOT).expect("makes the tap");
-            firewall::add(&guest).expect("lets it pass");
+            firewall::set(&guest).expect("lets it pass");
         }));
         firewall::remove(&guest).expect("removes");
         tap::delete(guest.tap).expect("deletes");
@@ -89,7 +89,7 @@ fn with_ip(guest: &Guest) {
     feed("bridge", &["fdb", "replace", &mac.to_string(), "dev", &tap.to_string(), "master", "static"], "");
 }
 
-/// The same elements as [`firewall::add`] adds.
+/// The same elements as [`firewall::set`] adds.
 fn with_nft(guest: &Guest) {
     let Guest { tap, mac, address, .. } = guest;
     let text = format!(

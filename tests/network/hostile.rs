@@ -254,7 +254,7 @@ fn a_tap_that_the_firewall_does_not_know_yet_says_nothing() {
     let _kept = host_with_firewall();
     let vm = Vm::start(guest(2));
     assert!(!vm.can("ping -c1 -W1 172.16.0.1"));
-    firewall::add(&vm.guest).expect("lets it pass");
+    firewall::set(&vm.guest).expect("lets it pass");
     assert!(vm.can("ping -c1 -W2 172.16.0.1"));
 }
 

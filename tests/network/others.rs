@@ -94,7 +94,12 @@ fn docker_that_starts_later_is_noticed_and_a_flush_too() {
     let vm = started(2, true, false);
     let whole = ruleset(&[&vm]);
     // It listens for as long as the test runs.
-    std::thread::spawn(move || firewall::keep(|| Some(whole.clone())));
+    let monitor = firewall::watch().expect("watches");
+    std::thread::spawn(move || {
+        while monitor.wait(None, Duration::from_millis(200)).expect("hears") {
+            firewall::mend(&whole).expect("mends");
+        }
+    });
     // Until it does.
     std::thread::sleep(Duration::from_millis(500));
     for what in

@@ -44,7 +44,7 @@ pub fn lan() -> Space {
 
 pub fn started(number: u16, nat: bool, lan: bool) -> Vm {
     let vm = Vm::start(Guest { nat, lan, ..guest(number) });
-    firewall::add(&vm.guest).expect("lets it pass");
+    firewall::set(&vm.guest).expect("lets it pass");
     vm
 }
 

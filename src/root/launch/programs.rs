@@ -77,16 +77,14 @@ impl Programs {
         find("vhost-device-vsock", self.vhost_device_vsock.as_deref())
     }
 
-    /// Why Firecracker cannot be run in a jail, a sentence; None: it can.
-    pub fn no_firecracker(&self) -> Option<String> {
-        self.firecracker().err().map(|e| chain(&e))
-    }
-
-    /// What is wrong with the programs that are there, a sentence each; for `status` and `doctor`.
-    pub fn notes(&self) -> Vec<String> {
+    /// What is wrong with the programs that are there, a sentence each, and why Firecracker cannot be run in a jail (None: it can); for
+    /// `status` and `doctor`.
+    pub fn notes(&self) -> (Vec<String>, Option<String>) {
         let absent = |e: &ProgramError| matches!(e, ProgramError::Missing { name } if *name != "jailer");
-        let wrong = [self.firecracker().err(), self.qemu().err()].into_iter().flatten();
-        wrong.filter(|e| !absent(e)).map(|e| chain(&e)).collect()
+        let (firecracker, qemu) = (self.firecracker().err(), self.qemu().err());
+        let no_firecracker = firecracker.as_ref().map(|e| chain(e));
+        let wrong = [firecracker, qemu].into_iter().flatten().filter(|e| !absent(e));
+        (wrong.map(|e| chain(&e)).collect(), no_firecracker)
     }
 }
 

@@ -1,7 +1,6 @@
 //! The helper's side of a process that becomes a VMM: started, known by pid and start time, and only then told what to become.
 
-use std::io::{self, BufRead, BufReader, IoSlice, Read, Write};
-use std::mem::MaybeUninit;
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
@@ -9,11 +8,9 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
-
-use crate::host::process;
+use crate::host::{descriptors, process};
 use crate::root::launch::order::Order;
-use crate::root::launch::stage::{FIRST, MAX_DESCRIPTORS};
+use crate::root::launch::stage::FIRST;
 use crate::vm::state::Process;
 
 /// Longer than the stages ever take, and shorter than callers wait.
@@ -58,19 +55,14 @@ impl Shim {
         self.process
     }
 
-    /// Lets it become what `order` says, with `descriptors`; returns once it has. It is no longer this value's to end.
+    /// Lets it become what `order` says, with `files`; returns once it has. It is no longer this value's to end.
     ///
     /// # Errors
     /// What kept it from becoming the program; it has ended then.
-    pub fn release(self, order: &Order, descriptors: &[OwnedFd]) -> io::Result<()> {
-        let fds: Vec<_> = descriptors.iter().map(AsFd::as_fd).collect();
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS))];
-        let mut ancillary = SendAncillaryBuffer::new(&mut space);
-        if !ancillary.push(SendAncillaryMessage::ScmRights(&fds)) {
-            return Err(io::Error::other("there are too many descriptors"));
-        }
+    pub fn release(self, order: &Order, files: &[OwnedFd]) -> io::Result<()> {
+        let fds: Vec<_> = files.iter().map(AsFd::as_fd).collect();
         let mut socket = self.socket.into_inner();
-        sendmsg(&socket, &[IoSlice::new(b"o")], &mut ancillary, SendFlags::NOSIGNAL)?;
+        descriptors::send(&socket, b"o", &fds)?;
         let mut line = serde_json::to_vec(order)?;
         line.push(b'\n');
         socket.write_all(&line)?;

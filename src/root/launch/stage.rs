@@ -24,6 +24,7 @@ use rustix::process::{Resource, Rlimit, setrlimit, setsid, umask};
 use rustix::thread::set_no_new_privs;
 
 use crate::host::cmd::PATH;
+use crate::host::endpoint;
 use crate::root::launch::mounts;
 use crate::root::launch::namespaces::{Namespace, leave};
 use crate::root::launch::order::{Jailer, Order, Ours};
@@ -203,23 +204,16 @@ fn enter(order: &Order, ours: &Ours, program: &Path) -> Result<(), Broken> {
     mounts::enter(&order.root).when("enter the jail")
 }
 
-/// Waits until process `pid` listens on `socket`; asked of /proc, since a connection would be taken for the VMM's
-/// (proc(5), /proc/pid/net/unix; linux/net.h, __SO_ACCEPTCON).
+/// Waits until process `pid` listens on `socket`, in its own network.
 fn listening(pid: u32, socket: &Path) -> io::Result<()> {
-    const ACCEPTS: &str = "00010000";
     let deadline = Instant::now() + DEVICE;
-    let socket = socket.to_string_lossy();
     loop {
         let table = match std::fs::read_to_string(format!("/proc/{pid}/net/unix")) {
             Ok(table) => table,
             // A process that has ended has no network (ESRCH or EINVAL for a zombie's).
             Err(_) => return Err(io::Error::other("it ended as soon as it was started")),
         };
-        let listens = table.lines().any(|line| {
-            line.split_ascii_whitespace().nth(3) == Some(ACCEPTS)
-                && line.strip_suffix(&*socket).is_some_and(|rest| rest.ends_with(' '))
-        });
-        if listens {
+        if endpoint::listens(&table, socket) {
             return Ok(());
         }
         if Instant::now() > deadline {
