@@ -44,6 +44,10 @@ install_tools() {
         { say "building cargo-nextest"; cargo install cargo-nextest --locked --root "$parts/tools"; }
     command -v vhost-device-vsock >/dev/null ||
         { say "building vhost-device-vsock"; cargo install vhost-device-vsock --locked --root "$parts/tools"; }
+    # Tests run VMs as users who may not look into root's home.
+    local device
+    device=$(command -v vhost-device-vsock)
+    [ "$device" = "$parts/tools/bin/vhost-device-vsock" ] || install -D -m 755 "$device" "$parts/tools/bin/vhost-device-vsock"
 }
 
 # The guests' parts: a kernel package, and root file systems as tars. Each is made once, under a name that is complete or absent.
