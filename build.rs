@@ -12,6 +12,8 @@ fn main() {
         .unwrap_or_else(|| SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs()));
     println!("cargo:rustc-env=BANGER_COMMIT={commit}");
     println!("cargo:rustc-env=BANGER_BUILT={}", rfc3339(built));
+    println!("cargo:rustc-env=BANGER_VERSION={}", version());
+    println!("cargo:rustc-env=BANGER_RELEASE_KEYS={}", release_keys());
     println!("cargo:rustc-env=BANGER_TARGET={}", std::env::var("TARGET").unwrap_or_default());
     println!("cargo:rerun-if-env-changed=SOURCE_DATE_EPOCH");
     println!("cargo:rerun-if-changed=build.rs");
@@ -29,6 +31,22 @@ fn main() {
             println!("cargo:rerun-if-changed={file}");
         }
     }
+}
+
+/// Cargo.toml's, or `BANGER_BUILD_VERSION`, for a release that differs from another in nothing else.
+fn version() -> String {
+    println!("cargo:rerun-if-env-changed=BANGER_BUILD_VERSION");
+    std::env::var("BANGER_BUILD_VERSION").or_else(|_| std::env::var("CARGO_PKG_VERSION")).unwrap_or_default()
+}
+
+/// The file whose public keys judge updates: `BANGER_RELEASE_KEYS`, or the one in the source.
+fn release_keys() -> String {
+    println!("cargo:rerun-if-env-changed=BANGER_RELEASE_KEYS");
+    let here = std::env::var("CARGO_MANIFEST_DIR").unwrap_or_default();
+    let path =
+        std::env::var("BANGER_RELEASE_KEYS").unwrap_or_else(|_| format!("{here}/src/updater/keys.pem"));
+    println!("cargo:rerun-if-changed={path}");
+    path
 }
 
 fn git(args: &[&str]) -> Option<String> {

@@ -13,7 +13,7 @@
 //!
 //! Domain, pure, without I/O, clock or log: [`vm`], [`image`], [`network`], [`kernel::record`], [`proto`].
 //! Mechanisms, one foreign thing per folder: [`host`], [`netlink`], [`ext4`], [`oci`], [`catalog`], [`kernel`],
-//! [`vmm`], [`dns`], [`store`].
+//! [`vmm`], [`dns`], [`store`], [`system`].
 //!
 //! Personalities use mechanisms, proto and domain; mechanisms use domain and host, and never each other,
 //! except `oci` -> `ext4`; proto uses domain. tests/arrows.rs holds us to it.
@@ -37,5 +37,6 @@ pub mod proto;
 pub mod publish;
 pub mod root;
 pub mod store;
+pub mod system;
 pub mod vm;
 pub mod vmm;

@@ -21,6 +21,10 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("catalog/", &["catalog", "host", "image", "kernel::record"]),
     ("kernel/", &["kernel", "host", "vm"]),
     ("vmm/", &["vmm", "host", "vm", "network"]),
+    ("system/", &["system", "host"]),
+    // An update is an installation that replaces itself.
+    ("updater/", &["updater", "system", "host", "release"]),
+    ("release/", &["release"]),
     ("store/", &["store", "host", "vm", "image", "network", "kernel::record"]),
     // Personalities.
     ("guest/", &["guest", "netlink", "host", "proto", "vm", "image", "build"]),
@@ -28,7 +32,13 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("root/", &["root", "network", "netlink", "vm", "vmm", "proto::root", "host", "build"]),
     // It makes bundles where there is no daemon; what it does that with is not the command line's business.
     ("publish.rs", &["catalog", "oci", "kernel", "host", "image", "vm"]),
-    ("cli/", &["cli", "proto", "host", "vm", "image", "network", "build", "publish"]),
+    (
+        "cli/",
+        &[
+            "cli", "proto", "host", "vm", "image", "network", "build", "publish", "release", "system",
+            "updater",
+        ],
+    ),
     (
         "daemon/",
         &[
@@ -43,7 +53,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
         "lib.rs",
         &[
             "vm", "image", "network", "kernel", "proto", "host", "ext4", "oci", "vmm", "dns", "store", "cli",
-            "daemon", "root", "guest",
+            "daemon", "root", "guest", "system", "updater", "release",
         ],
     ),
 ];

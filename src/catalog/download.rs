@@ -8,9 +8,9 @@ use std::path::Path;
 use ring::digest::{Context, SHA256};
 
 use crate::catalog::error::CatalogError;
-use crate::catalog::fetch::{self, Validators};
 use crate::catalog::record::BundleAt;
 use crate::host::environment::Environment;
+use crate::host::fetch::{self, FetchError, Validators};
 use crate::host::files::{create_private_dir, nameless};
 use crate::host::progress::{Progress, Unit};
 use crate::image::digest::{Algorithm, Digest};
@@ -30,7 +30,7 @@ pub fn download(
     let opened = fetch::open(&client, &bundle.location, &Validators::default());
     fetch::tell_problems(&client, progress);
     // Only a request with validators can be answered by "not modified".
-    let mut opened = opened?.ok_or(CatalogError::Status { at: at.clone(), status: 304 })?;
+    let mut opened = opened?.ok_or(FetchError::Status { at: at.clone(), status: 304 })?;
     if let Some(length) = opened.length.filter(|length| *length != bundle.size) {
         return Err(damaged(format!("it has {length} bytes, not {}", bundle.size)));
     }
@@ -47,7 +47,7 @@ pub fn download(
             Ok(0) => break,
             Ok(n) => n,
             Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
-            Err(e) => return Err(CatalogError::Unreachable { at: at.clone(), source: e.into() }),
+            Err(e) => return Err(FetchError::Unreachable { at: at.clone(), source: e.into() }.into()),
         };
         done += n as u64;
         // Whoever never stops sending is not listened to for long.
@@ -81,8 +81,7 @@ mod tests {
         let (path, scratch) = (dir.path().join("b"), dir.path().join("scratch"));
         let hash = ring::digest::digest(&SHA256, b"content");
         let digest = Digest::new(Algorithm::Sha256, hash.as_ref()).expect("a digest");
-        let location: crate::catalog::location::Location =
-            path.display().to_string().parse().expect("a path");
+        let location: crate::host::location::Location = path.display().to_string().parse().expect("a path");
         let bundle = BundleAt { location, digest, size: 7 };
         let get = |content: &[u8]| {
             std::fs::write(&path, content).expect("writes");

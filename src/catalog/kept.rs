@@ -8,11 +8,11 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::catalog::fetch::Validators;
-use crate::catalog::location::Location;
 use crate::catalog::record::MAX_CATALOG;
-use crate::catalog::signature::MAX_SIGNATURE;
+use crate::host::fetch::Validators;
 use crate::host::files::{create_private_dir, write_atomic};
+use crate::host::location::Location;
+use crate::host::signature::MAX_SIGNATURE;
 
 /// A catalog as it was fetched.
 #[derive(Debug, Clone, PartialEq, Eq)]

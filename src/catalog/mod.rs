@@ -17,11 +17,8 @@ pub mod about;
 pub mod bundle;
 mod download;
 pub mod error;
-mod fetch;
 mod kept;
-pub mod location;
 pub mod record;
-pub mod signature;
 
 use std::fmt;
 use std::io::Read;
@@ -29,15 +26,17 @@ use std::path::PathBuf;
 
 pub use self::download::download;
 pub use self::error::CatalogError;
-use self::fetch::Validators;
 use self::kept::Kept;
-use self::location::Location;
 use self::record::{Catalog, MAX_CATALOG};
-use self::signature::{EMBEDDED_KEY, Key, MAX_PEM, MAX_SIGNATURE};
 use crate::host::environment::Environment;
+use crate::host::fetch::{self, FetchError, Validators};
 use crate::host::https::Client;
+use crate::host::location::Location;
 use crate::host::progress::Progress;
+use crate::host::signature::{self, Key, MAX_PEM, MAX_SIGNATURE};
 
+/// The key that this banger was built with. A build without one has a placeholder, which verifies nothing.
+pub const EMBEDDED_KEY: &str = include_str!("key.pem");
 const EMBEDDED: &[u8] = include_bytes!("embedded.json");
 
 /// Where the catalogs are, and whose signatures count.
@@ -112,7 +111,7 @@ fn read(at: &Location, settings: &Settings, progress: &dyn Progress) -> Result<C
     // What cannot be verified any more, since a key was withdrawn or the file bent, counts as not there.
     let kept = Kept::load(&settings.cache, at).filter(|kept| verified(at, kept, &keys).is_ok());
     if settings.offline {
-        let gone = || CatalogError::Unreachable { at: at.to_string(), source: "it is not kept here".into() };
+        let gone = || FetchError::Unreachable { at: at.to_string(), source: "it is not kept here".into() };
         return parse(at, &kept.ok_or_else(gone)?);
     }
     if progress.cancelled() {
@@ -129,7 +128,7 @@ fn read(at: &Location, settings: &Settings, progress: &dyn Progress) -> Result<C
             return parse(at, &kept);
         }
         (Err(e), _) => return Err(e),
-        (Ok(None), None) => return Err(CatalogError::Status { at: at.to_string(), status: 304 }),
+        (Ok(None), None) => return Err(FetchError::Status { at: at.to_string(), status: 304 }.into()),
     };
     verified(at, &fresh, &keys)?;
     let catalog = parse(at, &fresh)?;
@@ -144,17 +143,17 @@ fn read(at: &Location, settings: &Settings, progress: &dyn Progress) -> Result<C
 fn fetch(client: &Client, at: &Location, kept: Option<&Kept>) -> Result<Option<Kept>, CatalogError> {
     let known = kept.map(|kept| kept.validators.clone()).unwrap_or_default();
     let Some((bytes, validators)) = fetch::read(client, at, &known, MAX_CATALOG)? else { return Ok(None) };
-    let place = at.signature().map_err(|_| CatalogError::Protocol {
+    let place = at.signature().map_err(|_| FetchError::Protocol {
         at: at.to_string(),
         why: "its location is too long for its signature's",
     })?;
     let unsigned = || CatalogError::Unsigned { at: at.to_string(), signature: place.to_string() };
     let (signature, _) = match fetch::read(client, &place, &Validators::default(), MAX_SIGNATURE) {
         Ok(Some(signature)) => signature,
-        Ok(None) | Err(CatalogError::Status { status: 404 | 410, .. }) => return Err(unsigned()),
+        Ok(None) | Err(FetchError::Status { status: 404 | 410, .. }) => return Err(unsigned()),
         // The catalog could be read from this machine just now, so its signature is not there.
-        Err(CatalogError::Unreachable { .. }) if matches!(place, Location::File(_)) => return Err(unsigned()),
-        Err(e) => return Err(e),
+        Err(FetchError::Unreachable { .. }) if matches!(place, Location::File(_)) => return Err(unsigned()),
+        Err(e) => return Err(e.into()),
     };
     let signature = String::from_utf8_lossy(&signature).into_owned();
     Ok(Some(Kept { bytes, signature, validators }))
@@ -215,6 +214,11 @@ mod tests {
     use super::*;
     use crate::catalog::record::ImageSource;
     use crate::host::progress::Silent;
+
+    #[test]
+    fn the_key_of_a_build_without_one_verifies_nothing() {
+        assert_eq!(Key::parse(EMBEDDED_KEY), Ok(Key::Placeholder));
+    }
 
     #[test]
     fn the_catalog_in_this_executable_has_the_default_image() {

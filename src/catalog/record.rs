@@ -19,7 +19,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::catalog::about::{BadField, ImageAbout, KernelAbout, RawAbout};
-use crate::catalog::location::Location;
+use crate::host::location::Location;
 use crate::image::digest::Digest;
 use crate::image::manifest::harmless;
 use crate::image::reference::Reference;

@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 use crate::catalog::KeyAt;
-use crate::catalog::location::Location;
-use crate::catalog::signature::Key;
 use crate::daemon::registries;
+use crate::host::location::Location;
+use crate::host::signature::Key;
 use crate::network::subnet::{self, Subnet};
 use crate::network::suffix::Suffix;
 use crate::oci::Limits;
@@ -305,7 +305,7 @@ mod tests {
 
     #[test]
     fn catalogs_are_places_and_keys_are_files_or_text() {
-        let pem = crate::catalog::signature::EMBEDDED_KEY;
+        let pem = crate::catalog::EMBEDDED_KEY;
         let config = parse(&format!(
             "catalog_urls = ['https://example.org/c.json', '/srv/c.json', '~/c.json']\n\
              catalog_keys = ['/etc/k.pem', '~/k.pem', \"\"\"{pem}\"\"\"]"

@@ -34,7 +34,6 @@ mod serve;
 pub mod settings;
 mod start;
 pub mod tap;
-mod trusted;
 mod watch;
 mod wires;
 

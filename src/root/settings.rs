@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 use rustix::process::Uid;
 use serde::Deserialize;
 
+use crate::host::trusted::{self, Untrusted};
 use crate::network::subnet::{self, Subnet};
 use crate::network::suffix::Suffix;
 use crate::root::launch::Programs;
-use crate::root::trusted::{self, Untrusted};
 
 /// Far from people, services, containers' ranges (subuid(5): from 100000) and systemd's (524288 to 1879048191), and below 2^31.
 const JAIL_UIDS: u32 = 1_900_000_000;

@@ -53,11 +53,11 @@ fn what_nobody_known_has_signed_is_not_read() {
 #[test]
 fn without_a_key_of_the_publishers_no_catalog_counts() {
     let (server, ..) = published();
-    let placeholder = banger::catalog::signature::EMBEDDED_KEY;
+    let placeholder = banger::catalog::EMBEDDED_KEY;
     for keys in ["[]".to_owned(), format!("['''{placeholder}''']")] {
         let rig = Rig::new(&format!("catalog_urls = ['{}']\ncatalog_keys = {keys}\n", server.at(AT)));
         let said = rig.refused("image pull golden");
-        assert!(said.contains("this banger has no key of its own for catalogs"), "{said}");
+        assert!(said.contains("name its publisher's key in catalog_keys"), "{said}");
     }
     let rig = Rig::new(&format!("catalog_urls = ['{}']\ncatalog_keys = ['/no/such.pem']\n", server.at(AT)));
     assert!(rig.refused("image pull golden").contains("cannot read the key /no/such.pem"));

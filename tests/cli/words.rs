@@ -403,7 +403,7 @@ fn the_doctor_fails_when_something_fails_and_only_then() {
         Fake::start(move |request, asked| {
             match request {
             Request::DaemonStatus(_) => asked.done(json!({
-                "pid": 7, "version": env!("CARGO_PKG_VERSION"), "commit": "another", "built": "", "started_at": 1,
+                "pid": 7, "version": banger::build::VERSION, "commit": "another", "built": "", "started_at": 1,
                 "socket": "", "state_dir": "", "running_vms": 0,
             })),
             Request::DaemonDoctor(_) => asked.done(json!([

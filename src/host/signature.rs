@@ -1,4 +1,4 @@
-//! Signatures of catalogs: ECDSA P-256 over SHA-256 of the file, in ASN.1 DER, in base64, as `cosign sign-blob --key` and
+//! Signatures of what others publish: ECDSA P-256 over SHA-256 of the file, in ASN.1 DER, in base64, as `cosign sign-blob --key` and
 //! `openssl dgst -sha256 -sign KEY | base64` write them.
 
 use std::fmt;
@@ -9,9 +9,6 @@ use ring::signature::{ECDSA_P256_SHA256_ASN1, UnparsedPublicKey};
 
 /// The longest signature, in bytes; in base64 it has 96.
 pub const MAX_SIGNATURE: u64 = 1 << 10;
-
-/// The key that this banger was built with. A build without one has a placeholder, which verifies nothing.
-pub const EMBEDDED_KEY: &str = include_str!("key.pem");
 
 /// What a SubjectPublicKeyInfo of an uncompressed P-256 point begins with (RFC 5480, section 2); the point follows.
 const P256: [u8; 26] = [
@@ -114,9 +111,7 @@ impl std::error::Error for BadKey {}
 impl fmt::Display for BadSignature {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::NoKey => {
-                "this banger has no key of its own for catalogs; name the publisher's in catalog_keys (config.toml)"
-            }
+            Self::NoKey => "this banger was built without a key to judge it by",
             Self::NotBase64 => "its signature is not base64",
             Self::Wrong => {
                 "its signature was made by none of the known keys, or for another content; if it has just been published, \
@@ -173,11 +168,6 @@ mod tests {
         ] {
             assert_eq!(verify(&keys, bytes, &signature), Err(why));
         }
-    }
-
-    #[test]
-    fn the_key_of_a_build_without_one_verifies_nothing() {
-        assert_eq!(Key::parse(EMBEDDED_KEY), Ok(Key::Placeholder));
     }
 
     #[test]

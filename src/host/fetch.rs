@@ -1,5 +1,7 @@
 //! Reading what lies at a location: a file, or the body of an answer, never more of it than was allowed.
 
+use std::error::Error;
+use std::fmt;
 use std::fs::File;
 use std::io::{self, Read};
 use std::time::{Duration, Instant};
@@ -7,14 +9,13 @@ use std::time::{Duration, Instant};
 use ureq::Body;
 use ureq::http::{HeaderMap, Method, Request, Response, Uri};
 
-use crate::catalog::error::CatalogError;
-use crate::catalog::location::Location;
 use crate::host::environment::Environment;
 use crate::host::https::{Client, absolute};
+use crate::host::location::Location;
 use crate::host::progress::Progress;
 
 const MAX_REDIRECTS: usize = 5;
-/// How long all of a catalog may take; a transfer that stands still ends sooner.
+/// How long all of a document may take; a transfer that stands still ends sooner.
 const PATIENCE: Duration = Duration::from_secs(60);
 const USER_AGENT: &str = concat!("banger/", env!("CARGO_PKG_VERSION"));
 
@@ -23,6 +24,29 @@ const USER_AGENT: &str = concat!("banger/", env!("CARGO_PKG_VERSION"));
 pub struct Validators {
     pub etag: Option<String>,
     pub last_modified: Option<String>,
+}
+
+/// Why nothing was read.
+#[derive(Debug)]
+pub enum FetchError {
+    /// No answer, or none to its end.
+    Unreachable { at: String, source: Box<dyn Error + Send + Sync> },
+    /// An answer, but not what was asked for.
+    Status { at: String, status: u16 },
+    /// An answer that breaks the protocol, or leads somewhere unsafe.
+    Protocol { at: String, why: &'static str },
+    /// More than there may be, in bytes.
+    TooLong { at: String, limit: u64 },
+}
+
+impl FetchError {
+    /// Whether it may be different in an hour, without anybody's doing here: a server that is down, or not itself.
+    pub fn is_passing(&self) -> bool {
+        match self {
+            Self::Unreachable { .. } | Self::Status { .. } => true,
+            Self::Protocol { .. } | Self::TooLong { .. } => false,
+        }
+    }
 }
 
 /// What requests go through; `environment` says by which proxies and with which certificates.
@@ -44,11 +68,7 @@ pub struct Opened {
 }
 
 /// Opens what lies at `location`; None: it is as it was when it was described by `known`.
-pub fn open(
-    client: &Client,
-    location: &Location,
-    known: &Validators,
-) -> Result<Option<Opened>, CatalogError> {
+pub fn open(client: &Client, location: &Location, known: &Validators) -> Result<Option<Opened>, FetchError> {
     match location {
         Location::File(path) => {
             let open = || -> io::Result<Opened> {
@@ -62,7 +82,7 @@ pub fn open(
                 Ok(Opened { length, validators: Validators::default(), reader: Box::new(file) })
             };
             let unreachable =
-                |e: io::Error| CatalogError::Unreachable { at: location.to_string(), source: e.into() };
+                |e: io::Error| FetchError::Unreachable { at: location.to_string(), source: e.into() };
             open().map(Some).map_err(unreachable)
         }
         Location::Remote(uri) | Location::Loopback(uri) => request(client, location, uri, known),
@@ -72,18 +92,18 @@ pub fn open(
 /// All of what lies at `location`; None as with [`open`].
 ///
 /// # Errors
-/// [`CatalogError::TooLong`] above `limit` bytes.
+/// [`FetchError::TooLong`] above `limit` bytes.
 pub fn read(
     client: &Client,
     location: &Location,
     known: &Validators,
     limit: u64,
-) -> Result<Option<(Vec<u8>, Validators)>, CatalogError> {
+) -> Result<Option<(Vec<u8>, Validators)>, FetchError> {
     let Some(opened) = open(client, location, known)? else { return Ok(None) };
     let deadline = Instant::now() + PATIENCE;
     let mut bytes = vec![];
-    let too_long = || CatalogError::TooLong { at: location.to_string(), limit };
-    let broken = |e: io::Error| CatalogError::Unreachable { at: location.to_string(), source: e.into() };
+    let too_long = || FetchError::TooLong { at: location.to_string(), limit };
+    let broken = |e: io::Error| FetchError::Unreachable { at: location.to_string(), source: e.into() };
     if opened.length.is_some_and(|length| length > limit) {
         return Err(too_long());
     }
@@ -109,12 +129,12 @@ fn request(
     location: &Location,
     start: &Uri,
     known: &Validators,
-) -> Result<Option<Opened>, CatalogError> {
-    let protocol = |why| CatalogError::Protocol { at: location.to_string(), why };
+) -> Result<Option<Opened>, FetchError> {
+    let protocol = |why| FetchError::Protocol { at: location.to_string(), why };
     let mut uri = start.clone();
     for _ in 0..=MAX_REDIRECTS {
         let response = ask(client, &uri, known)
-            .map_err(|e| CatalogError::Unreachable { at: location.to_string(), source: Box::new(e) })?;
+            .map_err(|e| FetchError::Unreachable { at: location.to_string(), source: Box::new(e) })?;
         match response.status().as_u16() {
             200 => return Ok(Some(opened(response))),
             304 if *known != Validators::default() => return Ok(None),
@@ -122,7 +142,7 @@ fn request(
                 let to = response.headers().get("location").and_then(|l| l.to_str().ok());
                 uri = redirected(&uri, to.unwrap_or_default()).map_err(protocol)?;
             }
-            status => return Err(CatalogError::Status { at: location.to_string(), status }),
+            status => return Err(FetchError::Status { at: location.to_string(), status }),
         }
     }
     Err(protocol("it redirects in circles"))
@@ -167,6 +187,27 @@ fn redirected(from: &Uri, to: &str) -> Result<Uri, &'static str> {
     }
 }
 
+impl fmt::Display for FetchError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unreachable { at, .. } => write!(f, "cannot read {at}"),
+            Self::Status { at, status: 404 } => write!(f, "there is nothing at {at} (status 404)"),
+            Self::Status { at, status } => write!(f, "{at} cannot be had (status {status})"),
+            Self::Protocol { at, why } => write!(f, "cannot read {at}: {why}"),
+            Self::TooLong { at, limit } => write!(f, "{at} is longer than {limit} bytes"),
+        }
+    }
+}
+
+impl Error for FetchError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match self {
+            Self::Unreachable { source, .. } => Some(&**source),
+            Self::Status { .. } | Self::Protocol { .. } | Self::TooLong { .. } => None,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -207,7 +248,7 @@ mod tests {
         let client = client(&Environment::default());
         let all = |limit| read(&client, &location, &Validators::default(), limit);
         assert_eq!(all(7).expect("reads").expect("is there").0, b"content");
-        assert!(matches!(all(6), Err(CatalogError::TooLong { limit: 6, .. })));
+        assert!(matches!(all(6), Err(FetchError::TooLong { limit: 6, .. })));
         for other in [dir.path().to_owned(), dir.path().join("none"), "/dev/zero".into()] {
             let error =
                 read(&client, &Location::File(other), &Validators::default(), 10).expect_err("no file");

@@ -1,0 +1,83 @@
+//! install.toml: whose installation this is, and of which build. `banger system install` writes it, everybody reads it.
+
+use std::path::{Path, PathBuf};
+
+use rustix::process::{Gid, Uid};
+use serde::{Deserialize, Serialize};
+
+use crate::host::trusted::{self, Untrusted};
+
+/// An installation.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Install {
+    /// The name of the user whose VMs these are.
+    pub owner: String,
+    pub uid: u32,
+    pub gid: u32,
+    pub home: PathBuf,
+    /// Of the installed executable, as it says them of itself. An older install.toml may lack them.
+    #[serde(default)]
+    pub version: String,
+    #[serde(default)]
+    pub commit: String,
+    /// RFC 3339, UTC.
+    #[serde(default)]
+    pub built_at: String,
+}
+
+impl Install {
+    /// Reads `path`; None where there is no installation.
+    ///
+    /// # Errors
+    /// [`Untrusted`], also for a file that somebody else than root can have written.
+    pub fn read(path: &Path) -> Result<Option<Self>, Untrusted> {
+        let Some(text) = trusted::read(path)? else { return Ok(None) };
+        Self::parse(&text).map(Some).map_err(|why| Untrusted::Invalid(path.to_owned(), why))
+    }
+
+    /// # Errors
+    /// A sentence.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let install: Self = toml::from_str(text).map_err(|e| e.message().to_owned())?;
+        if install.owner.is_empty() || !install.home.is_absolute() {
+            return Err("owner and home do not name a user".to_owned());
+        }
+        // -1 is "no change" to chown(2) and setresuid(2), not a user.
+        if install.uid == u32::MAX || install.gid == u32::MAX {
+            return Err("uid and gid do not name a user".to_owned());
+        }
+        Ok(install)
+    }
+
+    pub fn owner_uid(&self) -> Uid {
+        Uid::from_raw(self.uid)
+    }
+
+    pub fn owner_gid(&self) -> Gid {
+        Gid::from_raw(self.gid)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_owner_is_a_user_with_a_number_and_the_rest_may_be_missing() {
+        let text = "owner = 'me'\nuid = 1000\ngid = 100\nhome = '/home/me'\nversion = '1.0'\nlater = 1\n";
+        let install = Install::parse(text).expect("an owner");
+        assert_eq!((install.uid, install.gid, install.version.as_str()), (1000, 100, "1.0"));
+        for bad in [
+            "",
+            "owner = 'me'\nuid = 1000\ngid = 100",
+            "owner = ''\nuid = 1\ngid = 1\nhome = '/'",
+            "owner = 'me'\nuid = -1\ngid = 1\nhome = '/'",
+            "owner = 'me'\nuid = 4294967295\ngid = 1\nhome = '/'",
+            "owner = 'me'\nuid = 4294967296\ngid = 1\nhome = '/'",
+            "owner = 'me'\nuid = '0'\ngid = 1\nhome = '/'",
+            "owner = 'me'\nuid = 1\ngid = 1\nhome = 'here'",
+        ] {
+            Install::parse(bad).expect_err(bad);
+        }
+    }
+}

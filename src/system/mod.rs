@@ -1,0 +1,7 @@
+//! An installation on a host: where its files are, the services that run it, and what makes, looks at and removes it.
+//!
+//! One file is the whole program (DESIGN, D10); the rest of an installation is what tells the host of it: three symlinks, systemd's
+//! units, install.toml.
+
+pub mod layout;
+pub mod services;
