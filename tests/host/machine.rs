@@ -140,7 +140,8 @@ impl Machine {
 
 impl Drop for Machine {
     fn drop(&mut self) {
-        let _ = self.command(&["vm", "delete", "-q", "--force", NAME]).output();
+        let _ = self.command(&["vm", "kill", "-q", NAME]).output();
+        let _ = self.command(&["vm", "delete", "-q", NAME]).output();
         let _ = self.command(&["daemon", "stop"]).output();
     }
 }

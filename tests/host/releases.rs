@@ -128,9 +128,18 @@ fn manifest(latest: &str, releases: &[Value]) -> Value {
 }
 
 /// A script that is `version`'s executable in all but what `wrong` does, which is shell that sees `$name`, as which it was called, and
-/// its arguments.
+/// its arguments. Run by its descriptor, a script is not told its name.
 fn script(version: &str, wrong: &str) -> String {
-    format!("#!/bin/bash\nname=${{0##*/}}\n{wrong}\nexec -a \"$0\" {STASH}/{version}/banger \"$@\"\n")
+    format!(
+        r#"#!/bin/bash
+name=${{0##*/}}
+case $0 in /proc/* | /dev/fd/*)
+    case " $* " in *' --system '*) name=bangerd ;; *) name=banger ;; esac ;;
+esac
+{wrong}
+exec -a "$name" {STASH}/{version}/banger "$@"
+"#
+    )
 }
 
 /// The web server's tree.
