@@ -21,6 +21,7 @@ mod kernel;
 mod render;
 mod session;
 mod signals;
+mod system;
 mod tree;
 mod version;
 mod vm;
@@ -55,6 +56,7 @@ fn run(args: Vec<OsString>) -> Result<(), Error> {
         Noun::Ps(ps) => ps.run(),
         Noun::Image(image) => image.run(),
         Noun::Kernel(kernel) => kernel.run(),
+        Noun::System(system) => system.run(),
         Noun::Daemon(daemon) => daemon.run(),
         Noun::Doctor(doctor) => doctor.run(),
         Noun::Version(version) => version.run(),

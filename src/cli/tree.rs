@@ -9,6 +9,7 @@ use crate::cli::error::Error;
 use crate::cli::image::Image;
 use crate::cli::internal::Internal;
 use crate::cli::kernel::Kernel;
+use crate::cli::system::System;
 use crate::cli::version::Version;
 use crate::cli::vm::Vm;
 use crate::cli::vm::list::Ps;
@@ -37,6 +38,7 @@ pub enum Noun {
     Ps(Ps),
     Image(Image),
     Kernel(Kernel),
+    System(System),
     Daemon(Daemon),
     Doctor(Doctor),
     Version(Version),
@@ -45,8 +47,8 @@ pub enum Noun {
     Internal(Internal),
 }
 
-/// Commands that no user needs: scripts and publishers call them.
-pub const HIDDEN: [&str; 2] = ["complete", "internal"];
+/// Commands that no user needs: scripts, publishers and updates call them.
+pub const HIDDEN: [&str; 3] = ["complete", "internal", "refresh"];
 
 /// What the words mean: something to do, or a text to show.
 pub enum Meaning {

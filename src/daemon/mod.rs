@@ -37,6 +37,7 @@ mod network;
 mod network_hint;
 mod op;
 mod orders;
+mod place;
 mod ports;
 mod publish;
 mod pulls;
@@ -54,7 +55,7 @@ mod vms;
 
 use std::ffi::OsString;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -67,6 +68,7 @@ use crate::daemon::config::Config;
 use crate::daemon::dns::Dns;
 use crate::daemon::fault::{Fault, chain};
 use crate::daemon::network::Bridge;
+use crate::daemon::place::Place;
 use crate::daemon::publish::Ports;
 use crate::daemon::pulls::Images;
 use crate::daemon::root_client::RootClient;
@@ -166,17 +168,21 @@ pub fn main(args: Vec<OsString>) -> ExitCode {
     }
     let level = std::env::var("BANGER_LOG_LEVEL").unwrap_or_else(|_| "info".to_owned());
     env_logger::Builder::new().parse_filters(&level).format_target(false).init();
-    if args.system {
-        return fail("--system needs an installation, and this version cannot install yet");
-    }
-    let dirs = match Dirs::from_env() {
-        Ok(dirs) => dirs,
-        Err(e) => return fail(&e.to_string()),
+    let dirs = match args.system {
+        true => Dirs::installed(),
+        false => match Dirs::from_env() {
+            Ok(dirs) => dirs,
+            Err(e) => return fail(&e.to_string()),
+        },
     };
     if args.check_migrations {
         return check_migrations(&dirs);
     }
-    match run(dirs) {
+    let place = match args.system {
+        true => Place::of_installation(dirs),
+        false => Place::of_user(dirs),
+    };
+    match place.and_then(run) {
         Ok(()) => ExitCode::SUCCESS,
         Err(fault) => fail(&fault.message),
     }
@@ -201,15 +207,15 @@ fn check_migrations(dirs: &Dirs) -> ExitCode {
     }
 }
 
-fn run(dirs: Dirs) -> Result<(), Fault> {
+fn run(place: Place) -> Result<(), Fault> {
     let failed = |e: &dyn std::error::Error| Fault::failed("cannot start", e);
+    let Place { dirs, private, config } = place;
     // The lock of the socket comes first: whoever holds it is the daemon, and may open the database.
     let listening = socket::listen(&dirs).map_err(|e| failed(&e))?;
-    for dir in [&dirs.state, &dirs.cache] {
+    for dir in &private {
         endpoint::own_directory(dir, 0o700).map_err(|e| failed(&e))?;
     }
-    let home = std::env::var_os("HOME").map(PathBuf::from);
-    let config = Config::read(&dirs.config_file(), home.as_deref()).map_err(|e| failed(&e))?;
+    let config = config.read(&dirs).map_err(|e| failed(&e))?;
     refuse_lost_database(&dirs)?;
     let store = Store::open(&dirs.database()).map_err(|e| open_fault(&dirs, &e))?;
     allow_many_descriptors();
