@@ -11,6 +11,7 @@ use crate::host::trusted::Untrusted;
 use crate::proto::api::{Code, Failure};
 use crate::publish::PublishError;
 use crate::system::error::SystemError;
+use crate::updater::error::UpdateError;
 
 #[derive(Debug)]
 pub enum Error {
@@ -23,6 +24,7 @@ pub enum Error {
     Copy(CopyError),
     Publish(PublishError),
     System(SystemError),
+    Update(UpdateError),
     /// install.toml cannot be believed.
     Install(Untrusted),
     /// stdout does not take it.
@@ -63,6 +65,7 @@ impl Error {
             | Self::Copy(_)
             | Self::Publish(_)
             | Self::System(_)
+            | Self::Update(_)
             | Self::Install(_)
             | Self::Stdout(_)
             | Self::Host { .. } => 1,
@@ -109,6 +112,7 @@ impl fmt::Display for Error {
             Self::Copy(e) => e.fmt(f),
             Self::Publish(e) => e.fmt(f),
             Self::System(e) => e.fmt(f),
+            Self::Update(e) => e.fmt(f),
             Self::Install(e) => e.fmt(f),
             Self::Refused(text) => f.write_str(text),
             Self::Stdout(_) => f.write_str("cannot write to stdout"),
@@ -128,6 +132,7 @@ impl std::error::Error for Error {
             Self::Copy(e) => e.source(),
             Self::Publish(e) => e.source(),
             Self::System(e) => e.source(),
+            Self::Update(e) => e.source(),
             Self::Install(e) => e.source(),
             Self::Stdout(source) | Self::Host { source, .. } => Some(source),
             Self::Refused(_) | Self::NotStarted { .. } | Self::Said(_) => None,

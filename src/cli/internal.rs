@@ -1,15 +1,12 @@
-//! `banger internal`: for those who publish images and kernels. Not in the help that users see.
+//! `banger internal`: for those who publish images and kernels, and for units. Not in the help that users see.
 
 use std::path::PathBuf;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use argh::{ArgsInfo, FromArgs};
 
 use crate::cli::error::Error;
-use crate::cli::render::{self, Progress};
-use crate::cli::signals::Signals;
-use crate::host::progress;
-use crate::proto::api::{Event, Unit};
+use crate::cli::shown::Shown;
+use crate::cli::{recovery, render};
 use crate::publish::{self, ImageWish, KernelWish};
 use crate::vm::size::Mib;
 
@@ -30,7 +27,18 @@ pub struct Internal {
 #[argh(subcommand)]
 enum Verb {
     MakeBundle(MakeBundle),
+    FinishUpdate(FinishUpdate),
 }
+
+#[derive(FromArgs, ArgsInfo, Debug)]
+/// Finish or undo an update that was cut off, before services are started. What banger-recover.service runs at boot.
+#[argh(
+    subcommand,
+    name = "finish-update",
+    help_triggers("-h", "--help", "help"),
+    example = "banger internal finish-update"
+)]
+struct FinishUpdate {}
 
 #[derive(FromArgs, ArgsInfo, Debug)]
 /// Make a bundle of an image or a kernel, and print what to write into a catalog for it. The same input gives the same bundle.
@@ -90,7 +98,10 @@ enum Wish {
 
 impl Internal {
     pub fn run(self) -> Result<(), Error> {
-        let Verb::MakeBundle(make) = self.verb;
+        let make = match self.verb {
+            Verb::MakeBundle(make) => make,
+            Verb::FinishUpdate(FinishUpdate {}) => return recovery::at_boot(),
+        };
         let shown = Shown::new(make.quiet)?;
         let made = match make.wish()? {
             Wish::Image(wish) => publish::image(wish, &shown),
@@ -148,46 +159,5 @@ impl MakeBundle {
                 refuse("say what the bundle is made of with one of --rootfs-tar FILE and --kernel FILE")
             }
         }
-    }
-}
-
-/// Progress of work in this very process, and Ctrl-C for it: what is half made is to be removed.
-struct Shown {
-    progress: Mutex<Progress>,
-    signals: Mutex<Signals>,
-}
-
-impl Shown {
-    fn new(quiet: bool) -> Result<Self, Error> {
-        let signals =
-            Signals::catch().map_err(|source| Error::Host { what: "catch signals".to_owned(), source })?;
-        Ok(Self { progress: Mutex::new(Progress::new(quiet)), signals: Mutex::new(signals) })
-    }
-
-    fn progress(&self) -> MutexGuard<'_, Progress> {
-        self.progress.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl progress::Progress for Shown {
-    fn stage(&self, text: &str) {
-        self.progress().event(&Event::Stage { text: text.to_owned() });
-    }
-
-    fn advance(&self, done: u64, total: u64, unit: progress::Unit) {
-        let unit = match unit {
-            progress::Unit::Bytes => Unit::Bytes,
-            progress::Unit::Items => Unit::Items,
-        };
-        self.progress().event(&Event::Progress { done, total, unit });
-    }
-
-    fn note(&self, text: &str) {
-        self.progress().event(&Event::Note { text: text.to_owned() });
-    }
-
-    fn cancelled(&self) -> bool {
-        let mut signals = self.signals.lock().unwrap_or_else(PoisonError::into_inner);
-        signals.asked_to_end().is_some()
     }
 }
