@@ -3,5 +3,11 @@
 //! One file is the whole program (DESIGN, D10); the rest of an installation is what tells the host of it: three symlinks, systemd's
 //! units, install.toml.
 
+pub mod apply;
+pub mod error;
+pub mod files;
 pub mod layout;
+pub mod plan;
+pub mod refresh;
 pub mod services;
+pub mod units;

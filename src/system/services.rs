@@ -11,6 +11,8 @@ pub enum Unit {
     Helper,
     /// The root helper's socket, which starts it.
     HelperSocket,
+    /// Finishes or undoes an update at boot.
+    Recovery,
 }
 
 impl Unit {
@@ -19,9 +21,13 @@ impl Unit {
             Self::Daemon => "bangerd.service",
             Self::Helper => "bangerd-root.service",
             Self::HelperSocket => "bangerd-root.socket",
+            Self::Recovery => "banger-recover.service",
         }
     }
 }
+
+/// All units, those that need others behind them.
+pub const ALL: [Unit; 4] = [Unit::HelperSocket, Unit::Helper, Unit::Daemon, Unit::Recovery];
 
 /// What can be asked of the host's service manager. Tests have one of their own.
 pub trait Services {
