@@ -30,7 +30,8 @@ fn an_update_dies_at_its_steps_and_uninstall_leaves_the_machine_as_it_was() {
         let after = tree::files(&host.machine);
         let gone: Vec<_> = before.difference(&after).collect();
         assert!(gone.is_empty(), "gone: {gone:#?}");
-        let users = |line: &&String| !line.contains(" ./var/lib/banger") && !line.contains(" ./var/cache/banger");
+        let users =
+            |line: &&String| !line.contains(" ./var/lib/banger") && !line.contains(" ./var/cache/banger");
         let left: Vec<_> = after.difference(&before).filter(users).collect();
         assert!(left.is_empty(), "left: {left:#?}");
     });

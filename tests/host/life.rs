@@ -1,6 +1,7 @@
 //! A whole life: from `curl | bash` to the second update, and back.
 
 use crate::host::{Host, Installed};
+use crate::machine::Ended;
 use crate::refusals;
 use crate::releases::{BEFORE, NEXT, NOW, manifest_url};
 
@@ -8,6 +9,7 @@ use crate::releases::{BEFORE, NEXT, NOW, manifest_url};
 #[ignore = "boots VMs; run by tests/run.sh"]
 fn it_is_installed_from_the_web_updated_twice_and_taken_back_while_a_vm_runs_on() {
     let host = Host::new();
+    install_sh(&host);
     install(&host);
     look(&host);
     update_to_now(&host);
@@ -16,14 +18,53 @@ fn it_is_installed_from_the_web_updated_twice_and_taken_back_while_a_vm_runs_on(
     host.conclude(25);
 }
 
+/// `curl | bash`, as it is typed by the user dev, of the newest release of the manifest `name`.
+fn curl_bash(host: &Host, name: &str, args: &str) -> Ended {
+    let from = format!("--manifest-url {} --pubkey /srv/www/key.pem {args}", manifest_url(name));
+    let line = format!(
+        "set -o pipefail; curl -fsSL http://127.0.0.1:8000/install.sh | \\
+         BANGER_INSTALL_NONINTERACTIVE=1 BANGER_INSTALL_PATIENCE=5 bash -s -- {from}"
+    );
+    host.machine.sh_of("dev", &line)
+}
+
+fn install_sh(host: &Host) {
+    host.case("curl | bash: below a prefix, without root", || {
+        let end = curl_bash(host, "before", "--prefix ~/.local");
+        assert_eq!(end.status, 0, "{end:#?}");
+        let said = host.machine.ok_of("dev", "~/.local/bin/banger --version");
+        assert_eq!(said.split(' ').nth(1), Some(&*format!("v{BEFORE}")), "{said}");
+        let uninstall =
+            "curl -fsSL http://127.0.0.1:8000/install.sh | bash -s -- --yes --uninstall --prefix ~/.local";
+        host.machine.ok_of("dev", uninstall);
+        host.machine.ok("! ls -A ~dev/.local/bin | grep -q . && ! test -e /usr/local/bin/banger");
+    });
+    for (what, name) in [
+        ("a signature by another key", "another-key"),
+        ("another digest", "bad-digest"),
+        ("an extra file", "extra-file"),
+        ("a symlink", "symlink"),
+        ("a server that cuts off", "cut-tarball"),
+        ("a server that stalls", "stall-tarball"),
+        ("a server without end", "endless-tarball"),
+    ] {
+        host.case(&format!("curl | bash: {what}"), || {
+            let end = curl_bash(host, name, "");
+            println!("{}", end.stderr);
+            assert_eq!(end.status, 1, "{end:#?}");
+            assert!(end.stderr.lines().any(|line| line.starts_with("install.sh: ")), "{end:#?}");
+            host.machine.ok("! test -e /usr/local/bin/banger && ! test -e /run/it-ran");
+        });
+    }
+}
+
 fn install(host: &Host) {
     host.case("curl | bash", || {
-        let from = format!("--manifest-url {} --pubkey /srv/www/key.pem", manifest_url("before"));
-        let line = format!(
-            "set -o pipefail; curl -fsSL http://127.0.0.1:8000/install.sh | BANGER_INSTALL_NONINTERACTIVE=1 bash -s -- {from}"
-        );
-        println!("{}", host.machine.ok_of("dev", &line));
-        assert_eq!(host.machine.ok_of("dev", "banger --version").split(' ').nth(1), Some(BEFORE));
+        let end = curl_bash(host, "before", "");
+        println!("{end:#?}");
+        assert_eq!(end.status, 0);
+        let said = host.machine.ok_of("dev", "banger --version");
+        assert_eq!(said.split(' ').nth(1), Some(&*format!("v{BEFORE}")), "{said}");
         assert!(host.machine.ok("cat /etc/banger/install.toml").contains("owner = \"dev\""));
     });
     host.case("the first VM", || {
@@ -65,7 +106,8 @@ fn install(host: &Host) {
 
 fn look(host: &Host) {
     let check = |user: &str, name: &str, args: &str| {
-        host.machine.sh_of(user, &format!("banger update --check --manifest-url {} {args}", manifest_url(name)))
+        host.machine
+            .sh_of(user, &format!("banger update --check --manifest-url {} {args}", manifest_url(name)))
     };
     host.case("--check: available", || {
         for user in ["root", "dev", "other"] {
@@ -99,8 +141,7 @@ fn look(host: &Host) {
         assert_eq!(end.stdout, format!("update available: v{BEFORE} -> v{NOW}\n"), "{end:?}");
     });
     host.case("an update is root's to make", || {
-        let end =
-            host.machine.sh_of("dev", &format!("banger update --manifest-url {}", manifest_url("now")));
+        let end = host.machine.sh_of("dev", &format!("banger update --manifest-url {}", manifest_url("now")));
         assert_eq!(end.status, 1, "{end:?}");
         assert!(end.stderr.contains("root"), "{end:?}");
         host.assert_is(Installed::of(BEFORE, None));
@@ -167,7 +208,8 @@ fn update_to_next(host: &Host) {
     });
     host.case("two updates at once", || {
         let url = manifest_url("stall-tarball");
-        host.machine.ok(&format!("systemd-run --quiet --unit=first banger update --manifest-url {url} && sleep 5"));
+        host.machine
+            .ok(&format!("systemd-run --quiet --unit=first banger update --manifest-url {url} && sleep 5"));
         let end = host.update("next", "");
         host.machine.ok("systemctl stop first");
         assert_eq!(end.status, 1, "{end:?}");

@@ -98,7 +98,8 @@ impl Machine {
     /// As one of its users.
     pub fn sh_of(&self, user: &str, script: &str) -> Ended {
         let limit = PATIENCE.as_secs().to_string();
-        let words = ["vm", "exec", "-u", user, NAME, "--", "timeout", "-k", "5", &limit, "bash", "-c", script];
+        let words =
+            ["vm", "exec", "-u", user, NAME, "--", "timeout", "-k", "5", &limit, "bash", "-c", script];
         let out = self.command(&words).stdin(Stdio::null()).output().expect("runs banger");
         ended(&out)
     }

@@ -224,7 +224,8 @@ impl Www {
         self.release("wrong-version", &Files::of_script(NEXT, &script(NOW, "")));
         self.release("no-program", &Files::of_script(NEXT, "\x7fELF, but not really"));
         self.release("mute", &Files::of_script(NEXT, "#!/bin/sh\nexit 3\n"));
-        let migrations = "case \" $* \" in *' --check-migrations '*) echo 'its schema is newer' >&2; exit 2 ;; esac";
+        let migrations =
+            "case \" $* \" in *' --check-migrations '*) echo 'its schema is newer' >&2; exit 2 ;; esac";
         self.release("migration", &Files::of_script(NEXT, &script(NEXT, migrations)));
         // What is staged is fine. The daemon of it is not.
         let dead = "case \"$name $*\" in 'bangerd --system') echo 'I do not start' >&2; exit 1 ;; esac";
@@ -235,7 +236,8 @@ impl Www {
                    echo '[{\"subject\":\"made ill\",\"verdict\":\"fail\",\"found\":\"it was made to fail\",\"advice\":null}]'; exit 1 ;;\n\
                    esac";
         self.release("ill", &Files::of_script(NEXT, &script(NEXT, ill)));
-        let refresh = "case \"$name $*\" in 'banger system refresh'*) echo 'no units today' >&2; exit 1 ;; esac";
+        let refresh =
+            "case \"$name $*\" in 'banger system refresh'*) echo 'no units today' >&2; exit 1 ;; esac";
         self.release("no-units", &Files::of_script(NEXT, &script(NEXT, refresh)));
     }
 
@@ -268,11 +270,9 @@ impl Www {
         let at = format!("v{NEXT}");
         for way in ["cut", "stall", "endless", "lie"] {
             let bad = format!("{way}/v{NEXT}");
-            for (what, places) in [
-                ("tarball", [&bad, &at, &at]),
-                ("sums", [&at, &bad, &at]),
-                ("signature", [&at, &at, &bad]),
-            ] {
+            for (what, places) in
+                [("tarball", [&bad, &at, &at]), ("sums", [&at, &bad, &at]), ("signature", [&at, &at, &bad])]
+            {
                 let entry = entry_at(NEXT, places.map(String::as_str));
                 self.manifest(&format!("{way}-{what}"), &manifest(NEXT, &[entry]));
             }
