@@ -185,6 +185,20 @@ impl Rig {
         }
     }
 
+    /// Removes what may be left where there was nothing to mend any more, and the next update would clear: root's own, and in nobody's way.
+    pub fn clear_leftovers(&self) {
+        for tree in ["cache/updates", "keep/saved"] {
+            let path = self.path(tree);
+            if path.exists() {
+                fs::remove_dir_all(path).expect("removes");
+            }
+        }
+        let half = self.path("keep/.staged-update.json");
+        if half.exists() {
+            fs::remove_file(half).expect("removes");
+        }
+    }
+
     /// As it was made.
     pub fn assert_untouched(&self, context: &str) {
         self.assert_is(&Executable::new("v0.1.0"), "v0.0.9", context);
