@@ -4,6 +4,27 @@ use crate::host::{Host, Installed};
 use crate::releases::{NEXT, NOW, STASH, manifest_url};
 use crate::tree;
 
+use banger::release::journal::Step;
+
+/// The steps of an update behind which it dies; the updater's own tests have all of them, on a machine of paper.
+const STEPS: &[Step] = &[
+    Step::Begin,
+    Step::Save,
+    Step::LinkPrevious,
+    Step::Rename,
+    Step::Refresh,
+    Step::RestartHelper,
+    Step::RestartDaemon,
+    Step::Doctor,
+    Step::Accept,
+    Step::Record,
+    Step::Clean,
+];
+/// The steps of going back behind which it dies.
+const STEPS_BACK: &[&str] = &["executable", "files", "undone", "restarted"];
+/// The steps behind which the machine loses its power.
+const CUTS: &[Step] = &[Step::Save, Step::Rename, Step::RestartDaemon, Step::Accept];
+
 #[test]
 #[ignore = "boots VMs; run by tests/run.sh"]
 fn an_update_dies_at_its_steps_and_uninstall_leaves_the_machine_as_it_was() {
@@ -48,6 +69,98 @@ fn an_update_dies_at_its_steps_and_uninstall_leaves_the_machine_as_it_was() {
         let differs: Vec<_> = before.symmetric_difference(&after).collect();
         assert!(differs.is_empty(), "{differs:#?}");
     });
-    let _ = (NEXT, manifest_url("next"));
     host.conclude(6);
+}
+
+#[test]
+#[ignore = "boots VMs; run by tests/run.sh"]
+fn an_update_dies_at_its_steps_and_what_comes_next_mends_it() {
+    let host = Host::new();
+    host.case("installed by the one file, without a network", || {
+        host.machine.ok(&format!("{STASH}/{NOW}/banger system install --owner dev"));
+        host.make_vm();
+        host.assert_is(Installed::of(NOW, None));
+    });
+    let mut table = String::new();
+    for step in STEPS {
+        let step = format!("update: after {step}");
+        host.case(&step, || {
+            let had = begin_again(&host);
+            die(&host, "next", &step);
+            // The owner is not kept from working, nor asked to be root.
+            let end = host.machine.sh_of("dev", "banger vm list");
+            assert_eq!(end.status, 0, "{end:#?}");
+            let outcome = mend(&host, had);
+            table.push_str(&format!("{step:40} {outcome}\n"));
+        });
+    }
+    for step in STEPS_BACK {
+        let step = format!("roll back: {step}");
+        host.case(&step, || {
+            let had = begin_again(&host);
+            die(&host, "ill", &step);
+            let outcome = mend(&host, had);
+            table.push_str(&format!("{step:40} {outcome}\n"));
+        });
+    }
+    for step in CUTS {
+        let step = format!("update: after {step}");
+        host.case(&format!("power cut, {step}"), || {
+            let had = begin_again(&host);
+            die(&host, "next", &step);
+            host.machine.cut_power();
+            host.machine.serve();
+            // Its VM has lost its power too.
+            host.machine.ok_of("dev", "banger vm start -q inner");
+            host.remember_vm();
+            let outcome = assert_mended(&host, had);
+            let said = host.machine.ok("journalctl -b -q --no-pager -o cat -u banger-recover.service");
+            table.push_str(&format!("power cut, {step:29} {outcome} (said at boot: {})\n", said.trim()));
+        });
+    }
+    println!("{table}");
+    host.conclude(1 + STEPS.len() + STEPS_BACK.len() + CUTS.len());
+}
+
+/// Brings [`NOW`] back if need be, and returns what there is to go back to then.
+fn begin_again(host: &Host) -> Option<&'static str> {
+    let seen = host.observe();
+    if !seen["banger"].starts_with(NOW) {
+        host.updated("next", &format!("--to v{NOW} --allow-downgrade"));
+    }
+    match &*host.observe()["previous"] {
+        "none" => None,
+        NEXT => Some(NEXT),
+        NOW => Some(NOW),
+        other => panic!("an unknown way back: {other}"),
+    }
+}
+
+/// An update that dies at `step`.
+fn die(host: &Host, name: &str, step: &str) {
+    let line = format!("BANGER_FAILPOINT='{step}' banger update --manifest-url {}", manifest_url(name));
+    let end = host.machine.sh(&line);
+    assert_eq!(end.status, 137, "it does not die there: {end:#?}");
+}
+
+/// Root's next command mends it, and says so in one line.
+fn mend(host: &Host, had: Option<&'static str>) -> String {
+    let end = host.machine.sh("banger vm list");
+    assert_eq!(end.status, 0, "{end:#?}");
+    let said: Vec<_> = end.stderr.lines().filter(|line| line.contains("was cut off")).collect();
+    let outcome = assert_mended(host, had);
+    assert!(said.len() <= 1, "{end:#?}");
+    format!("{outcome} (said: {})", said.first().unwrap_or(&"nothing"))
+}
+
+/// All is as it was, or all is new.
+fn assert_mended(host: &Host, had: Option<&'static str>) -> &'static str {
+    let seen = host.observe();
+    if seen["banger"].starts_with(NEXT) {
+        host.assert_is(Installed::of(NEXT, Some(NOW)));
+        "finished"
+    } else {
+        host.assert_is(Installed::of(NOW, had));
+        "undone"
+    }
 }

@@ -59,6 +59,8 @@ impl Host {
         machine.write("/srv/server.py", include_str!("server.py"));
         machine.write("/srv/observe.sh", include_str!("observe.sh"));
         machine.ok(include_str!("prepare.sh"));
+        machine.ok("sync");
+        machine.serve();
         Self { machine, versions, vm: RefCell::default(), cases: RefCell::default() }
     }
 

@@ -117,6 +117,13 @@ impl Machine {
         end.stdout
     }
 
+    /// Starts the web server in it ([`crate::releases`]).
+    pub fn serve(&self) {
+        // Python would leave compiled modules in the file tree, which is compared.
+        let unit = "systemd-run --quiet --unit=releases --setenv=PYTHONDONTWRITEBYTECODE=1 python3 -u /srv/server.py";
+        self.ok(&format!("{unit} && until curl -so /dev/null http://127.0.0.1:8000/; do sleep 0.2; done"));
+    }
+
     /// Cuts its power: what has not reached its disk is lost. Then boots it again.
     pub fn cut_power(&self) {
         self.outside(&["vm", "kill", "-q", NAME]);

@@ -236,8 +236,9 @@ impl Www {
                    echo '[{\"subject\":\"made ill\",\"verdict\":\"fail\",\"found\":\"it was made to fail\",\"advice\":null}]'; exit 1 ;;\n\
                    esac";
         self.release("ill", &Files::of_script(NEXT, &script(NEXT, ill)));
+        // Not when it is asked what it would do.
         let refresh =
-            "case \"$name $*\" in 'banger system refresh'*) echo 'no units today' >&2; exit 1 ;; esac";
+            "case \"$name $*\" in 'banger system refresh --json') echo 'no units today' >&2; exit 1 ;; esac";
         self.release("no-units", &Files::of_script(NEXT, &script(NEXT, refresh)));
     }
 
