@@ -14,8 +14,10 @@
 # first command in a VM. What is there already is not made again. Nothing is installed outside of the checkout, of banger's
 # own directories (or BANGER_ROOT) and, if it is needed, ~/.cargo/bin/vhost-device-vsock, other than Debian's packages.
 #
-# Everything is in functions, and the last line calls them: of a download that was cut off, nothing is run.
+# Nothing is run of a download that was cut off: bash reads all of { }, whose end is the last line, before it begins.
 [ -n "${BASH_VERSION:-}" ] || { printf 'install.sh: this is a script for bash; pipe it into bash, not sh\n' >&2; exit 1; }
+
+{
 
 manifest_url=https://releases.thaloco.com/banger/manifest.json
 rust_needed=91 # 1.91; Cargo.toml, rust-version
@@ -61,11 +63,11 @@ TEXT
 
 main() {
     set -euo pipefail
-    local version='' asked='' owner='' prefix='' from='' unverified='' uninstall='' yes='' pubkey=''
+    local words=$# version='' asked='' owner='' prefix='' from='' unverified='' uninstall='' yes='' pubkey=''
     [ "${BANGER_INSTALL_NONINTERACTIVE:-}" != 1 ] || yes=yes
     while [ "$#" -gt 0 ]; do
         case $1 in
-        --try) [ "$#" -eq 1 ] || complain "--try is alone"; try_out; return ;;
+        --try) [ "$words" -eq 1 ] || complain "--try is alone"; try_out; return ;;
         -h | --help) usage; return ;;
         --version | --owner | --prefix | --from | --manifest-url | --pubkey)
             [ -n "${2:-}" ] || complain "$1 needs a value"
@@ -201,7 +203,7 @@ find_keys() {
         /^-----BEGIN PUBLIC KEY-----/ { text = ""; inside = 1 }
         inside { text = text $0 "\n" }
         /^-----END PUBLIC KEY-----/ {
-            if (inside && text !~ /\nPLACEHOLDER\n/) { file = stem ++count; printf "%s", text >file; close(file) }
+            if (inside && text !~ /\nPLACEHOLDER\n/) { count++; file = stem count; printf "%s", text >file; close(file) }
             inside = 0
         }' "$scratch/keys"
 }
@@ -782,4 +784,4 @@ try_out() {
     first_run
 }
 
-{ main "$@"; exit; }
+main "$@"; exit; }

@@ -10,6 +10,7 @@ use crate::cli::words::Usage;
 use crate::host::trusted::Untrusted;
 use crate::proto::api::{Code, Failure};
 use crate::publish::PublishError;
+use crate::publish::release::ReleaseError;
 use crate::system::error::SystemError;
 use crate::updater::error::UpdateError;
 
@@ -23,6 +24,7 @@ pub enum Error {
     Session(SessionError),
     Copy(CopyError),
     Publish(PublishError),
+    Release(Box<ReleaseError>),
     System(SystemError),
     Update(UpdateError),
     /// install.toml cannot be believed.
@@ -64,6 +66,7 @@ impl Error {
             | Self::Session(_)
             | Self::Copy(_)
             | Self::Publish(_)
+            | Self::Release(_)
             | Self::System(_)
             | Self::Update(_)
             | Self::Install(_)
@@ -111,6 +114,7 @@ impl fmt::Display for Error {
             Self::Session(e) => e.fmt(f),
             Self::Copy(e) => e.fmt(f),
             Self::Publish(e) => e.fmt(f),
+            Self::Release(e) => e.fmt(f),
             Self::System(e) => e.fmt(f),
             Self::Update(e) => e.fmt(f),
             Self::Install(e) => e.fmt(f),
@@ -131,6 +135,7 @@ impl std::error::Error for Error {
             Self::Session(e) => e.source(),
             Self::Copy(e) => e.source(),
             Self::Publish(e) => e.source(),
+            Self::Release(e) => e.source(),
             Self::System(e) => e.source(),
             Self::Update(e) => e.source(),
             Self::Install(e) => e.source(),

@@ -1,4 +1,6 @@
-//! `banger internal`: for those who publish images and kernels, and for units. Not in the help that users see.
+//! `banger internal`: for those who publish images, kernels and banger itself, and for units. Not in the help that users see.
+
+mod release;
 
 use std::path::PathBuf;
 
@@ -11,7 +13,7 @@ use crate::publish::{self, ImageWish, KernelWish};
 use crate::vm::size::Mib;
 
 #[derive(FromArgs, ArgsInfo, Debug)]
-/// Make what catalogs point to.
+/// Make what catalogs point to, and what installations update to.
 #[argh(
     subcommand,
     name = "internal",
@@ -28,6 +30,7 @@ pub struct Internal {
 #[expect(clippy::large_enum_variant, reason = "a process has one")]
 enum Verb {
     MakeBundle(MakeBundle),
+    Release(release::Release),
     FinishUpdate(FinishUpdate),
 }
 
@@ -99,21 +102,25 @@ enum Wish {
 
 impl Internal {
     pub fn run(self) -> Result<(), Error> {
-        let make = match self.verb {
-            Verb::MakeBundle(make) => make,
-            Verb::FinishUpdate(FinishUpdate {}) => return recovery::at_boot(),
-        };
-        let shown = Shown::new(make.quiet)?;
-        let made = match make.wish()? {
+        match self.verb {
+            Verb::MakeBundle(make) => make.run(),
+            Verb::Release(release) => release.run(),
+            Verb::FinishUpdate(FinishUpdate {}) => recovery::at_boot(),
+        }
+    }
+}
+
+impl MakeBundle {
+    fn run(self) -> Result<(), Error> {
+        let shown = Shown::new(self.quiet)?;
+        let made = match self.wish()? {
             Wish::Image(wish) => publish::image(wish, &shown),
             Wish::Kernel(wish) => publish::kernel(wish, &shown),
         };
         shown.progress().clear();
         render::json(&made.map_err(Error::Publish)?)
     }
-}
 
-impl MakeBundle {
     fn wish(self) -> Result<Wish, Error> {
         let refuse = |text: &str| Err(Error::Refused(text.to_owned()));
         match (self.rootfs_tar, self.kernel) {

@@ -143,7 +143,7 @@ fn place(manifest: &Location, what: &str, url: &str) -> Result<Location, UpdateE
 }
 
 /// By this name SHA256SUMS knows a release's tarball, whatever its URL is: what is signed says which version it is.
-fn tarball_name(version: &Version) -> String {
+pub fn tarball_name(version: &Version) -> String {
     format!("banger-{version}-{}-linux.tar.gz", std::env::consts::ARCH)
 }
 
