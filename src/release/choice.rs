@@ -58,15 +58,18 @@ pub enum Refused {
 }
 
 /// Chooses among the releases of `manifest`.
-pub fn choose(manifest: &Manifest, here: &Here, wish: &Wish) -> Result<Choice, Refused> {
+pub fn choose(manifest: &Manifest, here: &Here, wish: &Wish) -> Result<Choice, Box<Refused>> {
     let wanted = wish.to.as_ref().unwrap_or(&manifest.latest_stable);
     let Some(release) = manifest.releases.iter().find(|release| release.version == *wanted) else {
-        return Err(Refused::NoSuch { wanted: wanted.clone(), latest: manifest.latest_stable.clone() });
+        return Err(Box::new(Refused::NoSuch {
+            wanted: wanted.clone(),
+            latest: manifest.latest_stable.clone(),
+        }));
     };
     // A manifest that was held back says that there is nothing new, so this comes before that.
     let expired = release.expires.is_some_and(|expires| here.now >= expires);
     if expired && here.refuse_expired {
-        return Err(Refused::Expired { version: wanted.clone() });
+        return Err(Box::new(Refused::Expired { version: wanted.clone() }));
     }
     let newest = here.newest_seen.as_ref().max(Some(&here.current)).unwrap_or(&here.current);
     let mut notes = vec![];
@@ -84,11 +87,11 @@ pub fn choose(manifest: &Manifest, here: &Here, wish: &Wish) -> Result<Choice, R
         return Ok(Choice::UpToDate(notes));
     }
     if wanted < newest && !(wish.to.is_some() && wish.allow_downgrade) {
-        return Err(Refused::Older { wanted: wanted.clone(), newest: newest.clone() });
+        return Err(Box::new(Refused::Older { wanted: wanted.clone(), newest: newest.clone() }));
     }
     if let Some(min) = release.min_version.as_ref().filter(|min| here.current < **min) {
         let (current, wanted) = (here.current.clone(), wanted.clone());
-        return Err(Refused::TooOld { current, wanted, min: min.clone() });
+        return Err(Box::new(Refused::TooOld { current, wanted, min: min.clone() }));
     }
     Ok(Choice::Take(Box::new(release.clone()), notes))
 }
@@ -178,7 +181,7 @@ mod tests {
         for (current, newest, now, refuse_expired, to, allow_downgrade, want) in table {
             let here = Here { current: v(current), newest_seen: newest.map(v), now, refuse_expired };
             let wish = Wish { to: to.map(v), allow_downgrade };
-            let got = match choose(&manifest(), &here, &wish) {
+            let got = match choose(&manifest(), &here, &wish).map_err(|refused| *refused) {
                 Ok(Choice::UpToDate(notes)) if notes.is_empty() => "up to date".to_owned(),
                 Ok(Choice::UpToDate(_)) => "up to date, warned".to_owned(),
                 Ok(Choice::Take(release, notes)) if notes.is_empty() => release.version.to_string(),

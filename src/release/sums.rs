@@ -120,7 +120,7 @@ mod tests {
     fn a_line_that_is_neither_is_named() {
         for bad in [
             format!("{A} one"),
-            format!("{A}"),
+            A.to_owned(),
             format!("{A}  "),
             format!("{}  one", &A[1..]),
             format!("g{}  one", &A[1..]),

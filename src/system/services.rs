@@ -1,5 +1,7 @@
 //! The services of an installation, as systemd knows them.
 
+use serde::Serialize;
+
 use crate::host::cmd::{self, CmdError};
 
 /// A unit of banger's.
@@ -42,6 +44,26 @@ pub trait Services {
     fn disable(&self, unit: Unit) -> Result<(), CmdError>;
 }
 
+/// How a unit is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct State {
+    /// systemd's word: `active`, `inactive`, `failed`, `activating`, ...
+    pub active: String,
+    /// Its word for the unit at boot: `enabled`, `disabled`; empty for one that is not there.
+    pub at_boot: String,
+    /// Why it is not active any more: `exit-code`, `signal`, ...; empty where that says nothing.
+    pub result: String,
+}
+
+/// What can be seen of units, and what only an end of everything needs.
+pub trait Units: Services {
+    fn state(&self, unit: Unit) -> Result<State, CmdError>;
+    /// Kills all that is left of a unit that was stopped.
+    fn kill(&self, unit: Unit) -> Result<(), CmdError>;
+    /// Forgets that units failed.
+    fn forget_failures(&self) -> Result<(), CmdError>;
+}
+
 /// systemd (systemctl(1)).
 #[derive(Debug, Clone, Copy)]
 pub struct Systemd;
@@ -67,6 +89,48 @@ impl Services for Systemd {
     }
 }
 
+impl Units for Systemd {
+    fn state(&self, unit: Unit) -> Result<State, CmdError> {
+        let out =
+            cmd::run("systemctl", ["show", "--property=ActiveState,UnitFileState,Result", unit.name()])?;
+        Ok(parse(&String::from_utf8_lossy(&out)))
+    }
+    fn kill(&self, unit: Unit) -> Result<(), CmdError> {
+        systemctl(&["kill", "--signal=SIGKILL", unit.name()])
+    }
+    fn forget_failures(&self) -> Result<(), CmdError> {
+        systemctl(&["reset-failed", "bangerd*", "banger-recover*"])
+    }
+}
+
+fn parse(shown: &str) -> State {
+    let value = |name: &str| {
+        let line = shown.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('='));
+        line.unwrap_or_default().to_owned()
+    };
+    let result = Some(value("Result")).filter(|result| result != "success").unwrap_or_default();
+    State { active: value("ActiveState"), at_boot: value("UnitFileState"), result }
+}
+
 fn systemctl(args: &[&str]) -> Result<(), CmdError> {
     cmd::run("systemctl", args).map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_state_is_what_systemd_shows() {
+        let state = parse("Result=exit-code\nActiveState=failed\nUnitFileState=enabled\n");
+        assert_eq!(
+            (state.active.as_str(), state.at_boot.as_str(), state.result.as_str()),
+            ("failed", "enabled", "exit-code")
+        );
+        let state = parse("Result=success\nActiveState=inactive\nUnitFileState=\n");
+        assert_eq!(
+            (state.active.as_str(), state.at_boot.as_str(), state.result.as_str()),
+            ("inactive", "", "")
+        );
+    }
 }

@@ -3,6 +3,8 @@
 //! VMs are not part of them: those in jails are in cgroups of their own, beside systemd's, and those that bangerd starts itself are
 //! left alone by `KillMode=process`. So units can be restarted, updated and removed while VMs run.
 
+use std::path::PathBuf;
+
 use crate::system::layout::Layout;
 
 /// The first line of all that is written here: by it a unit is known as banger's.
@@ -28,6 +30,15 @@ pub const ALL: [UnitFile; 4] = [
         text: recover,
     },
 ];
+
+/// The symlinks by which systemd starts them at boot, which it makes itself.
+pub fn boot_links(layout: &Layout) -> Vec<PathBuf> {
+    let link = |unit: &UnitFile| {
+        let target = if unit.name.ends_with(".socket") { "sockets" } else { "multi-user" };
+        layout.units.join(format!("{target}.target.wants")).join(unit.name)
+    };
+    ALL.iter().map(link).collect()
+}
 
 impl UnitFile {
     /// Its content in an installation of `owner`, the name of a user.
@@ -71,7 +82,8 @@ RestrictNamespaces=yes
 RestrictRealtime=yes
 RestrictSUIDSGID=yes
 SystemCallArchitectures=native
-SystemCallFilter=~@clock @debug @module @mount @obsolete @raw-io @reboot @swap
+SystemCallErrorNumber=EPERM
+SystemCallFilter=~@clock @cpu-emulation @debug @module @mount @obsolete @raw-io @reboot @swap
 
 [Install]
 WantedBy=multi-user.target
@@ -82,8 +94,8 @@ WantedBy=multi-user.target
 }
 
 /// What is missing here is missing for a reason, each seen on a host: RestrictSUIDSGID, PrivateDevices and MemoryDenyWriteExecute break
-/// jails, ProtectKernelTunables and ProtectControlGroups the settings and cgroups that are its work, ProtectProc its look at who asks.
-/// The helper gives up more by itself than can be said here (root/harden.rs).
+/// jails, ProtectKernelTunables and ProtectControlGroups the settings and cgroups that are its work, ProtectProc its look at who asks,
+/// and UMask the roots of jails, which other users enter. ProtectSystem=strict would show VMs their disks as unwritable. The helper gives up more by itself than can be said here (root/harden.rs).
 fn helper(layout: &Layout, owner: &str) -> String {
     let helper = layout.bin.join("bangerd-root");
     let install = layout.dirs.install_file();
@@ -109,13 +121,27 @@ RuntimeDirectoryPreserve=yes
 NoNewPrivileges=yes
 CapabilityBoundingSet=CAP_SYS_ADMIN CAP_SYS_CHROOT CAP_MKNOD CAP_SETUID CAP_SETGID CAP_SETPCAP CAP_CHOWN CAP_FOWNER \\
     CAP_DAC_OVERRIDE CAP_KILL CAP_NET_ADMIN CAP_NET_RAW
+# /dev/kvm, /dev/net/tun and /dev/vhost-vsock, some of which come with modules that are loaded later.
+DevicePolicy=closed
+DeviceAllow=char-misc rwm
+# What it reaches is the kernel and this host's sockets. VMs are not in its cgroup.
+IPAddressDeny=any
+KeyringMode=private
 LockPersonality=yes
+PrivateTmp=yes
+ProtectClock=yes
+# An image that was registered where it lies is shown to its VM from there.
+ProtectHome=read-only
 ProtectHostname=yes
 ProtectKernelLogs=yes
 ProtectKernelModules=yes
-RestrictAddressFamilies=AF_UNIX AF_NETLINK AF_INET AF_INET6 AF_VSOCK AF_PACKET
+ProtectSystem=full
+RestrictAddressFamilies=AF_UNIX AF_NETLINK AF_INET AF_INET6
+RestrictNamespaces=mnt pid net ipc uts cgroup
 RestrictRealtime=yes
 SystemCallArchitectures=native
+SystemCallErrorNumber=EPERM
+SystemCallFilter=~@clock @cpu-emulation @debug @module @obsolete @raw-io @reboot @swap
 
 [Install]
 WantedBy=multi-user.target
@@ -214,6 +240,16 @@ mod tests {
             ] {
                 assert!(text.lines().any(|line| line == word), "{name}: {word}");
             }
+        }
+    }
+
+    #[test]
+    fn a_boot_link_is_where_the_unit_says_that_it_is_wanted() {
+        for (unit, link) in ALL.iter().zip(boot_links(&layout())) {
+            let wanted =
+                link.parent().and_then(Path::file_name).expect("a directory").to_str().expect("UTF-8");
+            let line = format!("WantedBy={}", wanted.trim_end_matches(".wants"));
+            assert!(text(unit.name).lines().any(|l| l == line), "{line}");
         }
     }
 

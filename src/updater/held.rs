@@ -5,7 +5,7 @@ use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
-use crate::host::files::try_lock;
+use crate::host::files::{staged_name, try_lock};
 use crate::host::process;
 use crate::release::journal::{Journal, Phase};
 use crate::release::version::Version;
@@ -68,6 +68,12 @@ pub fn enter(layout: &Layout, journal: &mut Journal, phase: Phase) -> io::Result
     write(layout, &next)?;
     *journal = next;
     Ok(())
+}
+
+/// Removes the journal, and one that was being written when it was cut off.
+pub fn forget(layout: &Layout) -> io::Result<()> {
+    disk::remove(&staged_name(&layout.journal()))?;
+    disk::remove(&layout.journal())
 }
 
 /// Whether the process that wrote `journal` still works on it.

@@ -71,7 +71,7 @@ impl Updater<'_> {
                 swap::forget_older(layout).map_err(At::Finish.io("remove the executable of before"))?;
                 self.clear(At::Finish)
             }
-            _ => disk::remove(&layout.journal()).map_err(At::Finish.io("remove the journal")),
+            _ => held::forget(layout).map_err(At::Finish.io("remove the journal")),
         }
     }
 
@@ -108,8 +108,9 @@ impl Updater<'_> {
             self.services.restart(Unit::Daemon).map_err(At::RollBack.program())?;
             failpoint::reach("roll back: restarted");
         }
-        self.clear(At::RollBack)?;
-        disk::remove(&layout.journal()).map_err(At::RollBack.io("remove the journal"))
+        // Without the copies nothing could be put back once more, so the journal goes first. The next update clears what is left.
+        held::forget(layout).map_err(At::RollBack.io("remove the journal"))?;
+        self.clear(At::RollBack)
     }
 
     /// Removes what only an update needs.

@@ -5,6 +5,7 @@ use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
+use crate::host::files::staged_name;
 use crate::release::journal::{Saved, Was};
 use crate::updater::disk;
 
@@ -47,6 +48,8 @@ pub fn save(files: &[Saved], directory: &Path) -> io::Result<()> {
 /// Makes `files` what they were. What has not changed is not written.
 pub fn restore(files: &[Saved], directory: &Path) -> io::Result<()> {
     for Saved { path, was } in files {
+        // What was being written when it was cut off.
+        disk::remove(&staged_name(path))?;
         match was {
             Was::Absent => disk::remove(path)?,
             Was::Link { target } => {

@@ -50,7 +50,7 @@ pub fn keys(file: Option<&Path>, embedded: &str) -> Result<Vec<Key>, UpdateError
         }
         None => (embedded.to_owned(), "the key in this executable".to_owned()),
     };
-    verify::keys(&pem).map_err(|e| At::Verify.said(format!("{name} cannot be used: {e}")))
+    Key::parse_all(&pem).map_err(|e| At::Verify.said(format!("{name} cannot be used: {e}")))
 }
 
 impl Updater<'_> {

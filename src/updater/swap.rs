@@ -135,11 +135,15 @@ mod tests {
         }
         let staged_file = dir.path().join("staged");
         std::fs::write(&staged_file, "new").expect("writes");
-        let copy = |layout: &Layout| copy(layout, &mut File::open(&staged_file)?, &sha("new"));
-        let all: [&dyn Fn(&Layout) -> io::Result<()>; 4] =
-            [&copy, &|l| if had_older { link_older(l) } else { Ok(()) }, &link_previous, &rename];
-        for step in &all[..steps] {
-            step(&layout).expect("a step");
+        for step in 0..steps {
+            let taken = match step {
+                0 => copy(&layout, &mut File::open(&staged_file).expect("opens"), &sha("new")),
+                1 if had_older => link_older(&layout),
+                1 => Ok(()),
+                2 => link_previous(&layout),
+                _ => rename(&layout),
+            };
+            taken.expect("a step");
         }
         (dir, layout)
     }

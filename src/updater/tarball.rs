@@ -35,7 +35,7 @@ pub fn unpack(gz: impl BufRead, out: &mut impl Write, limit: u64) -> Result<u64,
     if size == 0 || size > limit {
         return Err(BadTarball::Not("its banger is empty, or too large to be one"));
     }
-    let written = io::copy(&mut Inflated(tar.by_ref().take(size)), &mut Out(out)).map_err(told_apart)?;
+    let written = io::copy(&mut tar.by_ref().take(size), &mut Out(out)).map_err(told_apart)?;
     if written != size {
         return Err(BadTarball::Not("it ends in the middle of banger"));
     }
@@ -125,26 +125,20 @@ fn read_some(tar: &mut impl Read, buffer: &mut [u8]) -> Result<usize, BadTarball
     Ok(filled)
 }
 
-/// Two ends of a copy whose errors can be told apart.
-struct Inflated<R>(R);
+/// The end of a copy whose errors can be told from the other one's.
 struct Out<'a, W>(&'a mut W);
 
 /// Marks an error as the writer's.
 #[derive(Debug)]
 struct Writing(io::Error);
 
-impl<R: Read> Read for Inflated<R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.0.read(buffer)
-    }
-}
-
 impl<W: Write> Write for Out<'_, W> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.write(bytes).map_err(|e| match e.kind() {
-            io::ErrorKind::Interrupted => e,
-            _ => io::Error::other(Writing(e)),
-        })
+        match self.0.write(bytes) {
+            Ok(0) if !bytes.is_empty() => Err(io::Error::other(Writing(io::ErrorKind::WriteZero.into()))),
+            Err(e) if e.kind() != io::ErrorKind::Interrupted => Err(io::Error::other(Writing(e))),
+            other => other,
+        }
     }
     fn flush(&mut self) -> io::Result<()> {
         self.0.flush()

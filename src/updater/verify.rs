@@ -5,29 +5,9 @@ use std::io::{self, Read, Seek, SeekFrom};
 
 use ring::digest::{Context, SHA256};
 
-use crate::host::signature::{self, BadKey, Key};
+use crate::host::signature::{self, Key};
 use crate::release::sums::{Sha256, Sums};
 use crate::updater::error::{At, UpdateError};
-
-/// Reads public keys in PEM, one after the other. What stands between them counts for nothing.
-pub fn keys(pem: &str) -> Result<Vec<Key>, BadKey> {
-    const END: &str = "-----END PUBLIC KEY-----";
-    if !pem.contains(END) {
-        return Key::parse(pem).map(|key| vec![key]);
-    }
-    let ends: Vec<usize> = pem.match_indices(END).map(|(at, _)| at + END.len()).collect();
-    let mut begin = 0;
-    let mut keys = vec![];
-    for end in ends {
-        keys.push(Key::parse(&pem[begin..end])?);
-        begin = end;
-    }
-    // A private key behind the public ones is one that should not be here.
-    match pem[begin..].contains("PRIVATE KEY-----") {
-        true => Err(BadKey::Private),
-        false => Ok(keys),
-    }
-}
 
 /// What `text` says, once its signature has been found good.
 pub fn sums(keys: &[Key], text: &[u8], signature: &[u8]) -> Result<Sums, UpdateError> {
@@ -78,20 +58,6 @@ mod tests {
 
     use super::*;
 
-    const PLACEHOLDER: &str = "-----BEGIN PUBLIC KEY-----\nPLACEHOLDER\n-----END PUBLIC KEY-----\n";
-
-    #[test]
-    fn keys_stand_one_after_the_other() {
-        assert_eq!(keys(PLACEHOLDER), Ok(vec![Key::Placeholder]));
-        let two = format!("# the old one\n{PLACEHOLDER}# the new one\n{PLACEHOLDER}");
-        assert_eq!(keys(&two), Ok(vec![Key::Placeholder, Key::Placeholder]));
-        assert_eq!(keys(""), Err(BadKey::NotPem));
-        let private = "-----BEGIN EC PRIVATE KEY-----\nAA\n-----END EC PRIVATE KEY-----\n";
-        assert_eq!(keys(private), Err(BadKey::Private));
-        assert_eq!(keys(&format!("{PLACEHOLDER}{private}")), Err(BadKey::Private));
-        assert_eq!(keys(&format!("{private}{PLACEHOLDER}")), Err(BadKey::Private));
-    }
-
     #[test]
     fn a_placeholder_accepts_nothing() {
         let error = sums(&[Key::Placeholder], b"", b"AAAA").expect_err("refused").to_string();
@@ -99,7 +65,7 @@ mod tests {
             error,
             "verify: SHA256SUMS is not accepted: this banger was built without a key to judge it by"
         );
-        assert_eq!(keys(include_str!("keys.pem")).expect("keys"), [Key::Placeholder]);
+        assert_eq!(Key::parse_all(include_str!("keys.pem")).expect("keys"), [Key::Placeholder]);
     }
 
     #[test]

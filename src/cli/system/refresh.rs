@@ -7,8 +7,7 @@ use serde::Serialize;
 use crate::cli::complete::SCRIPTS;
 use crate::cli::error::Error;
 use crate::cli::render;
-use crate::cli::system::{need_root, roots, shown};
-use crate::host::install::Install;
+use crate::cli::system::{installed, need_root, roots, shown};
 use crate::system::layout::Layout;
 use crate::system::plan::{Change, Step};
 use crate::system::refresh;
@@ -41,10 +40,7 @@ struct Line {
 
 impl Refresh {
     pub fn run(&self, layout: &Layout) -> Result<(), Error> {
-        let install = Install::read(&layout.dirs.install_file()).map_err(Error::Install)?;
-        let Some(install) = install else {
-            return Err(Error::Refused("banger is not installed on this machine".to_owned()));
-        };
+        let install = installed(layout)?;
         let steps = refresh::plan(layout, &install, &SCRIPTS, roots()).map_err(Error::System)?;
         if !self.dry_run {
             need_root("refresh")?;
