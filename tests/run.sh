@@ -163,8 +163,8 @@ make_versions() {
     local dir=$parts/host version
     mkdir -p "$dir"
     if ! [ -e "$dir/key.pub.pem" ]; then
-        openssl ecparam -name prime256v1 -genkey -noout -out "$dir/key.pem"
-        openssl ec -in "$dir/key.pem" -pubout -out "$dir/key.pub.pem" 2>/dev/null
+        openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 -out "$dir/key.pem"
+        openssl pkey -in "$dir/key.pem" -pubout -out "$dir/key.pub.pem"
     fi
     for version in 0.0.1 0.0.2 0.0.3; do
         say "building version $version"

@@ -97,7 +97,7 @@ impl Host {
 
     /// What the services have said of late.
     pub fn journal(&self) -> String {
-        self.machine.sh("journalctl -b -q --no-pager -n 40 -u 'banger*'").stdout
+        self.machine.sh("journalctl -b -q --no-pager -n 12 -o cat -u 'banger*'").stdout
     }
 
     /// Makes the first VM, as the owner would.

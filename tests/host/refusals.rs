@@ -8,7 +8,7 @@ const REFUSED: &[(&str, &str, &str, &str)] = &[
     ("a signature by another key", "another-key", "", "signature"),
     ("a signature that is none", "bad-signature", "", "signature"),
     ("an empty signature", "no-signature", "", "signature"),
-    ("a tarball of another digest", "bad-digest", "", "digest"),
+    ("a tarball of another digest", "bad-digest", "", "sha256"),
     ("sums changed after they were signed", "sums-changed", "", "signature"),
     ("the signed sums of another release", "sums-of-another", "", "SHA256SUMS"),
     ("an extra file in the tarball", "extra-file", "", "README"),

@@ -1,8 +1,8 @@
-//! What the web server has: good releases, and each kind of bad one. They are made here by openssl(1), as a publisher without banger's
-//! own tools would make them.
+//! What the web server has: good releases, and each kind of bad one. All but those of /published/ are made here with openssl(1), as a
+//! publisher without banger's own tools would make them.
 //!
-//! /vX.Y.Z/ holds a release as it is published; /NAME/manifest.json is what a case is pointed at, and beside it are the release's files
-//! where something is wrong with them.
+//! /published/ is what `banger internal release` makes. /vX.Y.Z/ holds a release; /NAME/manifest.json is what a case is pointed at, and
+//! beside it are the release's files where something is wrong with them.
 
 use std::fs;
 use std::io::Write;
@@ -154,6 +154,7 @@ impl Www {
             Files::of(version, &[Member::File("banger", &binary)]).write(&www.0.join(format!("v{version}")));
         }
         www.good();
+        www.published();
         www.wrong_files();
         www.wrong_programs();
         www.wrong_manifests();
@@ -181,6 +182,22 @@ impl Www {
         self.manifest("before", &manifest(BEFORE, &all[..1]));
         self.manifest("now", &manifest(NOW, &all[..2]));
         self.manifest("next", &manifest(NEXT, &all));
+    }
+
+    /// As a maintainer does it.
+    fn published(&self) {
+        for version in [BEFORE, NOW, NEXT] {
+            let end = Command::new(build(version))
+                .args(["internal", "release", "--base-url", &format!("{SERVER}/published"), "--binary"])
+                .arg(build(version))
+                .arg("--out")
+                .arg(self.0.join("published"))
+                .arg("--key")
+                .arg(part("host/key.pem"))
+                .output()
+                .expect("runs banger");
+            assert!(end.status.success(), "{}", String::from_utf8_lossy(&end.stderr));
+        }
     }
 
     fn wrong_files(&self) {
