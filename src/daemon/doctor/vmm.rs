@@ -2,11 +2,10 @@
 
 use std::path::Path;
 
-use super::{fail, pass, warn};
 use crate::daemon::fault::chain;
 use crate::daemon::guest_text::harmless;
 use crate::host::cmd::CmdError;
-use crate::proto::api::Finding;
+use crate::proto::finding::Finding;
 use crate::vm::spec::{AccelChoice, VmmChoice};
 use crate::vmm::choose::{self, HostFacts, Starter};
 use crate::vmm::firecracker::faults::faults;
@@ -32,9 +31,9 @@ pub fn rows(firecracker_bin: Option<&Path>, starter: Starter) -> Vec<Finding> {
 /// `seen` by this process, `host` as whoever starts VMMs has it.
 fn kvm(seen: &HostFacts, host: &HostFacts) -> Finding {
     match &host.kvm {
-        Ok(()) if seen.kvm.is_err() => pass("kvm", "usable by root, who starts VMs here"),
-        Ok(()) => pass("kvm", "usable"),
-        Err(problem) => warn(
+        Ok(()) if seen.kvm.is_err() => Finding::pass("kvm", "usable by root, who starts VMs here"),
+        Ok(()) => Finding::pass("kvm", "usable"),
+        Err(problem) => Finding::warn(
             "kvm",
             problem.to_string(),
             "Without KVM guests are emulated, which works, and is five to twenty times slower.",
@@ -50,9 +49,9 @@ fn vmm(host: &HostFacts) -> Finding {
                 Accel::Kvm => "KVM",
                 Accel::Tcg => "emulation",
             };
-            pass("vmm", format!("{} with {accel}", chosen.kind()))
+            Finding::pass("vmm", format!("{} with {accel}", chosen.kind()))
         }
-        Err(e) => fail("vmm", "none that can be run", format!("{e}.")),
+        Err(e) => Finding::fail("vmm", "none that can be run", format!("{e}.")),
     }
 }
 
@@ -61,27 +60,27 @@ fn firecracker(host: &HostFacts, said: Option<&Said>, faults: &[String]) -> Find
     let subject = "firecracker";
     let at = |path: &Path| path.display().to_string();
     match (&host.firecracker, &host.firecracker_bin, said) {
-        (None, Some(configured), _) => fail(
+        (None, Some(configured), _) => Finding::fail(
             subject,
             format!("firecracker_bin is {}, which is no program", at(configured)),
             "Correct it in config.toml, or leave it out to have Firecracker looked for.",
         ),
-        (None, None, _) | (Some(_), _, None) => pass(subject, "not installed; VMs run under QEMU"),
-        (Some(program), _, Some(Ok(Ok(version)))) if *version < OLDEST => warn(
+        (None, None, _) | (Some(_), _, None) => Finding::pass(subject, "not installed; VMs run under QEMU"),
+        (Some(program), _, Some(Ok(Ok(version)))) if *version < OLDEST => Finding::warn(
             subject,
             format!("{version} at {}, which is too old", at(program)),
             format!("Install {OLDEST} or later; until then VMs run under QEMU."),
         ),
         (Some(program), _, Some(Ok(Ok(version)))) => match faults {
-            [] => pass(subject, format!("{version} at {}", at(program))),
-            faults => warn(subject, format!("{version} at {}", at(program)), faults.join(" ")),
+            [] => Finding::pass(subject, format!("{version} at {}", at(program))),
+            faults => Finding::warn(subject, format!("{version} at {}", at(program)), faults.join(" ")),
         },
-        (Some(program), _, Some(Ok(Err(said)))) => warn(
+        (Some(program), _, Some(Ok(Err(said)))) => Finding::warn(
             subject,
             format!("{} says {:?}, which is no version", at(program), harmless(said, 80)),
             "Install another; until then VMs run under QEMU.",
         ),
-        (Some(program), _, Some(Err(e))) => warn(
+        (Some(program), _, Some(Err(e))) => Finding::warn(
             subject,
             format!("cannot ask {} for its version: {}", at(program), chain(e)),
             "Install another; until then VMs run under QEMU.",
@@ -93,10 +92,10 @@ fn vsock(host: &HostFacts) -> Finding {
     let subject = "vsock";
     let chosen = choose::choose(VmmChoice::Auto, AccelChoice::Auto, host).map(|chosen| chosen.kind());
     match (&host.vhost_device_vsock, chosen) {
-        _ if host.vhost_vsock => pass(subject, "the kernel's, /dev/vhost-vsock"),
-        (Some(program), _) => pass(subject, program.display().to_string()),
-        (None, Ok(Kind::Firecracker)) => pass(subject, "Firecracker's own"),
-        (None, _) => fail(
+        _ if host.vhost_vsock => Finding::pass(subject, "the kernel's, /dev/vhost-vsock"),
+        (Some(program), _) => Finding::pass(subject, program.display().to_string()),
+        (None, Ok(Kind::Firecracker)) => Finding::pass(subject, "Firecracker's own"),
+        (None, _) => Finding::fail(
             subject,
             "QEMU has no vsock device here",
             "Run `modprobe vhost_vsock` as root, or `cargo install vhost-device-vsock --locked`.",
@@ -109,7 +108,6 @@ mod tests {
     use std::path::PathBuf;
 
     use super::*;
-    use crate::daemon::doctor::line;
     use crate::vmm::choose::KvmProblem;
 
     fn host(parts: &str) -> HostFacts {
@@ -150,7 +148,7 @@ mod tests {
         ];
         for (parts, want) in table {
             let host = host(parts);
-            assert_eq!([kvm(&host, &host), vmm(&host), vsock(&host)].map(|f| line(&f)), want, "{parts}");
+            assert_eq!([kvm(&host, &host), vmm(&host), vsock(&host)].map(|f| f.line()), want, "{parts}");
         }
     }
 
@@ -160,7 +158,7 @@ mod tests {
             HostFacts { kvm: Err(KvmProblem::Denied), has_vhost_vsock: true, ..host("qemu firecracker") };
         let rows = |starter| {
             let host = seen.clone().opened_by(starter);
-            [kvm(&seen, &host), vmm(&host), vsock(&host)].map(|f| line(&f))
+            [kvm(&seen, &host), vmm(&host), vsock(&host)].map(|f| f.line())
         };
         let root = [
             "Pass kvm: usable by root, who starts VMs here",
@@ -178,7 +176,7 @@ mod tests {
         let version = |major, minor, patch| Ok(Ok(Version { major, minor, patch }));
         let row = |parts: &str, said: Option<Said>, faults: &[&str]| {
             let faults: Vec<String> = faults.iter().map(|f| (*f).to_owned()).collect();
-            line(&firecracker(&host(parts), said.as_ref(), &faults))
+            firecracker(&host(parts), said.as_ref(), &faults).line()
         };
         assert_eq!(row("", None, &[]), "Pass firecracker: not installed; VMs run under QEMU");
         assert_eq!(
