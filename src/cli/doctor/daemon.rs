@@ -8,28 +8,36 @@ use crate::proto::finding::Finding;
 
 const SUBJECT: &str = "bangerd";
 
-pub fn row(status: &Result<DaemonView, ClientError>) -> Finding {
-    match status {
-        Ok(view) if view.version == build::VERSION && view.commit == build::COMMIT => {
-            Finding::pass(SUBJECT, format!("version {}, pid {}", view.version, view.pid))
-        }
-        Ok(view) => Finding::warn(
-            SUBJECT,
-            format!(
-                "version {} ({}), and this is banger {} ({})",
-                view.version,
-                view.commit,
-                build::VERSION,
-                build::COMMIT
-            ),
-            "`banger daemon stop`, and the next command starts the one beside this banger. VMs run on.",
-        ),
-        Err(e) => Finding::fail(
-            SUBJECT,
-            render::chain(e),
-            "Nothing works without it, and what only it knows (KVM, VMMs, the network, disks, images) has no row here.",
-        ),
+/// `installed`: systemd starts it.
+pub fn row(view: &DaemonView, installed: bool) -> Finding {
+    if view.version == build::VERSION && view.commit == build::COMMIT {
+        return Finding::pass(SUBJECT, format!("version {}, pid {}", view.version, view.pid));
     }
+    Finding::warn(
+        SUBJECT,
+        format!(
+            "version {} ({}), and this is banger {} ({})",
+            view.version,
+            view.commit,
+            build::VERSION,
+            build::COMMIT
+        ),
+        match installed {
+            true => "`sudo banger system restart` starts the installed one. VMs run on.",
+            false => {
+                "`banger daemon stop`, and the next command starts the one beside this banger. VMs run on."
+            }
+        },
+    )
+}
+
+/// It cannot be asked anything.
+pub fn absent(e: &ClientError) -> Finding {
+    Finding::fail(
+        SUBJECT,
+        render::chain(e),
+        "Nothing works without it, and what only it knows (KVM, VMMs, the network, disks, images) has no row here.",
+    )
 }
 
 /// It answers, and does not say what it sees.
@@ -60,8 +68,10 @@ mod tests {
             dns: vec![],
             dns_suffix: String::new(),
         };
-        assert_eq!(row(&Ok(view(build::VERSION))).verdict, Verdict::Pass);
-        assert_eq!(row(&Ok(view("0.0.1"))).verdict, Verdict::Warn);
-        assert_eq!(row(&Err(ClientError::NotRunning)).verdict, Verdict::Fail);
+        assert_eq!(row(&view(build::VERSION), false).verdict, Verdict::Pass);
+        let old = row(&view("0.0.1"), true);
+        assert_eq!(old.verdict, Verdict::Warn);
+        assert!(old.line().contains("`sudo banger system restart`"), "{old:?}");
+        assert_eq!(absent(&ClientError::NotRunning).verdict, Verdict::Fail);
     }
 }

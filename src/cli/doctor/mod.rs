@@ -1,20 +1,26 @@
 //! `banger doctor`: what this host has of what banger needs, what is missing, and what to do about it.
 //!
-//! Rows are made where the knowledge is: here of whoever calls ([`caller`]) and of the daemon's answer ([`daemon`]); by the daemon of
-//! the rest. Each file judges facts, which it gathers itself, in pure functions. Nothing is changed without --fix.
+//! Rows are made where the knowledge is: here of whoever calls ([`caller`]), of the installation's files and services, and of the
+//! daemon's answer ([`daemon`]); by the daemon of the rest. So there is something to say when it does not answer. Each file judges
+//! facts, which it gathers itself, in pure functions. Nothing is changed without --fix.
 
 mod caller;
 mod daemon;
 mod fix;
+mod installation;
 mod probe;
+mod services;
 
 use argh::{ArgsInfo, FromArgs};
 
-use crate::cli::client::Client;
+use crate::cli::client::{Client, ClientError};
+use crate::cli::complete::SCRIPTS;
 use crate::cli::error::Error;
 use crate::cli::render;
+use crate::host::install::Install;
 use crate::proto::api::{DaemonDoctor, DaemonStatus};
 use crate::proto::finding::{Finding, Verdict};
+use crate::system::layout::Layout;
 
 #[derive(FromArgs, ArgsInfo, Debug)]
 /// Look at all that banger needs of this host, and say what to do about what is missing. Changes nothing without --fix. Exits with 1 if something fails.
@@ -43,15 +49,16 @@ pub struct Doctor {
 
 impl Doctor {
     pub fn run(&self) -> Result<(), Error> {
-        let client = Client::from_env()?;
+        // Without one there is still something to look at.
+        let client = Client::from_env();
         if self.fix {
             for done in fix::mend(&client, &examine(&client)) {
                 render::say(&done);
             }
         }
-        let findings = match self.probe {
-            true => probe::run(&client, self.json, || examine(&client))?,
-            false => examine(&client),
+        let findings = match (&client, self.probe) {
+            (Ok(reached), true) => probe::run(reached, self.json, || examine(&client))?,
+            (Ok(_) | Err(_), _) => examine(&client),
         };
         if self.json {
             render::json(&findings)?;
@@ -66,15 +73,39 @@ impl Doctor {
 }
 
 /// Looks at everything. What cannot be asked for has a row that says so.
-fn examine(client: &Client) -> Vec<Finding> {
+fn examine(client: &Result<Client, ClientError>) -> Vec<Finding> {
+    let layout = Layout::from_env();
     let mut findings = caller::rows();
-    let status = client.ask(DaemonStatus {});
-    findings.push(daemon::row(&status));
-    if status.is_ok() {
-        match client.ask(DaemonDoctor {}) {
-            Ok(rows) => findings.extend(rows),
-            Err(e) => findings.push(daemon::silent(&e)),
+    let install = Install::read(&layout.dirs.install_file());
+    let is_hosts = layout == Layout::host();
+    match &install {
+        Ok(None) => {}
+        Ok(Some(install)) => {
+            findings.extend(installation::rows(&layout, install, &SCRIPTS));
+            // systemd runs none that lies elsewhere.
+            if is_hosts {
+                findings.extend(services::rows(&layout, &install.owner));
+            }
         }
+        Err(e) => findings.push(installation::untrusted(e)),
+    }
+    let installed = is_hosts && matches!(install, Ok(Some(_)));
+    let client = match client {
+        Ok(client) => client,
+        Err(e) => {
+            findings.push(daemon::absent(e));
+            return findings;
+        }
+    };
+    match client.ask(DaemonStatus {}) {
+        Ok(view) => {
+            findings.push(daemon::row(&view, installed));
+            match client.ask(DaemonDoctor {}) {
+                Ok(rows) => findings.extend(rows),
+                Err(e) => findings.push(daemon::silent(&e)),
+            }
+        }
+        Err(e) => findings.push(daemon::absent(&e)),
     }
     findings
 }

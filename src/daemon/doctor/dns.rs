@@ -2,10 +2,11 @@
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
+use std::path::Path;
 use std::time::Duration;
 
 use crate::network::suffix::Suffix;
-use crate::proto::finding::Finding;
+use crate::proto::finding::{Finding, Fix};
 
 const PATIENCE: Duration = Duration::from_secs(2);
 /// Nobody else's: whoever answers with another one answers another question.
@@ -17,10 +18,13 @@ pub fn rows(port: u16, suffix: &Suffix, vms: usize) -> Vec<Finding> {
     let mut rows = vec![server(&ask(own, suffix), own, vms)];
     let servers =
         std::fs::read_to_string("/etc/resolv.conf").map(|text| nameservers(&text)).unwrap_or_default();
-    rows.push(match servers.first() {
-        Some(server) => resolver(&ask(SocketAddr::new(*server, 53), suffix), *server, suffix, vms),
-        None => resolver(&Err(io::ErrorKind::NotFound.into()), Ipv4Addr::LOCALHOST.into(), suffix, vms),
-    });
+    // Its own directory, which goes with it.
+    let is_resolved = Path::new("/run/systemd/resolve").exists();
+    let (asked, server) = match servers.first() {
+        Some(server) => (ask(SocketAddr::new(*server, 53), suffix), *server),
+        None => (Err(io::ErrorKind::NotFound.into()), Ipv4Addr::LOCALHOST.into()),
+    };
+    rows.push(resolver(&asked, server, suffix, vms, is_resolved));
     rows
 }
 
@@ -108,7 +112,14 @@ fn server(asked: &io::Result<Reply>, at: SocketAddr, vms: usize) -> Finding {
     }
 }
 
-fn resolver(asked: &io::Result<Reply>, at: IpAddr, suffix: &Suffix, vms: usize) -> Finding {
+/// `is_resolved`: systemd-resolved runs here.
+fn resolver(
+    asked: &io::Result<Reply>,
+    at: IpAddr,
+    suffix: &Suffix,
+    vms: usize,
+    is_resolved: bool,
+) -> Finding {
     let subject = "resolver";
     match asked {
         Ok(reply) if reply.code == 0 && reply.answers > 0 => {
@@ -119,11 +130,15 @@ fn resolver(asked: &io::Result<Reply>, at: IpAddr, suffix: &Suffix, vms: usize) 
             subject,
             format!("names below .{suffix} are asked for once a VM runs; look again then"),
         ),
-        Ok(_) | Err(_) => Finding::warn(
-            subject,
-            format!("this host's resolver, {at}, does not know names below .{suffix}"),
-            "The README says, under Names, how systemd-resolved, dnsmasq and NetworkManager are told; until then use addresses.",
-        ),
+        Ok(_) | Err(_) => {
+            let row = Finding::warn(
+                subject,
+                format!("this host's resolver, {at}, does not know names below .{suffix}"),
+                "The README says, under Names, how systemd-resolved, dnsmasq and NetworkManager are told; until then use addresses.",
+            );
+            // Others are told by hand.
+            if is_resolved { row.mended_by(Fix::Resolver) } else { row }
+        }
     }
 }
 
@@ -163,7 +178,7 @@ mod tests {
     #[test]
     fn the_resolver_is_judged_by_what_it_knows() {
         let at: IpAddr = "127.0.0.53".parse().expect("an address");
-        let shown = |asked: io::Result<Reply>| resolver(&asked, at, &Suffix::default(), 1).line();
+        let shown = |asked: io::Result<Reply>| resolver(&asked, at, &Suffix::default(), 1, true).line();
         assert_eq!(shown(reply(false, 0, 1)), "Pass resolver: 127.0.0.53 knows names below .vm");
         for asked in [reply(false, 3, 0), reply(true, 0, 0), Err(io::ErrorKind::TimedOut.into())] {
             assert!(shown(asked).starts_with(
@@ -173,7 +188,7 @@ mod tests {
         for (code, want) in
             [(0, "127.0.0.53 knows names below .vm"), (3, "names below .vm are asked for once")]
         {
-            let shown = resolver(&reply(false, code, 1), at, &Suffix::default(), 0).line();
+            let shown = resolver(&reply(false, code, 1), at, &Suffix::default(), 0, true).line();
             assert!(shown.starts_with(&format!("Pass resolver: {want}")), "{shown}");
         }
     }

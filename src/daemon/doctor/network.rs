@@ -83,6 +83,7 @@ fn forwarding(status: &Status) -> Option<Finding> {
 fn lost(vms: usize, subject: &str, found: &str, advice: &str) -> Finding {
     let row = match vms {
         0 => Finding::warn(subject, found, advice),
+        1 => Finding::fail(subject, format!("{found} (1 VM)"), advice),
         _ => Finding::fail(subject, format!("{found} ({vms} VMs)"), advice),
     };
     row.mended_by(Fix::Network)
@@ -137,7 +138,7 @@ mod tests {
             lines(&status(Some("172.16.0.1/24"), Some(network), nat)).swap_remove(n)
         };
         let gone = Network { bridge: Bridge::Missing, ..WELL };
-        assert!(row(0, gone, &[true]).starts_with("Fail bridge: it is gone (1 VMs) => "));
+        assert!(row(0, gone, &[true]).starts_with("Fail bridge: it is gone (1 VM) => "));
         assert!(row(0, gone, &[true]).ends_with(" [Network]"));
         assert!(row(0, gone, &[]).starts_with("Warn bridge: it is gone => "));
         let flushed = Network { firewall: Firewall::Missing, ..WELL };
