@@ -11,7 +11,7 @@ use crate::vmm::choose::{self, HostFacts, Starter};
 use crate::vmm::firecracker::faults::faults;
 use crate::vmm::firecracker::version::{self, OLDEST, Version};
 use crate::vmm::observe::observe;
-use crate::vmm::{Accel, Kind};
+use crate::vmm::{Accel, Kind, qemu};
 
 /// What Firecracker said when asked for its version.
 type Said = Result<Result<Version, String>, CmdError>;
@@ -25,7 +25,10 @@ pub fn rows(firecracker_bin: Option<&Path>, starter: Starter) -> Vec<Finding> {
         Some(Ok(Ok(version))) => faults(*version).iter().map(ToString::to_string).collect(),
         Some(_) | None => vec![],
     };
-    vec![kvm(&seen, &host), vmm(&host), firecracker(&host, said.as_ref(), &faults), vsock(&host)]
+    let mut rows = vec![kvm(&seen, &host), vmm(&host), firecracker(&host, said.as_ref(), &faults)];
+    rows.extend(host.qemu.as_deref().map(|program| qemu(program, qemu::version::ask(program))));
+    rows.push(vsock(&host));
+    rows
 }
 
 /// `seen` by this process, `host` as whoever starts VMMs has it.
@@ -84,6 +87,43 @@ fn firecracker(host: &HostFacts, said: Option<&Said>, faults: &[String]) -> Find
             subject,
             format!("cannot ask {} for its version: {}", at(program), chain(e)),
             "Install another; until then VMs run under QEMU.",
+        ),
+    }
+}
+
+fn qemu(program: &Path, said: Result<Result<qemu::version::Version, String>, CmdError>) -> Finding {
+    let (subject, place) = ("qemu", program.display());
+    let oldest = qemu::version::OLDEST;
+    match said {
+        Ok(Ok(version)) if version < oldest => Finding::fail(
+            subject,
+            format!("{version} at {place}, which is too old"),
+            format!("Install {oldest} or later; VMs do not start under this one."),
+        ),
+        Ok(Ok(version)) => {
+            let faults: Vec<String> =
+                qemu::version::faults(version).iter().map(ToString::to_string).collect();
+            match faults.is_empty() {
+                true => Finding::pass(subject, format!("{version} at {place}")),
+                false => Finding::warn(
+                    subject,
+                    format!("{version} at {place}"),
+                    format!(
+                        "If its distributor has not mended it, {}; install 7.0 or later.",
+                        faults.join(", and ")
+                    ),
+                ),
+            }
+        }
+        Ok(Err(said)) => Finding::warn(
+            subject,
+            format!("{place} says {:?}, which is no version", harmless(&said, 80)),
+            format!("banger needs {oldest} or later."),
+        ),
+        Err(e) => Finding::fail(
+            subject,
+            format!("cannot ask {place} for its version: {}", chain(&e)),
+            "Install it again.",
         ),
     }
 }
@@ -169,6 +209,26 @@ mod tests {
         let ourselves = rows(Starter::Ourselves);
         assert!(ourselves[0].starts_with("Warn kvm: you may not open /dev/kvm"), "{ourselves:?}");
         assert!(ourselves[1..].iter().all(|row| row.starts_with("Fail ")), "{ourselves:?}");
+    }
+
+    #[test]
+    fn qemu_is_judged_by_its_version() {
+        let row = |line: &str| {
+            qemu(Path::new("/bin/q"), Ok(qemu::version::parse(line).ok_or_else(|| line.to_owned()))).line()
+        };
+        assert_eq!(row("QEMU emulator version 7.2.22 (Debian)"), "Pass qemu: 7.2.22 at /bin/q");
+        assert!(
+            row("QEMU emulator version 4.2.1").starts_with("Fail qemu: 4.2.1 at /bin/q, which is too old")
+        );
+        let jammy = row("QEMU emulator version 6.2.0 (Debian 1:6.2+dfsg-2ubuntu6)");
+        assert!(
+            jammy.starts_with(
+                "Warn qemu: 6.2.0 at /bin/q => If its distributor has not mended it, a guest can "
+            ),
+            "{jammy}"
+        );
+        assert!(jammy.ends_with("(CVE-2022-26354); install 7.0 or later."), "{jammy}");
+        assert!(row("hello").starts_with("Warn qemu: /bin/q says \"hello\", which is no version"));
     }
 
     #[test]
