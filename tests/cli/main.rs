@@ -2,6 +2,7 @@
 
 mod complete;
 mod copy;
+mod doctor;
 mod fake;
 mod session;
 mod terminal;

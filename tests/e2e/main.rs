@@ -7,6 +7,7 @@ mod bad_input;
 mod catalog;
 mod crash;
 mod disk;
+mod doctor;
 mod failpoints;
 mod files;
 mod golden;

@@ -81,6 +81,11 @@ pub struct Reached {
 }
 
 impl Reached {
+    /// Whether we have started it.
+    pub fn is_new(&self) -> bool {
+        self.started.is_some()
+    }
+
     /// Why a daemon hung up: one that was started just now has ended, and its log says why.
     pub fn why_hung_up(&self, place: &Place) -> ClientError {
         match self.started {
