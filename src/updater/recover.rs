@@ -85,7 +85,6 @@ impl Updater<'_> {
                 saved::restore(&journal.files, &held::saved(layout))
                     .map_err(At::RollBack.io("put the old files back"))?;
                 failpoint::reach("roll back: files");
-                self.services.reload().map_err(At::RollBack.program())?;
             } else {
                 let staged = swap::staged(layout);
                 disk::remove(&staged).map_err(At::RollBack.io(format!("remove {}", staged.display())))?;
@@ -96,6 +95,9 @@ impl Updater<'_> {
                 }
                 self.restore_database()?;
                 failpoint::reach("roll back: database");
+            }
+            if undo.files {
+                self.reload(when)?;
             }
             if undo.restart {
                 // The old daemon may write to the database from here on, which must not be put back again.
@@ -111,6 +113,17 @@ impl Updater<'_> {
         // Without the copies nothing could be put back once more, so the journal goes first. The next update clears what is left.
         held::forget(layout).map_err(At::RollBack.io("remove the journal"))?;
         self.clear(At::RollBack)
+    }
+
+    /// Has units read again. At boot the daemons are to be started whether that can be done or not.
+    fn reload(&self, when: When) -> Result<(), UpdateError> {
+        match (self.services.reload().map_err(At::RollBack.program()), when) {
+            (Err(e), When::AtBoot) => {
+                self.progress.note(&e.to_string());
+                Ok(())
+            }
+            (outcome, _) => outcome,
+        }
     }
 
     /// Removes what only an update needs.
