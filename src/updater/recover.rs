@@ -179,7 +179,14 @@ impl Updater<'_> {
         let program = super::program::Program::open(&file, self.install, self.patience.program);
         let program = program.map_err(At::Check.io(format!("open {}", previous.display())))?;
         let version = candidate::version(&program)?;
-        self.judge(version)
+        let copy = self.database_copy();
+        self.judge(version).map_err(|e| match copy.exists() {
+            true => e.then(format!(
+                "; {} is a copy of the database from before an update that migrated it, without what was made since",
+                copy.display()
+            )),
+            false => e,
+        })
     }
 }
 

@@ -120,6 +120,21 @@ fn a_database_that_is_migrated_is_copied_first() {
 
 #[test]
 #[ignore = "needs root; run by tests/run.sh"]
+fn going_back_past_a_migration_is_refused_and_the_copy_is_named() {
+    let two = Executable { migrations: 1, ..Executable::new("v0.2.0") };
+    let rig = Rig::with(std::slice::from_ref(&two));
+    rig.updated("");
+    // The one of before cannot read what the new one has made of the database.
+    let one = Executable { migrations: 2, ..Executable::new("v0.1.0") };
+    fs::write(rig.path("bin/banger.previous"), one.script()).expect("writes");
+    let said = rig.banger("update -q --rollback").err;
+    assert!(said.contains("it cannot work with the database that is here"), "{said}");
+    assert!(said.contains("state/banger.redb.before-update is a copy of the database"), "{said}");
+    assert_eq!(rig.version(), "v0.2.0");
+}
+
+#[test]
+#[ignore = "needs root; run by tests/run.sh"]
 fn two_keys_count_while_one_follows_the_other() {
     let rig = Rig::with(&[Executable::new("v0.2.0")]);
     let other = crate::publisher::Publisher::new().pem();
