@@ -88,6 +88,8 @@ main() {
         esac
         shift
     done
+    # What letters and digits are is not a matter of language here.
+    export LC_ALL=C
     [ -z "$version" ] || is_version "$version" || complain "--version is written like v1.2.3"
     [ -z "$unverified" ] || [ -n "$from" ] || complain "--unverified belongs to --from"
     [ -z "$prefix" ] || [ -z "$owner" ] || complain "--owner and --prefix do not go together; a prefix has no services to own"
@@ -119,7 +121,7 @@ install() {
     staged=''
     trap 'rm -rf "$scratch" ${staged:+"$staged"}' EXIT
     find_keys
-    local tarball="$scratch/tarball" name='' tarball_url='' sums_url='' signature_url=''
+    local tarball="$scratch/tarball" force='' name='' tarball_url='' sums_url='' signature_url=''
     if [ -n "$from" ]; then
         take_file
     else
@@ -140,8 +142,8 @@ install() {
     if [ -n "$prefix" ]; then
         put_into_prefix
     else
-        say "running as root: banger system install --owner $owner"
-        as_root "$scratch/banger" system install --owner "$owner" ||
+        say "running as root: banger system install --owner $owner${force:+ $force}"
+        as_root "$scratch/banger" system install --owner "$owner" ${force:+"$force"} ||
             die "banger system install failed; it says above why. What it changes at all it repairs when it is run again"
         say "banger $version is installed; a first VM: banger vm run"
     fi
@@ -320,7 +322,7 @@ choose_release() {
 # read_manifest [VERSION]: prints version, URL of tarball, sums and signature, expiry and least version (or -), a line each; or,
 # ending with 1, what is wrong. It reads JSON whole and strictly: what is not understood is refused, unknown fields are not looked at.
 read_manifest() {
-    LC_ALL=C awk -v want="$1" '
+    awk -v want="$1" '
         function fail(why) { print why; exit 1 }
         # Goes to the next character that is no space; c is it, or empty at the end. No token spans lines.
         function skip() {
@@ -469,7 +471,7 @@ check_signature() {
 
 # digest_of NAME: the digest that SHA256SUMS has for the file. Two for one name are none.
 digest_of() {
-    LC_ALL=C awk -v name="$1" '
+    awk -v name="$1" '
         NF == 2 && $1 ~ /^[0-9A-Fa-f]+$/ && length($1) == 64 && ($2 == name || $2 == "*" name) { digest = tolower($1); n++ }
         END { if (n == 1) print digest; exit n != 1 }' "$scratch/SHA256SUMS" ||
         die "SHA256SUMS has no line for $1; a release's file keeps its name"
@@ -518,9 +520,10 @@ ask_version() {
     version=$said
 }
 
-# look_at_installed VERSION: says what is there already, and refuses to replace what is newer or not banger.
+# look_at_installed VERSION: says what is there already, and refuses to replace what is not banger, and what is newer unless this very
+# version was asked for.
 look_at_installed() {
-    local there link
+    local there
     [ -e "$bin/banger" ] || return 0
     there=$(version_of "$bin/banger")
     if [ -z "$there" ]; then
@@ -528,8 +531,11 @@ look_at_installed() {
         say "$bin/banger is there and does not run; $1 will replace it"
     elif [ "$there" = "$1" ]; then
         say "$there is installed already; it will be installed again"
-    elif is_older "$1" "$there" && [ -z "$asked" ] && [ -z "$from" ]; then
-        die "$there is installed, which is newer than $1; to go back nevertheless, name it with --version $1"
+    elif is_older "$1" "$there"; then
+        [ -n "$asked$from" ] ||
+            die "$there is installed, which is newer than $1; to go back nevertheless, name it with --version $1"
+        say "$there is installed, which is newer; $1 will replace it all the same"
+        force=--force
     else
         say "$there is installed; $1 will replace it"
         [ -n "$prefix" ] || say "\`sudo banger update\` does that too, keeps $there to go back to, and undoes an update that fails"
@@ -558,7 +564,7 @@ TEXT
 
 This will
   - $source,
-  - run $how: banger system install --owner $owner
+  - run $how: banger system install --owner $owner${force:+ $force}
 which puts
   - the program into $bin, and its completions where shells look for them,
   - two services into /etc/systemd/system, and starts them: bangerd, which $owner's VMs belong to and which runs as $owner,
@@ -615,7 +621,7 @@ uninstall() {
     fi
     [ -e "$bin/banger" ] || die "there is no $bin/banger to uninstall"
     [ -n "$(version_of "$bin/banger")" ] || die "$bin/banger is something else than banger, and stays"
-    say "this will remove banger from $bin; VMs and images stay where they are"
+    say "this will remove banger from $bin; VMs and images stay where they are, and a daemon goes on until its \`banger daemon stop\`"
     confirm
     for file in bangerd bangerd-root banger-vsock; do
         [ "$(readlink "$bin/$file")" != banger ] || rm -f -- "$bin/$file"

@@ -10,7 +10,7 @@ use crate::rig::{Home, INSTALLER, Publisher, names_in, sh, write_executable, wri
 use crate::server::Page;
 
 /// `--yes`, where the manifest is, and by which key it is judged.
-fn from<'a>(publisher: &Publisher, more: &[&'a str]) -> Vec<String> {
+fn from(publisher: &Publisher, more: &[&str]) -> Vec<String> {
     let mut args = vec![
         "--yes".to_owned(),
         "--manifest-url".to_owned(),
@@ -184,6 +184,13 @@ fn an_installation_is_named_before_it_is_replaced_and_uninstalls_itself() {
     );
     home.ok(&["--uninstall", "--yes"]);
     assert_eq!(home.log(), "sudo\nbanger system install --owner me\nsudo\nbanger system uninstall\n");
+    // A newer one goes only for a version that was named, and `banger system install` is told so.
+    fs::remove_file(home.path("log")).expect("removes");
+    write_program(&home.path("root/bin/banger"), "v1.3.0");
+    let said = home.sentence(home.run(&words(&from(&publisher, &[]))));
+    assert!(said.contains("v1.3.0 is installed, which is newer than v1.2.3"), "{said}");
+    home.ok(&words(&from(&publisher, &["--version", "v1.2.3"])));
+    assert_eq!(home.log(), "sudo\nbanger system install --owner me --force\n");
 }
 
 #[test]
