@@ -106,6 +106,10 @@ impl Updater<'_> {
             }
         }
         if journal.phase == Phase::Undone && when == When::Now {
+            // systemd counts how often a new version has failed to start, and would not start the old one either.
+            if let Err(e) = self.services.forget_failures() {
+                self.progress.note(&crate::updater::error::chain(&e));
+            }
             self.services.restart(Unit::Helper).map_err(At::RollBack.program())?;
             self.services.restart(Unit::Daemon).map_err(At::RollBack.program())?;
             failpoint::reach("roll back: restarted");

@@ -4,5 +4,6 @@ mod complete;
 mod copy;
 mod fake;
 mod session;
+mod system;
 mod terminal;
 mod words;
