@@ -14,8 +14,9 @@ pub type Properties = BTreeMap<String, String>;
 
 /// What is asked for. The rest of a unit's hardening is not said in the words in which it is written.
 const ASKED: &str = "LoadState,ActiveState,Result,UnitFileState,NeedDaemonReload,NRestarts,MainPID,KillMode,RuntimeDirectoryPreserve,\
-                     OOMPolicy,NoNewPrivileges,CapabilityBoundingSet,LockPersonality,ProtectHostname,ProtectKernelLogs,\
-                     ProtectKernelModules,RestrictRealtime,RestrictSUIDSGID";
+                     OOMPolicy,NoNewPrivileges,CapabilityBoundingSet,DevicePolicy,KeyringMode,LockPersonality,PrivateTmp,\
+                     ProtectClock,ProtectHome,ProtectHostname,ProtectKernelLogs,ProtectKernelModules,ProtectSystem,\
+                     RestrictRealtime,RestrictSUIDSGID";
 /// Without these, VMs end with the service.
 const KEEP_VMS: [&str; 3] = ["KillMode", "RuntimeDirectoryPreserve", "OOMPolicy"];
 /// So often a service that runs may have ended before.
