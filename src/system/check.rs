@@ -117,6 +117,7 @@ fn own_daemons(account: &Account) -> io::Result<Vec<PathBuf>> {
     let table = std::fs::read_to_string("/proc/net/unix")?;
     let places = [
         PathBuf::from("/run/banger-0"),
+        PathBuf::from("/run/user/0/banger"),
         PathBuf::from(format!("/run/user/{}/banger", account.uid)),
         account.home.join(".local/share/banger/run"),
     ];
