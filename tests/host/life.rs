@@ -200,8 +200,10 @@ fn update_to_next(host: &Host) {
         host.assert_is(Installed::of(NOW, Some(NEXT)));
     });
     host.case("the newest one seen is not forgotten when one goes back", || {
-        // Whoever has the server cannot keep a newer one from us, not even with a true signature.
-        let end = host.update("now", "");
+        // Whoever has the server cannot keep a newer one from us unnoticed, not even with a true signature.
+        let end = host.updated("now", "");
+        assert!(end.stderr.contains(NEXT), "{end:#?}");
+        let end = host.update("before", "");
         assert_eq!(end.status, 1, "{end:#?}");
         assert!(end.stderr.contains(NEXT), "{end:#?}");
         host.assert_is(Installed::of(NOW, Some(NEXT)));
