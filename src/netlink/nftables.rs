@@ -1,5 +1,5 @@
-//! nf_tables over nfnetlink (linux/netfilter/nf_tables.h): elements of sets, which tables and base chains there are, and a word when
-//! something of it changes. Rules are text for nft; this is what must be quick or in time.
+//! nf_tables over nfnetlink (linux/netfilter/nf_tables.h): elements of sets, which tables and base chains there are and how many
+//! rules, and a word when something of it changes. Rules are text for nft; this is what must be quick or in time.
 
 use std::io;
 use std::net::Ipv4Addr;
@@ -23,6 +23,8 @@ const NEWTABLE: u16 = SUBSYSTEM;
 const GETTABLE: u16 = SUBSYSTEM | 1;
 const NEWCHAIN: u16 = SUBSYSTEM | 3;
 const GETCHAIN: u16 = SUBSYSTEM | 4;
+const NEWRULE: u16 = SUBSYSTEM | 6;
+const GETRULE: u16 = SUBSYSTEM | 7;
 const DELRULE: u16 = SUBSYSTEM | 8;
 const NEWSETELEM: u16 = SUBSYSTEM | 12;
 const DELSETELEM: u16 = SUBSYSTEM | 14;
@@ -30,6 +32,7 @@ const TABLE_NAME: u16 = 1;
 const CHAIN_TABLE: u16 = 1;
 const CHAIN_NAME: u16 = 3;
 const CHAIN_HOOK: u16 = 4;
+const RULE_TABLE: u16 = 1;
 const ELEMENTS_TABLE: u16 = 1;
 const ELEMENTS_SET: u16 = 2;
 const ELEMENTS: u16 = 3;
@@ -136,6 +139,19 @@ pub fn base_chains() -> io::Result<Vec<BaseChain>> {
     Ok(chains)
 }
 
+/// How many rules a table has; 0 where there is no such table.
+pub fn count_rules(family: Family, table: &str) -> io::Result<usize> {
+    let mut message = Message::new(GETRULE, Verb::Dump);
+    message.bytes(&[family as u8, 0, 0, 0]);
+    message.text(RULE_TABLE, table);
+    let mut count = 0;
+    Socket::open(Some(NETFILTER))?.dump(message, |kind, body| {
+        // An older kernel tells of all tables.
+        count += usize::from(kind == NEWRULE && is_of(body, family, table));
+    })?;
+    Ok(count)
+}
+
 /// Hears of changes of tables, chains and rules, of this network namespace.
 pub struct Monitor(OwnedFd);
 
@@ -219,6 +235,11 @@ fn elements(kind: u16, verb: Verb, set: Set<'_>, key: &Key) -> Message {
     message
 }
 
+fn is_of(rule: &[u8], family: Family, table: &str) -> bool {
+    let named = || attribute(rule.get(4..)?, RULE_TABLE).map(text);
+    rule.first() == Some(&(family as u8)) && named().is_some_and(|name| name == table)
+}
+
 /// None: it sees no packets by itself, or is no chain.
 fn parse_chain(body: &[u8]) -> Option<BaseChain> {
     let rest = body.get(4..)?;
@@ -259,6 +280,7 @@ mod tests {
         #[test]
         fn whatever_the_kernel_says_of_chains_is_read_or_refused(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
             is_change(&bytes);
+            is_of(&bytes, Family::Inet, "banger");
             prop_assert!(parse_chain(&bytes).is_none_or(|chain| chain.name.len() <= 3 * bytes.len()));
         }
     }

@@ -53,6 +53,21 @@ impl fmt::Display for Ruleset {
     }
 }
 
+impl Ruleset {
+    /// How many rules `bridge banger` and `inet banger` have.
+    pub fn rules(&self) -> [usize; 2] {
+        let text = Self { guests: vec![], ..*self }.to_string();
+        let tables = text.split_once("\n\ntable inet").unwrap_or((&text, ""));
+        [tables.0, tables.1].map(|table| table.lines().filter(|line| is_rule(line)).count())
+    }
+}
+
+/// A rule is what a table's text has two deep, other than what a set or a chain says of itself.
+fn is_rule(line: &str) -> bool {
+    line.strip_prefix("\t\t")
+        .is_some_and(|rest| !["type ", "flags ", "elements "].iter().any(|own| rest.starts_with(own)))
+}
+
 /// What `nft -f -` takes to have none of it. A table is made if need be, so that it can be deleted whether it was there or not.
 pub fn absent() -> String {
     ["bridge", "inet"]
@@ -241,6 +256,13 @@ mod tests {
             ],
             "lan without nat means nothing"
         );
+    }
+
+    #[test]
+    fn rules_are_counted_and_sets_are_not() {
+        let guests = vec![guest(2, true, true), guest(3, true, true)];
+        let rules = Ruleset { subnet: subnet::DEFAULT, dns_port: 42069, guests }.rules();
+        assert_eq!(rules, [11, 23]);
     }
 
     #[test]

@@ -34,16 +34,16 @@ pub fn load(ruleset: &Ruleset) -> Result<(), FirewallError> {
 }
 
 /// Makes sure that all of it is there, as after somebody's reload ([`watch`]), and that other firewalls let it work. What is there is
-/// left as it is, so that this makes no change that would be its own cause.
-pub fn mend(ruleset: &Ruleset) -> Result<(), FirewallError> {
-    if present()? != [true, true] {
-        log::warn!("the firewall's tables had been removed; loading them again");
-        return load(ruleset);
+/// left as it is, so that this makes no change that would be its own cause. Returns whether something was missing.
+pub fn mend(ruleset: &Ruleset) -> Result<bool, FirewallError> {
+    if !is_whole(ruleset)? {
+        load(ruleset)?;
+        return Ok(true);
     }
     if let Err(e) = others::ensure(ruleset.dns_port) {
         log::warn!("{e}");
     }
-    Ok(())
+    Ok(false)
 }
 
 /// Tells when tables, chains or rules change, whoever changes them: [`mend`] then.
@@ -81,16 +81,24 @@ pub fn delete() -> Result<(), FirewallError> {
     if let Err(e) = others::delete() {
         log::warn!("{e}");
     }
-    if present()? != [false, false] {
+    if is_there()? {
         run_nft(&ruleset::absent())?;
     }
     Ok(())
 }
 
-/// Which of the two tables are there.
-fn present() -> Result<[bool; 2], FirewallError> {
+/// Whether any of it is there.
+pub fn is_there() -> Result<bool, FirewallError> {
     let has = |family| nftables::has_table(family, TABLE).map_err(FirewallError::Look);
-    Ok([has(Family::Bridge)?, has(Family::Inet)?])
+    Ok(has(Family::Bridge)? || has(Family::Inet)?)
+}
+
+/// Whether both tables have as many rules as they should: `nft flush table` takes the rules, and leaves chains that let everything
+/// pass. What the rules say is not compared; who changes one of them has meant to.
+fn is_whole(ruleset: &Ruleset) -> Result<bool, FirewallError> {
+    let count = |family| nftables::count_rules(family, TABLE).map_err(FirewallError::Look);
+    let [bridge, inet] = ruleset.rules();
+    Ok(count(Family::Bridge)? == bridge && count(Family::Inet)? == inet)
 }
 
 fn set_of(family: Family, name: &'static str) -> Set<'static> {
