@@ -18,6 +18,7 @@ pub mod bundle;
 mod download;
 pub mod error;
 mod kept;
+pub mod medium;
 pub mod record;
 
 use std::fmt;
