@@ -8,6 +8,7 @@
 //!
 //! One thread, no runtime: a command asks one thing and waits for it. Only several VMs at once get a thread each.
 
+mod bundle;
 mod client;
 mod complete;
 mod copy;
@@ -55,6 +56,7 @@ fn run(args: Vec<OsString>) -> Result<(), Error> {
         Noun::Ps(ps) => ps.run(),
         Noun::Image(image) => image.run(),
         Noun::Kernel(kernel) => kernel.run(),
+        Noun::Bundle(bundle) => bundle.run(),
         Noun::Daemon(daemon) => daemon.run(),
         Noun::Doctor(doctor) => doctor.run(),
         Noun::Version(version) => version.run(),

@@ -2,6 +2,7 @@
 
 use argh::{ArgsInfo, FromArgs};
 
+use crate::cli::bundle::Bundle;
 use crate::cli::complete::{Complete, Completion};
 use crate::cli::daemon::Daemon;
 use crate::cli::doctor::Doctor;
@@ -37,6 +38,7 @@ pub enum Noun {
     Ps(Ps),
     Image(Image),
     Kernel(Kernel),
+    Bundle(Bundle),
     Daemon(Daemon),
     Doctor(Doctor),
     Version(Version),

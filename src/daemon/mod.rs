@@ -10,6 +10,7 @@
 
 mod agent;
 mod api;
+mod bundles;
 mod cache;
 mod catalogs;
 mod config;
@@ -38,6 +39,7 @@ mod network_hint;
 mod op;
 mod orders;
 mod ports;
+mod programs;
 mod publish;
 mod pulls;
 mod reconcile;

@@ -27,7 +27,7 @@ mod pack;
 mod tests;
 mod unpack;
 
-pub use self::manifest::{Content, Image, Kernel, Manifest, Own, Part, Program};
+pub use self::manifest::{Content, Image, Kernel, Manifest, Own, PROGRAMS, Part, Program};
 pub use self::pack::{Made, pack};
 pub use self::unpack::{Caps, Reader};
 

@@ -382,7 +382,7 @@ proptest! {
     #[test]
     fn any_bytes_are_a_medium_or_refused(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
         let _ = read(&bytes);
-        let _ = read(&medium(&[bytes.clone()]));
+        let _ = read(&medium(std::slice::from_ref(&bytes)));
         let _ = Manifest::parse(&bytes);
     }
 
