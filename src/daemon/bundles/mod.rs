@@ -28,6 +28,7 @@ use crate::daemon::kernels::Staged;
 use crate::daemon::op::Op;
 use crate::daemon::{Shared, blocking, programs, pulls};
 use crate::ext4::probe::{HEAD_BYTES, probe};
+use crate::host::failpoint;
 use crate::host::files::{create_private_dir, remove_if_present, sync_directory};
 use crate::host::progress::Progress;
 use crate::kernel::vmlinux::Vmlinux;
@@ -85,6 +86,7 @@ pub async fn install(
         if op.cancelled() {
             return Err(Fault::new(Code::Failed, "cancelled"));
         }
+        failpoint::reach("bundle: unpacked");
         let judged = settle::settle(d, &op, &manifest, &unpacked, wanted.force)?;
         if !manifest.programs.is_empty() && programs::must_be_roots(d) {
             op.note(&for_root(&d.dirs.programs(), &manifest.programs));

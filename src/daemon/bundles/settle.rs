@@ -87,6 +87,7 @@ pub fn settle(
     }
     let changes = changes.iter().fold(Changes::new(), |changes, image: &ImageRecord| changes.put(image));
     d.store.apply(kernels::enter(d, changes, &records)?)?;
+    failpoint::reach("bundle: recorded");
     undo.commit();
     for kernel in &records {
         log::info!("{op} kernel {}: from a bundle", kernel.name);
