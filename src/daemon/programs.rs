@@ -22,12 +22,17 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// Where Firecracker is that is not simply found: where the configuration says, or else, for VMs outside of jails on a host that has
 /// none, where a bundle has brought it.
 pub fn firecracker(d: &Daemon, jailed: bool) -> Option<PathBuf> {
-    if d.config.firecracker.is_some() {
-        return d.config.firecracker.clone();
-    }
-    let own = d.dirs.programs().join("firecracker");
-    let needed = !jailed && observe::installed("firecracker").is_none() && own.exists();
-    needed.then_some(own)
+    let bundled = Some(d.dirs.programs().join("firecracker")).filter(|path| path.exists());
+    choose(d.config.firecracker.clone(), jailed, || observe::installed("firecracker").is_some(), bundled)
+}
+
+fn choose(
+    configured: Option<PathBuf>,
+    jailed: bool,
+    installed: impl FnOnce() -> bool,
+    bundled: Option<PathBuf>,
+) -> Option<PathBuf> {
+    configured.or_else(|| bundled.filter(|_| !jailed && !installed()))
 }
 
 /// Whether VMs run in jails here, and root has no Firecracker for them.
@@ -137,6 +142,22 @@ mod tests {
             says(name, said);
             let error = at(dir.path()).expect_err(said).message;
             assert!(error.contains(why), "{error}");
+        }
+    }
+
+    #[test]
+    fn one_from_a_bundle_is_the_last_choice_and_never_roots() {
+        let (configured, bundled) = (|| Some(PathBuf::from("/opt/fc")), || Some(PathBuf::from("/state/fc")));
+        let table = [
+            (configured(), false, false, bundled(), configured()),
+            (configured(), true, true, bundled(), configured()),
+            (None, false, false, bundled(), bundled()),
+            (None, false, true, bundled(), None),
+            (None, true, false, bundled(), None),
+            (None, false, false, None, None),
+        ];
+        for (configured, jailed, installed, bundled, want) in table {
+            assert_eq!(choose(configured, jailed, || installed, bundled), want, "{jailed} {installed}");
         }
     }
 

@@ -229,6 +229,19 @@ fn no_name_is_taken_over_without_force() {
     assert_eq!(blake3(&from), blake3(&to));
     assert_eq!(to.json("kernel show --json small")["default"], true);
     to.assert_nothing_is_staged();
+    // Nor of the programs that another bundle has brought.
+    let fc = |version: &str| {
+        let fc = firecracker(&from, version);
+        create(&from, version, &format!("--with-firecracker {}", fc.display()))
+    };
+    install(&to, &fc("1.15.0"), "");
+    let newer = fc("1.16.1");
+    let said = to.refused(&format!("bundle install -q {}", newer.display()));
+    assert!(said.contains("there is another firecracker from a bundle"), "{said}");
+    let view = install(&to, &newer, "--force");
+    assert_eq!(states(&view), ["program firecracker 1.16.1 replaced", "program jailer 1.16.1 replaced"]);
+    assert_eq!(names_in(&to.path("state/programs")), ["firecracker", "jailer"]);
+    to.assert_nothing_is_staged();
 }
 
 /// Changes the tar in a bundle.

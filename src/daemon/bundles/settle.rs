@@ -55,6 +55,8 @@ pub fn settle(
     let _ledger = d.ledger();
     let known = known(d)?;
     let judged = judge::judge(manifest, &known, pulls::ARCH, force)?;
+    // Dropped last: until then what is in it may have to come back.
+    let mut old = Undo::default();
     let mut undo = Undo::default();
     let mut records = vec![];
     for ((kernel, staged), _) in with(&manifest.kernels, &unpacked.kernels, &judged.kernels) {
@@ -65,14 +67,17 @@ pub fn settle(
     for ((image, staged), _) in with(&manifest.images, &unpacked.images, &judged.images) {
         let staged = staged.as_ref().ok_or_else(|| gone(image.call()))?;
         let place = d.dirs.image_file(&image.content.blake3);
-        fs::rename(staged, &place).map_err(stored)?;
-        undo.push(format!("file {}", place.display()), move || remove_if_present(&place));
+        move_to(staged, place, &mut undo).map_err(stored)?;
     }
     for ((program, staged), fate) in with(&manifest.programs, &unpacked.programs, &judged.programs) {
         let staged = staged.as_ref().ok_or_else(|| gone(&program.name))?;
         create_private_dir(&d.dirs.programs()).map_err(stored)?;
-        let old = (fate == Fate::Replace).then(|| staged.with_extension("old"));
-        swap(staged, d.dirs.programs().join(&program.name), old, &mut undo).map_err(stored)?;
+        let place = d.dirs.programs().join(&program.name);
+        match fate {
+            Fate::New | Fate::Here => move_to(staged, place, &mut undo),
+            Fate::Replace => replace(staged, place, &mut old, &mut undo),
+        }
+        .map_err(stored)?;
     }
     failpoint::reach("bundle: files moved");
     for directory in [d.dirs.kernels(), d.dirs.images(), d.dirs.programs()] {
@@ -125,18 +130,48 @@ fn record(kernel: &Kernel) -> KernelRecord {
     }
 }
 
-/// Moves a program to its place. The one that is there goes to `old`, so that it can come back, and with the bundle's other files afterwards.
-fn swap(staged: &Path, place: PathBuf, old: Option<PathBuf>, undo: &mut Undo) -> io::Result<()> {
-    match old {
-        None => {
-            fs::rename(staged, &place)?;
-            undo.push(format!("file {}", place.display()), move || remove_if_present(&place));
-        }
-        Some(old) => {
-            fs::hard_link(&place, &old)?;
-            fs::rename(staged, &place)?;
-            undo.push(format!("file {}", place.display()), move || fs::rename(old, place));
+fn move_to(staged: &Path, place: PathBuf, undo: &mut Undo) -> io::Result<()> {
+    fs::rename(staged, &place)?;
+    undo.push(format!("file {}", place.display()), move || remove_if_present(&place));
+    Ok(())
+}
+
+/// Moves a file to the place of another, which is kept beside it until `old` is dropped.
+fn replace(staged: &Path, place: PathBuf, old: &mut Undo, undo: &mut Undo) -> io::Result<()> {
+    let kept = staged.with_extension("old");
+    fs::hard_link(&place, &kept)?;
+    old.push(format!("file {}", kept.display()), {
+        let kept = kept.clone();
+        move || remove_if_present(&kept)
+    });
+    fs::rename(staged, &place)?;
+    undo.push(format!("file {}", place.display()), move || fs::rename(kept, place));
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_is_replaced_comes_back_unless_all_is_well() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (staged, place) = (dir.path().join(".staged-x"), dir.path().join("place"));
+        for (well, want) in [(false, "old"), (true, "new")] {
+            fs::write(&staged, "new").expect("writes");
+            fs::write(&place, "old").expect("writes");
+            let mut old = Undo::default();
+            let mut undo = Undo::default();
+            replace(&staged, place.clone(), &mut old, &mut undo).expect("replaces");
+            assert_eq!(fs::read_to_string(&place).expect("reads"), "new");
+            if well {
+                undo.commit();
+            } else {
+                drop(undo);
+            }
+            drop(old);
+            assert_eq!(fs::read_to_string(&place).expect("reads"), want);
+            assert_eq!(fs::read_dir(dir.path()).expect("lists").count(), 1);
         }
     }
-    Ok(())
 }
