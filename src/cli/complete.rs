@@ -12,6 +12,7 @@ use crate::cli::error::Error;
 use crate::cli::render;
 use crate::cli::tree::{Banger, HIDDEN};
 use crate::proto::api::{ImageCatalog, ImageList, KernelCatalog, KernelList, VmList};
+use crate::system::files::Completions;
 
 #[derive(FromArgs, ArgsInfo, Debug)]
 /// Print a completion script for a shell, with live names of VMs, images and kernels.
@@ -50,12 +51,19 @@ fn shell(text: &str) -> Result<Shell, String> {
     }
 }
 
+/// The scripts, as they are printed, and as an installation has them.
+pub const SCRIPTS: Completions = Completions {
+    bash: include_str!("complete/banger.bash"),
+    zsh: include_str!("complete/banger.zsh"),
+    fish: include_str!("complete/banger.fish"),
+};
+
 impl Completion {
     pub fn run(&self) -> Result<(), Error> {
         render::out(match self.shell {
-            Shell::Bash => include_str!("complete/banger.bash"),
-            Shell::Zsh => include_str!("complete/banger.zsh"),
-            Shell::Fish => include_str!("complete/banger.fish"),
+            Shell::Bash => SCRIPTS.bash,
+            Shell::Zsh => SCRIPTS.zsh,
+            Shell::Fish => SCRIPTS.fish,
         })
     }
 }

@@ -17,7 +17,8 @@ use crate::daemon::op::Op;
 use crate::daemon::orders::What;
 use crate::daemon::socket::{Asked, Client, NoRequest, Peer};
 use crate::daemon::{
-    Daemon, Shared, bundles, cache, catalogs, doctor, guest, images, kernels, ports, pulls, registered, vms,
+    Daemon, Shared, bundles, cache, catalogs, doctor, guest, images, kernels, operations, ports, pulls,
+    registered, vms,
 };
 use crate::host::files::remove_if_present;
 use crate::proto::api::*;
@@ -70,6 +71,8 @@ async fn converse(d: Shared, client: Client) {
         }
         Ok((request, fd)) => {
             let stops = matches!(request, Request::DaemonStop(_));
+            let _going = operations::subject(&request)
+                .map(|subject| operations::begin(&d, &op, &method(&request), subject));
             let work = async {
                 // A mistake of ours in one request must not take the others with it.
                 let work = AssertUnwindSafe(dispatch(&d, &op, request, fd)).catch_unwind();
@@ -160,6 +163,7 @@ async fn dispatch(d: &Shared, op: &Op, request: Request, fd: Option<OwnedFd>) ->
         Request::DaemonStatus(_) => answer::<DaemonStatus>(status(d)?),
         Request::DaemonDoctor(_) => answer::<DaemonDoctor>(doctor::examine(d).await?),
         Request::DaemonStop(_) => answer::<DaemonStop>(close(d)?),
+        Request::DaemonOperations(_) => answer::<DaemonOperations>(d.operations.list()),
         Request::VmCreate(r) => answer::<VmCreate>(vms::create(d, op, r).await?),
         Request::VmStart(r) => answer::<VmStart>(change(d, op, &r.vm, What::Start).await?),
         Request::VmStop(r) => answer::<VmStop>(change(d, op, &r.vm, What::Stop { force: r.force }).await?),

@@ -38,6 +38,8 @@ pub enum Request {
     DaemonDoctor(DaemonDoctor),
     #[serde(rename = "daemon.stop")]
     DaemonStop(DaemonStop),
+    #[serde(rename = "daemon.operations.list")]
+    DaemonOperations(DaemonOperations),
     #[serde(rename = "vm.create")]
     VmCreate(VmCreate),
     #[serde(rename = "vm.start")]
@@ -129,6 +131,7 @@ calls! {
     DaemonStatus -> DaemonView;
     DaemonDoctor -> Vec<Finding>;
     DaemonStop -> ();
+    DaemonOperations -> Vec<OperationView>;
     VmCreate -> VmView;
     VmStart -> VmView;
     VmStop -> VmView;
@@ -173,6 +176,10 @@ pub struct DaemonDoctor {}
 /// The daemon answers, then ends. VMs run on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DaemonStop {}
+
+/// What goes on that should not be cut off, such as pulls and starts.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DaemonOperations {}
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VmCreate {
@@ -459,6 +466,20 @@ pub struct DaemonView {
     /// Where names of VMs are answered; nothing as long as no VM has needed it.
     #[serde(default)]
     pub dns: Vec<DnsView>,
+}
+
+/// A request that changes something, on its way.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OperationView {
+    /// As log lines and errors have it.
+    pub id: String,
+    /// Its method: `vm.start`.
+    pub kind: String,
+    /// What it works on, as it was asked for.
+    pub subject: String,
+    /// Seconds since 1970.
+    pub started_at: u64,
+    pub done: bool,
 }
 
 /// An address of the DNS server.

@@ -116,6 +116,11 @@ pub fn enable_forwarding(ground: &Ground) -> Result<(), RootError> {
     forwarding::enable(kept).map_err(link("let packets be forwarded"))
 }
 
+/// As the host did before [`enable_forwarding`].
+pub fn restore_forwarding(ground: &Ground) -> Result<(), RootError> {
+    forwarding::restore(&ground.dirs.root_runtime).map_err(link("put back whether packets are forwarded"))
+}
+
 pub fn set_resolver(settings: &Settings, bridge: &BridgeRecord, dns_port: u16) -> Result<(), RootError> {
     match resolver::set(BRIDGE, dns_port, &settings.suffix, bridge.subnet) {
         Ok(resolver::Outcome::Done) => Ok(()),
