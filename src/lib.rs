@@ -9,7 +9,7 @@
 //! | `bangerd-root` | root | [`root`]: links, firewall, resolver, jailed launches; decides nothing, and does only what is on its list |
 //! | `banger-vsock`, `init` | root in the guest | [`guest`]: first process of every VM, then its agent |
 //!
-//! Beside them [`publish`]: `banger internal`, for those who publish images and kernels.
+//! Beside them [`publish`]: `banger internal`, for those who publish images, kernels and banger itself.
 //!
 //! Domain, pure, without I/O, clock or log: [`vm`], [`image`], [`network`], [`kernel::record`], [`release`], [`proto`].
 //! Mechanisms, one foreign thing per folder: [`host`], [`netlink`], [`ext4`], [`oci`], [`catalog`], [`kernel`],

@@ -27,7 +27,6 @@ pub struct Internal {
 
 #[derive(FromArgs, ArgsInfo, Debug)]
 #[argh(subcommand)]
-#[expect(clippy::large_enum_variant, reason = "a process has one")]
 enum Verb {
     MakeBundle(MakeBundle),
     Release(release::Release),

@@ -10,7 +10,7 @@ use crate::rig::{Home, INSTALLER, Publisher, names_in, sh, write_executable, wri
 use crate::server::Page;
 
 /// `--yes`, where the manifest is, and by which key it is judged.
-fn from<'a>(publisher: &Publisher, more: &[&'a str]) -> Vec<String> {
+fn from(publisher: &Publisher, more: &[&str]) -> Vec<String> {
     let mut args = vec![
         "--yes".to_owned(),
         "--manifest-url".to_owned(),
