@@ -162,6 +162,7 @@ async fn dispatch(d: &Shared, op: &Op, request: Request, fd: Option<OwnedFd>) ->
     match request {
         Request::DaemonStatus(_) => answer::<DaemonStatus>(status(d)?),
         Request::DaemonDoctor(_) => answer::<DaemonDoctor>(doctor::examine(d).await?),
+        Request::DaemonMend(r) => answer::<DaemonMend>(doctor::mend(d, r.fix).await?),
         Request::DaemonStop(_) => answer::<DaemonStop>(close(d)?),
         Request::DaemonOperations(_) => answer::<DaemonOperations>(d.operations.list()),
         Request::VmCreate(r) => answer::<VmCreate>(vms::create(d, op, r).await?),
@@ -220,5 +221,6 @@ fn status(d: &Daemon) -> Result<DaemonView, Fault> {
         state_dir: d.dirs.state.display().to_string(),
         running_vms: d.store.all::<Run>()?.len(),
         dns: d.dns.view(),
+        dns_suffix: d.config.network.suffix.to_string(),
     })
 }

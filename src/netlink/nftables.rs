@@ -23,10 +23,13 @@ const NEWTABLE: u16 = SUBSYSTEM;
 const GETTABLE: u16 = SUBSYSTEM | 1;
 const NEWCHAIN: u16 = SUBSYSTEM | 3;
 const GETCHAIN: u16 = SUBSYSTEM | 4;
+const NEWRULE: u16 = SUBSYSTEM | 6;
+const GETRULE: u16 = SUBSYSTEM | 7;
 const DELRULE: u16 = SUBSYSTEM | 8;
 const NEWSETELEM: u16 = SUBSYSTEM | 12;
 const DELSETELEM: u16 = SUBSYSTEM | 14;
 const TABLE_NAME: u16 = 1;
+const RULE_TABLE: u16 = 1;
 const CHAIN_TABLE: u16 = 1;
 const CHAIN_NAME: u16 = 3;
 const CHAIN_HOOK: u16 = 4;
@@ -121,6 +124,21 @@ pub fn has_table(family: Family, name: &str) -> io::Result<bool> {
         Err(refused) if refused.error.kind() == io::ErrorKind::NotFound => Ok(false),
         Err(refused) => Err(refused.error),
     }
+}
+
+/// How many rules there are in a table; none where there is no such table.
+pub fn count_rules(family: Family, table: &str) -> io::Result<usize> {
+    let mut message = Message::new(GETRULE, Verb::Dump);
+    message.bytes(&[family as u8, 0, 0, 0]);
+    message.text(RULE_TABLE, table);
+    let mut rules = 0;
+    Socket::open(Some(NETFILTER))?.dump(message, |kind, body| {
+        // A kernel that takes no filter tells about all tables.
+        if kind == NEWRULE && rule_is_of(body, family, table) {
+            rules += 1;
+        }
+    })?;
+    Ok(rules)
 }
 
 /// The chains of all families that see packets.
@@ -219,6 +237,11 @@ fn elements(kind: u16, verb: Verb, set: Set<'_>, key: &Key) -> Message {
     message
 }
 
+fn rule_is_of(body: &[u8], family: Family, table: &str) -> bool {
+    let named = body.get(4..).and_then(|rest| attribute(rest, RULE_TABLE)).map(text);
+    body.first() == Some(&(family as u8)) && named.as_deref() == Some(table)
+}
+
 /// None: it sees no packets by itself, or is no chain.
 fn parse_chain(body: &[u8]) -> Option<BaseChain> {
     let rest = body.get(4..)?;
@@ -259,6 +282,7 @@ mod tests {
         #[test]
         fn whatever_the_kernel_says_of_chains_is_read_or_refused(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
             is_change(&bytes);
+            rule_is_of(&bytes, Family::Inet, "banger");
             prop_assert!(parse_chain(&bytes).is_none_or(|chain| chain.name.len() <= 3 * bytes.len()));
         }
     }

@@ -60,6 +60,23 @@ pub fn absent() -> String {
         .concat()
 }
 
+/// How many rules there are in a table of [`Ruleset`]: those in the text, each on a line of its own in a chain.
+pub fn rules(text: &str, family: &str) -> usize {
+    let begin = format!("table {family} {TABLE} {{");
+    let table = text.lines().skip_while(|line| *line != begin).take_while(|line| *line != "}");
+    let mut in_chain = false;
+    let mut rules = 0;
+    for line in table.map(str::trim) {
+        match line {
+            "}" => in_chain = false,
+            _ if line.starts_with("chain ") => in_chain = true,
+            _ if in_chain && !line.starts_with("type ") && !line.starts_with('#') => rules += 1,
+            _ => {}
+        }
+    }
+    rules
+}
+
 /// To private networks, which means nothing without the internet.
 pub fn in_lan(guest: &Guest) -> bool {
     guest.nat && guest.lan
@@ -216,6 +233,16 @@ mod tests {
     #[test]
     fn nobody_yet_is_the_whole_ruleset_with_empty_sets() {
         assert_eq!(ruleset(vec![]), include_str!("ruleset/empty.nft"));
+    }
+
+    #[test]
+    fn the_rules_of_each_table_are_counted_whoever_is_a_guest() {
+        for guests in [vec![], vec![guest(2, true, true), guest(3, true, false)]] {
+            let text = ruleset(guests);
+            // As `nft list ruleset` shows them; tests/network counts what the kernel has.
+            assert_eq!((rules(&text, "bridge"), rules(&text, "inet")), (11, 23), "{text}");
+        }
+        assert_eq!(rules("", "inet"), 0);
     }
 
     #[test]

@@ -17,6 +17,8 @@ use crate::image::config::Asked;
 use crate::image::record::ImageRecord;
 use crate::kernel::record::KernelRecord;
 use crate::proto::agent;
+use crate::proto::finding::Fix;
+pub use crate::proto::finding::{Finding, Verdict};
 use crate::vm::change::Change;
 use crate::vm::name::VmName;
 use crate::vm::publish::{Protocol, Publish};
@@ -36,6 +38,8 @@ pub enum Request {
     DaemonStatus(DaemonStatus),
     #[serde(rename = "daemon.doctor")]
     DaemonDoctor(DaemonDoctor),
+    #[serde(rename = "daemon.mend")]
+    DaemonMend(DaemonMend),
     #[serde(rename = "daemon.stop")]
     DaemonStop(DaemonStop),
     #[serde(rename = "daemon.operations.list")]
@@ -130,6 +134,7 @@ macro_rules! calls {
 calls! {
     DaemonStatus -> DaemonView;
     DaemonDoctor -> Vec<Finding>;
+    DaemonMend -> ();
     DaemonStop -> ();
     DaemonOperations -> Vec<OperationView>;
     VmCreate -> VmView;
@@ -172,6 +177,12 @@ pub struct DaemonStatus {}
 /// Looks at all that banger needs of this host. Changes nothing.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DaemonDoctor {}
+
+/// Mends what is the daemon's to mend: the network, the resolver.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DaemonMend {
+    pub fix: Fix,
+}
 
 /// The daemon answers, then ends. VMs run on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -466,6 +477,9 @@ pub struct DaemonView {
     /// Where names of VMs are answered; nothing as long as no VM has needed it.
     #[serde(default)]
     pub dns: Vec<DnsView>,
+    /// What names of VMs end with.
+    #[serde(default)]
+    pub dns_suffix: String,
 }
 
 /// A request that changes something, on its way.
@@ -532,29 +546,6 @@ pub struct PortView {
     pub program: Option<String>,
     /// How it is reached from here: `127.0.0.1:8080`, `dev.vm:80`. Empty: not at all.
     pub reach: Vec<String>,
-}
-
-/// One thing that was looked at, as `doctor --json` gives it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Finding {
-    /// What was looked at; a word or two.
-    pub subject: String,
-    pub verdict: Verdict,
-    /// What was found; a phrase.
-    pub found: String,
-    /// What to do about it; a sentence.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub advice: Option<String>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Verdict {
-    Pass,
-    /// It works, with less than there could be.
-    Warn,
-    /// VMs do not run, or not as the configuration says.
-    Fail,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

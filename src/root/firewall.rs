@@ -8,6 +8,7 @@ use crate::netlink::Refused;
 use crate::netlink::nftables::{self, Change, Family, Key, Set};
 use crate::network::guest::Guest;
 use crate::network::ruleset::{self, GUESTS, LAN, NAT, Ruleset, TABLE};
+use crate::proto::root::Firewall as State;
 
 use super::others;
 
@@ -91,6 +92,21 @@ pub fn delete() -> Result<(), FirewallError> {
 fn present() -> Result<[bool; 2], FirewallError> {
     let has = |family| nftables::has_table(family, TABLE).map_err(FirewallError::Look);
     Ok([has(Family::Bridge)?, has(Family::Inet)?])
+}
+
+/// Whether all rules are there. Sets are not looked at: they change from VM to VM, and without an element nothing passes.
+pub fn state(ruleset: &Ruleset) -> Result<State, FirewallError> {
+    if present()? != [true, true] {
+        return Ok(State::Missing);
+    }
+    let text = ruleset.to_string();
+    for (family, name) in [(Family::Bridge, "bridge"), (Family::Inet, "inet")] {
+        let has = nftables::count_rules(family, TABLE).map_err(FirewallError::Look)?;
+        if has != ruleset::rules(&text, name) {
+            return Ok(State::Changed);
+        }
+    }
+    Ok(State::Whole)
 }
 
 fn set_of(family: Family, name: &'static str) -> Set<'static> {

@@ -11,7 +11,7 @@ use crate::network::guest::Guest;
 use crate::network::names::{BRIDGE, TapName};
 use crate::network::ruleset::{Ruleset, TABLE};
 use crate::network::subnet::Subnet;
-use crate::proto::root::Code;
+use crate::proto::root::{self as proto, Code};
 use crate::root::error::RootError;
 use crate::root::firewall::{self, FirewallError};
 use crate::root::links::LinkError;
@@ -88,6 +88,32 @@ pub fn mend(bridge: &BridgeRecord, exists: &Exists) -> Result<bool, RootError> {
 pub fn is_loaded() -> Result<bool, RootError> {
     let has = |family| nftables::has_table(family, TABLE).map_err(RootError::effect("look for the firewall"));
     Ok(has(Family::Inet)? && has(Family::Bridge)?)
+}
+
+/// What there is of the network, and of what is recorded to be on it.
+pub fn seen(ground: &Ground, exists: &Exists) -> Result<proto::Network, RootError> {
+    const LOOK: &str = "look at the network";
+    let links = Netlink::open().and_then(|mut netlink| netlink.links()).map_err(RootError::effect(LOOK))?;
+    let bridge = links.iter().find(|link| link.name == BRIDGE);
+    let stays = exists.vms.values().filter(|record| record.doing.is_none());
+    let is_port = |record: &&Record| {
+        let tap = TapName::of(record.vm).to_string();
+        links.iter().any(|link| link.name == tap && bridge.is_some_and(|b| link.master == Some(b.index)))
+    };
+    let firewall = match exists.bridge {
+        Some(bridge) => firewall::state(&ruleset(&bridge, exists)?).map_err(RootError::effect(LOOK))?,
+        None => proto::Firewall::Missing,
+    };
+    Ok(proto::Network {
+        bridge: match bridge {
+            None => proto::Bridge::Missing,
+            Some(link) if link.alias == Some(stamp(ground)) => proto::Bridge::Ours,
+            Some(_) => proto::Bridge::Foreign,
+        },
+        firewall,
+        forwarding: forwarding::is_enabled().map_err(RootError::effect(LOOK))?,
+        unplugged: stays.filter(|record| !is_port(record)).count(),
+    })
 }
 
 pub fn unload() -> Result<(), RootError> {

@@ -3,6 +3,7 @@
 mod bundle;
 mod complete;
 mod copy;
+mod doctor;
 mod fake;
 mod session;
 mod terminal;

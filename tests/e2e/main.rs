@@ -8,6 +8,7 @@ mod bundles;
 mod catalog;
 mod crash;
 mod disk;
+mod doctor;
 mod failpoints;
 mod files;
 mod golden;

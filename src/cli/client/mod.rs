@@ -211,10 +211,15 @@ impl Client {
         loop {
             let Some(line) = lines.take()? else {
                 attend(connection, attention)?;
-                if !lines.fill(connection)? {
-                    return Err(reached.why_hung_up(&self.place));
+                match lines.fill(connection) {
+                    Ok(true) => continue,
+                    Ok(false) => return Err(reached.why_hung_up(&self.place)),
+                    // One that was started just now says in its log why it ended, and another would end as well.
+                    Err(ClientError::Unread) if reached.is_new() => {
+                        return Err(reached.why_hung_up(&self.place));
+                    }
+                    Err(e) => return Err(e),
                 }
-                continue;
             };
             match serde_json::from_slice::<Reply>(&line).map_err(bad_reply)? {
                 Reply::Event(event) => attention.progress.event(&event),

@@ -24,11 +24,14 @@ use super::place::{Log, Place};
 use crate::host::descriptors;
 use crate::host::dirs::Dirs;
 use crate::host::files::create_private_dir;
+use crate::host::process;
 
 /// How long a daemon may take to listen.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How long after our daemon has ended another one, started by another banger at the same time, may take to listen.
 const RIVAL: Duration = Duration::from_secs(1);
+/// How long a daemon that has closed its socket may take to end.
+const ENDING: Duration = Duration::from_secs(1);
 
 /// Connects to the daemon; None if nothing listens.
 ///
@@ -76,15 +79,35 @@ fn owner(path: &Path) -> io::Result<Option<u32>> {
 /// A connection to the daemon.
 pub struct Reached {
     pub stream: UnixStream,
-    /// How long the daemon's log was before we started the daemon; None if it ran already.
-    started: Option<u64>,
+    /// None: it ran already.
+    started: Option<Started>,
+}
+
+/// A daemon that we have started.
+struct Started {
+    /// Our child's, so that it is nobody else's before we end.
+    pid: u32,
+    /// How long its log was before.
+    said_before: u64,
 }
 
 impl Reached {
+    /// Whether we have started it.
+    pub fn is_new(&self) -> bool {
+        self.started.is_some()
+    }
+
     /// Why a daemon hung up: one that was started just now has ended, and its log says why.
     pub fn why_hung_up(&self, place: &Place) -> ClientError {
         match self.started {
-            Some(said_before) => ended(&place.dirs, said_before),
+            Some(Started { pid, said_before }) => {
+                // It says why after it has closed its socket, and ends after that.
+                let deadline = Instant::now() + ENDING;
+                while process::observe(pid).is_ok_and(|seen| seen.is_some()) && Instant::now() < deadline {
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+                ended(&place.dirs, said_before)
+            }
             None => ClientError::HungUp { log: place.log() },
         }
     }
@@ -123,7 +146,7 @@ pub fn reach_or_start(place: &Place) -> Result<Reached, ClientError> {
     let said_before = log.metadata().map_or(0, |meta| meta.len());
     let mut child = spawn(log).map_err(start("run this executable as bangerd"))?;
     let stream = wait_until_it_answers(place, &mut child, said_before)?;
-    Ok(Reached { stream, started: Some(said_before) })
+    Ok(Reached { stream, started: Some(Started { pid: child.id(), said_before }) })
 }
 
 fn spawn(log: File) -> io::Result<Child> {
