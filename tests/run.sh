@@ -21,7 +21,7 @@ say() { printf '\n== %s\n' "$*"; }
 
 install_packages() {
     local need=(qemu-system-x86 mmdebstrap skopeo umoci docker-registry busybox-static e2fsprogs
-        acl attr libcap2-bin python3
+        acl attr libcap2-bin python3 bsdutils wget
         gcc libc6-dev xz-utils zstd tar cpio kmod git file strace tmux openssl dnsmasq-base iproute2 util-linux shellcheck zsh fish
         nftables iptables tcpdump bind9-dnsutils iputils-ping curl procps netcat-openbsd)
     local missing=()
@@ -144,7 +144,7 @@ real_parts() {
     export BANGER_TEST_BINARY
     make_seed
     # What needs a host with more than this lane brings stays ignored, and says why in its attribute.
-    local expression='binary(e2e) | binary(oci) | binary(kernel_boot) | binary(cli) | binary(catalog) | test(kernel::import) | test(catalog::signature)'
+    local expression='binary(e2e) | binary(oci) | binary(kernel_boot) | binary(cli) | binary(catalog) | binary(update) | binary(release) | test(kernel::import) | test(catalog::signature)'
     if grep -q vsock_loopback /proc/modules; then expression="$expression | test(the_kernels_vsock)"; fi
     if [ -n "${BANGER_TEST_FIRECRACKER_DIR:-}" ]; then expression="$expression | binary(firecracker)"; fi
     if [ -n "$filter" ]; then expression="($expression) and test($filter)"; fi

@@ -8,7 +8,7 @@ use crate::cli::render;
 use crate::proto::api::DaemonStatus;
 
 #[derive(FromArgs, ArgsInfo, Debug)]
-/// Look at bangerd, or stop it. It starts by itself when it is needed.
+/// Look at bangerd, or stop it. It starts by itself when it is needed; where banger is installed, systemd keeps it running.
 #[argh(
     subcommand,
     name = "daemon",
@@ -34,7 +34,7 @@ enum Verb {
     name = "status",
     help_triggers("-h", "--help", "help"),
     example = "banger daemon status",
-    note = "Fields of --json: pid, version, commit, built, started_at (seconds since 1970), socket, state_dir, running_vms, dns (list of address, problem?)."
+    note = "Fields of --json: pid, version, commit, built, started_at (seconds since 1970), socket, state_dir, running_vms, dns_suffix, dns (list of address, problem?)."
 )]
 struct Status {
     /// print JSON
@@ -52,6 +52,11 @@ impl Daemon {
         let client = Client::from_env()?;
         match &self.verb {
             Verb::Status(status) => status.run(&client),
+            Verb::Stop(_) if client.is_of_installation() => Err(Error::Refused(
+                "systemd keeps this installation's bangerd running; `sudo systemctl stop bangerd` stops it, and \
+                 `sudo banger system restart` starts it anew. VMs run on"
+                    .to_owned(),
+            )),
             Verb::Stop(_) => match client.stop_running() {
                 // What does not run is stopped.
                 Ok(()) | Err(ClientError::NotRunning) => Ok(()),

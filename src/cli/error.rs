@@ -7,8 +7,12 @@ use crate::cli::client::ClientError;
 use crate::cli::copy::CopyError;
 use crate::cli::session::SessionError;
 use crate::cli::words::Usage;
+use crate::host::trusted::Untrusted;
 use crate::proto::api::{Code, Failure};
 use crate::publish::PublishError;
+use crate::publish::release::ReleaseError;
+use crate::system::error::SystemError;
+use crate::updater::error::UpdateError;
 
 #[derive(Debug)]
 pub enum Error {
@@ -20,6 +24,11 @@ pub enum Error {
     Session(SessionError),
     Copy(CopyError),
     Publish(PublishError),
+    Release(Box<ReleaseError>),
+    System(SystemError),
+    Update(UpdateError),
+    /// install.toml cannot be believed.
+    Install(Untrusted),
     /// stdout does not take it.
     Stdout(io::Error),
     /// Something of this host; a phrase such as `read the log`.
@@ -57,6 +66,10 @@ impl Error {
             | Self::Session(_)
             | Self::Copy(_)
             | Self::Publish(_)
+            | Self::Release(_)
+            | Self::System(_)
+            | Self::Update(_)
+            | Self::Install(_)
             | Self::Stdout(_)
             | Self::Host { .. } => 1,
         }
@@ -101,6 +114,10 @@ impl fmt::Display for Error {
             Self::Session(e) => e.fmt(f),
             Self::Copy(e) => e.fmt(f),
             Self::Publish(e) => e.fmt(f),
+            Self::Release(e) => e.fmt(f),
+            Self::System(e) => e.fmt(f),
+            Self::Update(e) => e.fmt(f),
+            Self::Install(e) => e.fmt(f),
             Self::Refused(text) => f.write_str(text),
             Self::Stdout(_) => f.write_str("cannot write to stdout"),
             Self::Host { what, .. } => write!(f, "cannot {what}"),
@@ -118,6 +135,10 @@ impl std::error::Error for Error {
             Self::Session(e) => e.source(),
             Self::Copy(e) => e.source(),
             Self::Publish(e) => e.source(),
+            Self::Release(e) => e.source(),
+            Self::System(e) => e.source(),
+            Self::Update(e) => e.source(),
+            Self::Install(e) => e.source(),
             Self::Stdout(source) | Self::Host { source, .. } => Some(source),
             Self::Refused(_) | Self::NotStarted { .. } | Self::Said(_) => None,
         }
@@ -145,5 +166,11 @@ impl From<SessionError> for Error {
 impl From<CopyError> for Error {
     fn from(e: CopyError) -> Self {
         Self::Copy(e)
+    }
+}
+
+impl From<SystemError> for Error {
+    fn from(e: SystemError) -> Self {
+        Self::System(e)
     }
 }

@@ -2,6 +2,7 @@
 
 use argh::{ArgsInfo, FromArgs};
 
+use crate::cli::bundle::Bundle;
 use crate::cli::complete::{Complete, Completion};
 use crate::cli::daemon::Daemon;
 use crate::cli::doctor::Doctor;
@@ -9,6 +10,8 @@ use crate::cli::error::Error;
 use crate::cli::image::Image;
 use crate::cli::internal::Internal;
 use crate::cli::kernel::Kernel;
+use crate::cli::system::System;
+use crate::cli::update::Update;
 use crate::cli::version::Version;
 use crate::cli::vm::Vm;
 use crate::cli::vm::list::Ps;
@@ -37,6 +40,9 @@ pub enum Noun {
     Ps(Ps),
     Image(Image),
     Kernel(Kernel),
+    Bundle(Bundle),
+    System(System),
+    Update(Update),
     Daemon(Daemon),
     Doctor(Doctor),
     Version(Version),
@@ -45,8 +51,16 @@ pub enum Noun {
     Internal(Internal),
 }
 
-/// Commands that no user needs: scripts and publishers call them.
-pub const HIDDEN: [&str; 2] = ["complete", "internal"];
+impl Noun {
+    /// Whether an update that was cut off is mended, or told of, before this. Words that are completed are a shell's, and units have
+    /// their own moment.
+    pub fn mends(&self) -> bool {
+        !matches!(self, Self::Complete(_) | Self::Completion(_) | Self::Internal(_))
+    }
+}
+
+/// Commands that no user needs: scripts, publishers and updates call them.
+pub const HIDDEN: [&str; 3] = ["complete", "internal", "refresh"];
 
 /// What the words mean: something to do, or a text to show.
 pub enum Meaning {

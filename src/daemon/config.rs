@@ -18,8 +18,8 @@ use crate::vm::lookup::nearest;
 use crate::vm::size::Mib;
 use crate::vm::spec::Wish;
 
-/// Some are the root helper's, which reads the same file (root::settings).
-const KEYS: [&str; 16] = [
+/// Some are the root helper's and the updater's, which read the same file (root::settings, updater::settings).
+const KEYS: [&str; 17] = [
     "bridge_address",
     "catalog_keys",
     "catalog_urls",
@@ -34,11 +34,16 @@ const KEYS: [&str; 16] = [
     "network",
     "qemu_bin",
     "registries",
+    "update",
     "vhost_device_vsock_bin",
     "vm_defaults",
 ];
 const VM_KEYS: [&str; 3] = ["vcpu", "memory", "disk_size"];
 const LIMIT_KEYS: [&str; 4] = ["layer_size", "ratio", "entries", "metadata_size"];
+/// Where an installation has them, in root's file alone; `update` is what updates go by (cli::update).
+const ROOTS_ALONE: &str = "update";
+/// What the root helper goes by as well, which reads root's file and no other.
+const SHARED: [&str; 2] = ["bridge_address", "dns_suffix"];
 /// Where questions about VMs' names are answered.
 const DNS_PORT: u16 = 42069;
 /// What a VM is made of when nobody says it: an image of the catalog in banger.
@@ -147,14 +152,37 @@ impl Config {
         Self::parse(&text, home).map_err(|e| ConfigError::Invalid(path.to_owned(), e))
     }
 
+    /// An installation's: root's file, and the owner's over it, key by key.
+    pub fn read_both(roots: &Path, owners: &Path, home: &Path) -> Result<Self, ConfigError> {
+        let read = |path: &Path| match std::fs::read_to_string(path) {
+            Ok(text) => Ok(text),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(String::new()),
+            Err(e) => Err(ConfigError::Read(path.to_owned(), e)),
+        };
+        let (root_text, owner_text) = (read(roots)?, read(owners)?);
+        let invalid = |path: &Path| {
+            let path = path.to_owned();
+            move |e| ConfigError::Invalid(path, e)
+        };
+        let mut table = checked(&root_text).map_err(invalid(roots))?;
+        table.remove(ROOTS_ALONE);
+        // Each alone first, so that a mistake is looked for where it is.
+        Self::of(table.clone(), Some(home)).map_err(invalid(roots))?;
+        let over = checked(&owner_text).map_err(invalid(owners))?;
+        Self::of(over.clone(), Some(home)).map_err(invalid(owners))?;
+        refuse_roots(&table, &over, roots).map_err(invalid(owners))?;
+        lay_over(&mut table, over);
+        Self::of(table, Some(home)).map_err(invalid(owners))
+    }
+
     fn parse(text: &str, home: Option<&Path>) -> Result<Self, String> {
-        let mut table: toml::Table = text.parse().map_err(|e: toml::de::Error| e.to_string())?;
-        refuse_unknown(&table, &KEYS)?;
-        for (name, keys) in [("vm_defaults", &VM_KEYS[..]), ("image_limits", &LIMIT_KEYS)] {
-            if let Some(toml::Value::Table(inner)) = table.get(name) {
-                refuse_unknown(inner, keys)?;
-            }
-        }
+        let mut table = checked(text)?;
+        // Without an installation there is nothing that they would mean.
+        table.remove(ROOTS_ALONE);
+        Self::of(table, home)
+    }
+
+    fn of(mut table: toml::Table, home: Option<&Path>) -> Result<Self, String> {
         let registries = table.remove("registries").map(registries::parse).transpose()?.unwrap_or_default();
         let raw: Raw = table.try_into().map_err(|e: toml::de::Error| e.message().to_owned())?;
         let size = |key: &str, size: Option<Size>| match size {
@@ -214,6 +242,44 @@ impl Config {
             },
             jailer: raw.jailer_enabled.unwrap_or(true),
         })
+    }
+}
+
+/// The keys of `text`, all of them known.
+fn checked(text: &str) -> Result<toml::Table, String> {
+    let table: toml::Table = text.parse().map_err(|e: toml::de::Error| e.to_string())?;
+    refuse_unknown(&table, &KEYS)?;
+    for (name, keys) in [("vm_defaults", &VM_KEYS[..]), ("image_limits", &LIMIT_KEYS)] {
+        if let Some(toml::Value::Table(inner)) = table.get(name) {
+            refuse_unknown(inner, keys)?;
+        }
+    }
+    Ok(table)
+}
+
+/// The helper would go on by root's word, and refuse what the daemon asks it for.
+fn refuse_roots(root: &toml::Table, over: &toml::Table, file: &Path) -> Result<(), String> {
+    if over.contains_key(ROOTS_ALONE) {
+        return Err(format!("{ROOTS_ALONE}: it is the administrator's; write it into {}", file.display()));
+    }
+    let differs = |key: &&&str| over.get(**key).is_some_and(|wanted| root.get(**key) != Some(wanted));
+    match SHARED.iter().find(differs) {
+        Some(key) => {
+            Err(format!("{key}: the root helper goes by it too; write it into {} alone", file.display()))
+        }
+        None => Ok(()),
+    }
+}
+
+/// Keys of tables are laid over one by one, so that setting one default does not unset another.
+fn lay_over(table: &mut toml::Table, over: toml::Table) {
+    for (key, value) in over {
+        match (table.get_mut(&key), value) {
+            (Some(toml::Value::Table(inner)), toml::Value::Table(over)) => lay_over(inner, over),
+            (_, value) => {
+                table.insert(key, value);
+            }
+        }
     }
 }
 
@@ -301,6 +367,37 @@ mod tests {
         let config = parse("[image_limits]\nlayer_size = '128G'\nratio = 5000").expect("limits");
         let want = Limits { layer_bytes: 128 << 30, ratio: 5000, ..Limits::default() };
         assert_eq!(config.image_limits, want);
+    }
+
+    #[test]
+    fn the_owners_keys_lie_over_roots_one_by_one() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (roots, owners) = (dir.path().join("root.toml"), dir.path().join("owner.toml"));
+        let read = |root: &str, owner: &str| {
+            std::fs::write(&roots, root).expect("writes");
+            std::fs::write(&owners, owner).expect("writes");
+            Config::read_both(&roots, &owners, Path::new("/home/me"))
+        };
+        let root = "dns_suffix = 'test'\ndefault_image_name = 'a'\n[vm_defaults]\nvcpu = 2\nmemory = 512\n[update]\nx = 1";
+        let config =
+            read(root, "default_image_name = 'b'\n[vm_defaults]\nmemory = 1024").expect("a configuration");
+        assert_eq!((config.default_image.as_str(), config.network.suffix.as_str()), ("b", "test"));
+        assert_eq!((config.vm_defaults.vcpu, config.vm_defaults.memory), (Some(2), Some(Mib(1024))));
+        read(root, "dns_suffix = 'test'").expect("the same word twice");
+        for (owner, want) in [
+            ("dns_suffix = 'other'", "dns_suffix: the root helper goes by it too; write it into"),
+            ("bridge_address = '10.9.0.1/24'", "bridge_address: the root helper goes by it too"),
+            ("[update]\nmanifest_url = 'x'", "update: it is the administrator's; write it into"),
+            ("dns_port = 53", "dns_port: 53 is root's to use"),
+        ] {
+            let error = read(root, owner).expect_err(owner).to_string();
+            assert!(error.starts_with(&format!("{}: {want}", owners.display())), "{error}");
+        }
+        let error = read("dns_port = 53", "").expect_err("root's mistake").to_string();
+        assert!(error.starts_with(&format!("{}: dns_port", roots.display())), "{error}");
+        std::fs::remove_file(&roots).expect("removes");
+        std::fs::remove_file(&owners).expect("removes");
+        Config::read_both(&roots, &owners, Path::new("/home/me")).expect("neither is needed");
     }
 
     #[test]

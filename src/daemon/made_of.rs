@@ -74,7 +74,7 @@ pub async fn image(
 
 /// What the configuration says; else the catalog's image, or, where that has not been pulled, one that somebody has called
 /// `debian`, as install.sh does with what it makes of Debian's packages.
-fn default_name(d: &Daemon) -> Result<&str, Fault> {
+pub fn default_name(d: &Daemon) -> Result<&str, Fault> {
     const OWN: &str = "debian";
     let default = d.config.default_image.as_str();
     if d.config.default_image_is_set {

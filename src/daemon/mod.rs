@@ -10,6 +10,7 @@
 
 mod agent;
 mod api;
+mod bundles;
 mod cache;
 mod catalogs;
 mod config;
@@ -36,14 +37,18 @@ mod names;
 mod network;
 mod network_hint;
 mod op;
+mod operations;
 mod orders;
+mod place;
 mod ports;
+mod programs;
 mod publish;
 mod pulls;
 mod reconcile;
 mod registered;
 mod registries;
 mod root_client;
+mod saved;
 mod set;
 mod socket;
 mod sparse;
@@ -67,6 +72,8 @@ use crate::daemon::config::Config;
 use crate::daemon::dns::Dns;
 use crate::daemon::fault::{Fault, chain};
 use crate::daemon::network::Bridge;
+use crate::daemon::operations::Operations;
+use crate::daemon::place::Place;
 use crate::daemon::publish::Ports;
 use crate::daemon::pulls::Images;
 use crate::daemon::root_client::RootClient;
@@ -86,6 +93,12 @@ struct Args {
     /// use the installation's directories
     #[argh(switch, hidden_help)]
     system: bool,
+    /// copy the database to this file, while no daemon runs
+    #[argh(option, hidden_help)]
+    save_database: Option<PathBuf>,
+    /// put such a copy back
+    #[argh(option, hidden_help)]
+    restore_database: Option<PathBuf>,
     /// become the program that the first line of stdin names
     #[argh(switch, hidden_help)]
     launch: bool,
@@ -102,6 +115,7 @@ pub struct Daemon {
     pub bridge: Bridge,
     pub dns: Dns,
     pub ports: Ports,
+    pub operations: Operations,
     /// Seconds since 1970.
     pub started_at: u64,
     /// Ends the daemon.
@@ -166,17 +180,31 @@ pub fn main(args: Vec<OsString>) -> ExitCode {
     }
     let level = std::env::var("BANGER_LOG_LEVEL").unwrap_or_else(|_| "info".to_owned());
     env_logger::Builder::new().parse_filters(&level).format_target(false).init();
-    if args.system {
-        return fail("--system needs an installation, and this version cannot install yet");
-    }
-    let dirs = match Dirs::from_env() {
-        Ok(dirs) => dirs,
-        Err(e) => return fail(&e.to_string()),
+    let dirs = match args.system {
+        true => Dirs::installed(),
+        false => match Dirs::from_env() {
+            Ok(dirs) => dirs,
+            Err(e) => return fail(&e.to_string()),
+        },
     };
     if args.check_migrations {
         return check_migrations(&dirs);
     }
-    match run(dirs) {
+    let copied = match (&args.save_database, &args.restore_database) {
+        (Some(copy), _) => Some(saved::save(&dirs, copy)),
+        (None, Some(copy)) => Some(saved::restore(&dirs, copy)),
+        (None, None) => None,
+    };
+    match copied {
+        Some(Ok(())) => return ExitCode::SUCCESS,
+        Some(Err(fault)) => return fail(&fault.message),
+        None => {}
+    }
+    let place = match args.system {
+        true => Place::of_installation(dirs),
+        false => Place::of_user(dirs),
+    };
+    match place.and_then(run) {
         Ok(()) => ExitCode::SUCCESS,
         Err(fault) => fail(&fault.message),
     }
@@ -201,15 +229,15 @@ fn check_migrations(dirs: &Dirs) -> ExitCode {
     }
 }
 
-fn run(dirs: Dirs) -> Result<(), Fault> {
+fn run(place: Place) -> Result<(), Fault> {
     let failed = |e: &dyn std::error::Error| Fault::failed("cannot start", e);
+    let Place { dirs, private, config } = place;
     // The lock of the socket comes first: whoever holds it is the daemon, and may open the database.
     let listening = socket::listen(&dirs).map_err(|e| failed(&e))?;
-    for dir in [&dirs.state, &dirs.cache] {
+    for dir in &private {
         endpoint::own_directory(dir, 0o700).map_err(|e| failed(&e))?;
     }
-    let home = std::env::var_os("HOME").map(PathBuf::from);
-    let config = Config::read(&dirs.config_file(), home.as_deref()).map_err(|e| failed(&e))?;
+    let config = config.read(&dirs).map_err(|e| failed(&e))?;
     refuse_lost_database(&dirs)?;
     let store = Store::open(&dirs.database()).map_err(|e| open_fault(&dirs, &e))?;
     allow_many_descriptors();
@@ -222,6 +250,7 @@ fn run(dirs: Dirs) -> Result<(), Fault> {
         bridge: Bridge::default(),
         dns: Dns::start(&config.network.suffix, config.network.dns_port, None),
         ports: Ports::default(),
+        operations: Operations::default(),
         started_at: now(),
         stop,
         executor: Arc::downgrade(&executor),

@@ -92,6 +92,11 @@ fn port(spec: &Spec, lease: Lease, direct: bool) -> Port {
     Port { slot: lease.slot, nat: spec.nat, lan: spec.lan, direct }
 }
 
+/// Makes again what is missing of the bridge, its firewall and the forwarding.
+pub fn mend_bridge(d: &Shared) -> Result<(), Fault> {
+    ensure_bridge(d, d.config.network.subnet)
+}
+
 /// Makes the bridge or mends it, lets guests ask for names, and sends the host's questions about names here.
 fn ensure_bridge(d: &Shared, subnet: Subnet) -> Result<(), Fault> {
     let dns_port = d.config.network.dns_port;

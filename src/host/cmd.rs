@@ -8,7 +8,7 @@ use std::io::{self, Write};
 use std::process::{Command, ExitStatus, Output, Stdio};
 use std::time::Duration;
 
-pub use fed::run_fed;
+pub use fed::{Run, run_fed};
 
 /// Why a program did not do it.
 #[derive(Debug)]
@@ -41,6 +41,17 @@ pub fn run_with<S: AsRef<OsStr>>(
         .output()
         .map_err(|source| CmdError::Spawn { program: program.to_owned(), source })?;
     judged(program, out)
+}
+
+/// Runs this very executable under the name `name`, which chooses the personality, with the directory that tests work in.
+pub fn run_myself(name: &str, args: &[&str]) -> Result<Vec<u8>, CmdError> {
+    use std::os::unix::process::CommandExt;
+    let mut command = prepared("/proc/self/exe", args);
+    command.arg0(name).stdin(Stdio::null());
+    if let Some(root) = std::env::var_os("BANGER_ROOT") {
+        command.env("BANGER_ROOT", root);
+    }
+    judged(name, command.output().map_err(|source| CmdError::Spawn { program: name.to_owned(), source })?)
 }
 
 /// As [`run`], with `input` on the program's stdin, of whatever length. It must be a program that reads all of it before it says much.

@@ -32,17 +32,23 @@ impl Dirs {
     pub fn installed() -> Self {
         match std::env::var_os("BANGER_ROOT").map(PathBuf::from).filter(|root| root.is_absolute()) {
             Some(root) => Self::below(&root),
-            None => Self {
-                state: PathBuf::from("/var/lib/banger"),
-                cache: PathBuf::from("/var/cache/banger"),
-                runtime: PathBuf::from("/run/banger"),
-                config: PathBuf::from("/etc/banger"),
-                root_runtime: PathBuf::from(ROOT_RUNTIME),
-            },
+            None => Self::host(),
         }
     }
 
-    fn below(root: &Path) -> Self {
+    /// The installation's directories on the host.
+    pub fn host() -> Self {
+        Self {
+            state: PathBuf::from("/var/lib/banger"),
+            cache: PathBuf::from("/var/cache/banger"),
+            runtime: PathBuf::from("/run/banger"),
+            config: PathBuf::from("/etc/banger"),
+            root_runtime: PathBuf::from(ROOT_RUNTIME),
+        }
+    }
+
+    /// Everything below `root`.
+    pub fn below(root: &Path) -> Self {
         Self {
             state: root.join("state"),
             cache: root.join("cache"),
@@ -103,6 +109,10 @@ impl Dirs {
     }
     pub fn kernel(&self, name: &str) -> PathBuf {
         self.kernels().join(name)
+    }
+    /// Programs that came in a bundle: the owner's, so nothing that root runs.
+    pub fn programs(&self) -> PathBuf {
+        self.state.join("programs")
     }
     /// A VM's disk and logs.
     pub fn vm(&self, id: impl std::fmt::Display) -> PathBuf {

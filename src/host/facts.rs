@@ -10,7 +10,8 @@ use crate::vm::spec::Host;
 pub fn read(directory: &Path) -> io::Result<Host> {
     let cpus = std::thread::available_parallelism()?.get();
     let meminfo = std::fs::read_to_string("/proc/meminfo")?;
-    let memory = mem_total(&meminfo).ok_or_else(|| io::Error::other("/proc/meminfo has no MemTotal"))?;
+    let memory = self::meminfo(&meminfo, "MemTotal")
+        .ok_or_else(|| io::Error::other("/proc/meminfo has no MemTotal"))?;
     let fs = rustix::fs::statvfs(directory)?;
     Ok(Host {
         cpus: u8::try_from(cpus).unwrap_or(u8::MAX),
@@ -19,8 +20,10 @@ pub fn read(directory: &Path) -> io::Result<Host> {
     })
 }
 
-fn mem_total(meminfo: &str) -> Option<Mib> {
-    let kib = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:"))?.trim().strip_suffix("kB")?;
+/// An amount of /proc/meminfo, such as MemTotal (proc(5)).
+pub fn meminfo(text: &str, name: &str) -> Option<Mib> {
+    let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
+    let kib = value.trim().strip_suffix("kB")?;
     kib.trim().parse::<u64>().ok().map(|kib| Mib(kib / 1024))
 }
 
@@ -30,8 +33,10 @@ mod tests {
 
     #[test]
     fn memory_is_read_in_mib() {
-        assert_eq!(mem_total("MemFree: 1 kB\nMemTotal:       16384000 kB\n"), Some(Mib(16_000)));
-        assert_eq!(mem_total(""), None);
+        let text = "MemFree: 1024 kB\nMemTotal:       16384000 kB\n";
+        assert_eq!(meminfo(text, "MemTotal"), Some(Mib(16_000)));
+        assert_eq!(meminfo(text, "MemFree"), Some(Mib(1)));
+        assert_eq!(meminfo(text, "Mem"), None);
     }
 
     #[test]

@@ -49,6 +49,21 @@ impl Install {
         Ok(install)
     }
 
+    /// The file's content, which [`Install::parse`] reads.
+    pub fn text(&self) -> String {
+        let home = self.home.to_string_lossy();
+        let lines = [
+            ("owner", quoted(&self.owner)),
+            ("uid", self.uid.to_string()),
+            ("gid", self.gid.to_string()),
+            ("home", quoted(&home)),
+            ("version", quoted(&self.version)),
+            ("commit", quoted(&self.commit)),
+            ("built_at", quoted(&self.built_at)),
+        ];
+        lines.iter().map(|(key, value)| format!("{key} = {value}\n")).collect()
+    }
+
     pub fn owner_uid(&self) -> Uid {
         Uid::from_raw(self.uid)
     }
@@ -58,9 +73,37 @@ impl Install {
     }
 }
 
+/// A basic string (TOML 1.0, String).
+fn quoted(text: &str) -> String {
+    let mut quoted = String::from('"');
+    for c in text.chars() {
+        match c {
+            '"' | '\\' => quoted.extend(['\\', c]),
+            c if c.is_control() => quoted.push_str(&format!("\\u{:04X}", u32::from(c))),
+            c => quoted.push(c),
+        }
+    }
+    quoted.push('"');
+    quoted
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_written_is_what_is_read() {
+        let install = Install {
+            owner: "me".to_owned(),
+            uid: 1000,
+            gid: 100,
+            home: "/home/\"me\" \\ \u{7f}\n/é".into(),
+            version: "0.1.0".to_owned(),
+            commit: "abc".to_owned(),
+            built_at: "2026-11-29T00:00:00Z".to_owned(),
+        };
+        assert_eq!(Install::parse(&install.text()), Ok(install));
+    }
 
     #[test]
     fn an_owner_is_a_user_with_a_number_and_the_rest_may_be_missing() {

@@ -196,6 +196,38 @@ pub struct Status {
     /// Why it cannot run Firecracker; None: it can.
     #[serde(default)]
     pub no_firecracker: Option<String>,
+    /// What there is of the network; None: it is an older one, which does not say.
+    #[serde(default)]
+    pub network: Option<Network>,
+}
+
+/// What the kernel has of the network at this moment, whatever was once made of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Network {
+    pub bridge: Bridge,
+    pub firewall: Firewall,
+    /// Whether the host forwards packets.
+    pub forwarding: bool,
+    /// VMs that ought to be ports of the bridge, and are not.
+    pub unplugged: usize,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Bridge {
+    Missing,
+    Ours,
+    /// It is somebody else's.
+    Foreign,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Firewall {
+    Missing,
+    /// Rules of it are missing, or there are some that are not its.
+    Changed,
+    Whole,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

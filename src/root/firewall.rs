@@ -8,6 +8,7 @@ use crate::netlink::Refused;
 use crate::netlink::nftables::{self, Change, Family, Key, Set};
 use crate::network::guest::Guest;
 use crate::network::ruleset::{self, GUESTS, LAN, NAT, Ruleset, TABLE};
+use crate::proto::root::Firewall as State;
 
 use super::others;
 
@@ -36,7 +37,7 @@ pub fn load(ruleset: &Ruleset) -> Result<(), FirewallError> {
 /// Makes sure that all of it is there, as after somebody's reload ([`watch`]), and that other firewalls let it work. What is there is
 /// left as it is, so that this makes no change that would be its own cause. Returns whether something was missing.
 pub fn mend(ruleset: &Ruleset) -> Result<bool, FirewallError> {
-    if !is_whole(ruleset)? {
+    if state(ruleset)? != State::Whole {
         load(ruleset)?;
         return Ok(true);
     }
@@ -93,12 +94,15 @@ pub fn is_there() -> Result<bool, FirewallError> {
     Ok(has(Family::Bridge)? || has(Family::Inet)?)
 }
 
-/// Whether both tables have as many rules as they should: `nft flush table` takes the rules, and leaves chains that let everything
-/// pass. What the rules say is not compared; who changes one of them has meant to.
-fn is_whole(ruleset: &Ruleset) -> Result<bool, FirewallError> {
+/// Whether all rules are there: `nft flush table` takes them, and leaves chains that let everything pass. What they say is not compared;
+/// who changes one of them has meant to. Nor are sets, which change from VM to VM: without an element nothing passes.
+pub fn state(ruleset: &Ruleset) -> Result<State, FirewallError> {
+    if !is_there()? {
+        return Ok(State::Missing);
+    }
     let count = |family| nftables::count_rules(family, TABLE).map_err(FirewallError::Look);
-    let [bridge, inet] = ruleset.rules();
-    Ok(count(Family::Bridge)? == bridge && count(Family::Inet)? == inet)
+    let have = [count(Family::Bridge)?, count(Family::Inet)?];
+    Ok(if have == ruleset.rules() { State::Whole } else { State::Changed })
 }
 
 fn set_of(family: Family, name: &'static str) -> Set<'static> {

@@ -39,6 +39,11 @@ pub fn enable(directory: &Path) -> Result<(), LinkError> {
     write(IP_FORWARD, "1")
 }
 
+/// Whether the host forwards packets.
+pub fn is_enabled() -> Result<bool, LinkError> {
+    Ok(read(IP_FORWARD)? == "1")
+}
+
 /// Puts back what [`enable`] found, if it changed anything.
 pub fn restore(directory: &Path) -> Result<(), LinkError> {
     let kept = kept(directory);

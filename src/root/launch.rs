@@ -175,6 +175,11 @@ pub fn remove(ground: &Ground, vm: VmId, processes: Option<Processes>) -> Result
     forget(ground, vm).map_err(failed("forget its processes"))
 }
 
+/// Removes what all VMs' cgroups are below; none may be left.
+pub fn remove_cgroups() -> Result<(), impl std::error::Error + Send + Sync> {
+    cgroup::remove_parent()
+}
+
 /// Which VMs have a jail, or something of one; those of this ground alone, and not of another root's.
 pub fn jails(ground: &Ground) -> io::Result<Vec<VmId>> {
     let entries = match fs::read_dir(records(ground)) {

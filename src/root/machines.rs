@@ -8,10 +8,11 @@ use crate::host::failpoint::reach;
 use crate::host::undo::Undo;
 use crate::proto::root::{Answer, Code, Launch, Signal, Status, VmStatus};
 use crate::root::chores::{Chore, Failed, Outcome};
-use crate::root::error::RootError;
+use crate::root::error::{RootError, chain};
 use crate::root::perform::Root;
 use crate::root::policy::Denied;
 use crate::root::records::{Doing, Record};
+use crate::root::wires;
 use crate::vm::id::VmId;
 use crate::vm::state::Processes;
 
@@ -64,17 +65,21 @@ impl Root {
     }
 
     pub(super) fn status(&self) -> Result<Status, RootError> {
-        let (notes, no_firecracker) =
+        let (mut notes, no_firecracker) =
             match self.chore("look at the programs".to_owned(), Chore::Notes, vec![])? {
                 Outcome::Notes { notes, no_firecracker } => (notes, no_firecracker),
                 other => return Err(unexpected(&other)),
             };
-        let exists = self.records.exists();
+        // A guard in what follows would keep every other request waiting for all of it.
+        let exists = self.records.exists().clone();
         let vm = |record: &Record| VmStatus {
             vm: record.vm,
             port: Some(record.port),
             processes: record.processes,
         };
+        // A network that cannot be looked at is a reason to say so, not to say nothing.
+        let network = wires::seen(&self.ground, &exists);
+        notes.extend(network.as_ref().err().map(|e| chain(e)));
         Ok(Status {
             pid: std::process::id(),
             version: build::VERSION.to_owned(),
@@ -82,6 +87,7 @@ impl Root {
             vms: exists.vms.values().map(vm).collect(),
             notes,
             no_firecracker,
+            network: network.ok(),
         })
     }
 

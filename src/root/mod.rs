@@ -12,6 +12,7 @@ mod activation;
 mod asked;
 pub mod bridge;
 mod chores;
+mod clear;
 mod error;
 pub mod firewall;
 pub mod forwarding;

@@ -10,7 +10,7 @@ use crate::proto::root::Port;
 use crate::root::error::{RootError, chain};
 use crate::root::perform::Root;
 use crate::root::reconcile::Bridge;
-use crate::root::records::{BridgeRecord, Doing, Record};
+use crate::root::records::{BridgeRecord, Doing, Exists, Record};
 use crate::root::wires;
 use crate::vm::id::VmId;
 
@@ -33,6 +33,9 @@ impl Root {
         }
         reach("ensure-bridge:made");
         let exists = self.records.exists().clone();
+        if missing {
+            self.plug_in(&bridge, &exists);
+        }
         wires::load(&bridge, &exists)?;
         undo.push("the firewall", move || {
             before.map_or_else(wires::unload, |before| wires::load(&before, &exists)).map_err(to_io)
@@ -46,6 +49,16 @@ impl Root {
             log::info!("the bridge has {subnet}");
         }
         Ok(())
+    }
+
+    /// A bridge that was made again has no ports: each VM's tap is put in its place. One that cannot be must not keep the others out.
+    fn plug_in(&self, bridge: &BridgeRecord, exists: &Exists) {
+        let stays = |record: &&Record| !matches!(record.doing, Some(Doing::CreatingTap | Doing::Removing));
+        for record in exists.vms.values().filter(stays) {
+            if let Err(e) = wires::create_tap(bridge, record, self.user(record.port)) {
+                log::error!("VM {}: {}", record.vm, chain(&e));
+            }
+        }
     }
 
     pub(super) fn create_tap(&self, vm: VmId, port: Port) -> Result<(), RootError> {

@@ -14,7 +14,7 @@ use rustix::process::geteuid;
 use crate::build;
 use crate::host::{descriptors, endpoint};
 use crate::root::chores::Hands;
-use crate::root::error::{RootError, chain};
+use crate::root::error::chain;
 use crate::root::install;
 use crate::root::launch::stage;
 use crate::root::launcher::{self, Launcher};
@@ -28,6 +28,9 @@ struct Args {
     /// remove what no record claims, make again what is claimed and missing, and end
     #[argh(switch)]
     reconcile: bool,
+    /// end every VM, remove bridge, taps, firewall and all else that was ever made, and end
+    #[argh(switch)]
+    clear: bool,
     /// do what belongs to jails, for the helper that started it
     #[argh(switch, hidden_help)]
     launcher: bool,
@@ -58,7 +61,8 @@ pub fn main(args: Vec<OsString>) -> ExitCode {
     env_logger::Builder::new().parse_filters(&level).format_target(false).init();
     let done = prepare().and_then(|(ground, settings)| match args {
         Args { launcher: true, .. } => launch(&ground, &settings),
-        Args { reconcile: true, .. } => reconcile(ground, settings),
+        Args { reconcile: true, .. } => alone(ground, settings)?.reconcile().map_err(|e| chain(&e)),
+        Args { clear: true, .. } => alone(ground, settings)?.clear().map_err(|e| chain(&e)),
         Args { .. } => run(ground, settings),
     });
     match done {
@@ -84,15 +88,14 @@ fn prepare() -> Result<(Ground, Settings), String> {
     Ok((ground, settings))
 }
 
-fn reconcile(ground: Ground, settings: Settings) -> Result<(), String> {
-    let place = |e: RootError| match e.code() {
+/// The helper's work in this process, while no helper serves.
+fn alone(ground: Ground, settings: Settings) -> Result<Root, String> {
+    Root::new(ground, settings).map_err(|e| match e.code() {
         crate::proto::root::Code::Conflict => {
-            format!("{}; it has reconciled at its start, stop it first to do so again", chain(&e))
+            format!("{}; stop it first (systemctl stop bangerd-root.socket bangerd-root.service)", chain(&e))
         }
         _ => chain(&e),
-    };
-    let root = Root::new(ground, settings).map_err(place)?;
-    root.reconcile().map_err(|e| chain(&e))
+    })
 }
 
 fn run(ground: Ground, settings: Settings) -> Result<(), String> {

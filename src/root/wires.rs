@@ -11,7 +11,7 @@ use crate::network::guest::Guest;
 use crate::network::names::{BRIDGE, TapName};
 use crate::network::ruleset::Ruleset;
 use crate::network::subnet::Subnet;
-use crate::proto::root::Code;
+use crate::proto::root::{self as proto, Code};
 use crate::root::error::RootError;
 use crate::root::firewall::{self, FirewallError};
 use crate::root::links::LinkError;
@@ -87,6 +87,32 @@ pub fn is_loaded() -> Result<bool, RootError> {
     firewall::is_there().map_err(RootError::effect("look for the firewall"))
 }
 
+/// What there is of the network, and of what is recorded to be on it.
+pub fn seen(ground: &Ground, exists: &Exists) -> Result<proto::Network, RootError> {
+    const LOOK: &str = "look at the network";
+    let links = Netlink::open().and_then(|mut netlink| netlink.links()).map_err(RootError::effect(LOOK))?;
+    let bridge = links.iter().find(|link| link.name == BRIDGE);
+    let stays = exists.vms.values().filter(|record| record.doing.is_none());
+    let is_port = |record: &&Record| {
+        let tap = TapName::of(record.vm).to_string();
+        links.iter().any(|link| link.name == tap && bridge.is_some_and(|b| link.master == Some(b.index)))
+    };
+    let firewall = match exists.bridge {
+        Some(bridge) => firewall::state(&ruleset(&bridge, exists)?).map_err(RootError::effect(LOOK))?,
+        None => proto::Firewall::Missing,
+    };
+    Ok(proto::Network {
+        bridge: match bridge {
+            None => proto::Bridge::Missing,
+            Some(link) if link.alias == Some(stamp(ground)) => proto::Bridge::Ours,
+            Some(_) => proto::Bridge::Foreign,
+        },
+        firewall,
+        forwarding: forwarding::is_enabled().map_err(RootError::effect(LOOK))?,
+        unplugged: stays.filter(|record| !is_port(record)).count(),
+    })
+}
+
 pub fn unload() -> Result<(), RootError> {
     firewall::delete().map_err(RootError::effect("unload the firewall"))
 }
@@ -111,6 +137,11 @@ pub fn dismiss(bridge: &BridgeRecord, record: &Record) -> Result<(), RootError> 
 pub fn enable_forwarding(ground: &Ground) -> Result<(), RootError> {
     let kept: &Path = &ground.dirs.root_runtime;
     forwarding::enable(kept).map_err(link("let packets be forwarded"))
+}
+
+/// As the host did before [`enable_forwarding`].
+pub fn restore_forwarding(ground: &Ground) -> Result<(), RootError> {
+    forwarding::restore(&ground.dirs.root_runtime).map_err(link("put back whether packets are forwarded"))
 }
 
 pub fn set_resolver(settings: &Settings, bridge: &BridgeRecord, dns_port: u16) -> Result<(), RootError> {

@@ -14,6 +14,8 @@ pub struct Layout {
     pub bin: PathBuf,
     /// systemd's units, of the administrator.
     pub units: PathBuf,
+    /// What shells, and others that read below `share`, look for.
+    pub share: PathBuf,
     /// What an update downloads and looks at before it is believed. Every directory above it is root's.
     pub staging: PathBuf,
     /// An update's journal, and what it puts back when it fails. It outlives a reboot, and nobody else can write there.
@@ -27,23 +29,31 @@ impl Layout {
     pub fn from_env() -> Self {
         match std::env::var_os("BANGER_ROOT").map(PathBuf::from).filter(|root| root.is_absolute()) {
             Some(root) => Self::below(&root),
-            None => Self {
-                bin: PathBuf::from("/usr/local/bin"),
-                units: PathBuf::from("/etc/systemd/system"),
-                staging: PathBuf::from("/var/cache/banger/updates"),
-                keep: PathBuf::from("/var/lib/banger-root"),
-                dirs: Dirs::installed(),
-            },
+            None => Self::host(),
         }
     }
 
-    fn below(root: &Path) -> Self {
+    /// The host's.
+    pub fn host() -> Self {
+        Self {
+            bin: PathBuf::from("/usr/local/bin"),
+            units: PathBuf::from("/etc/systemd/system"),
+            share: PathBuf::from("/usr/local/share"),
+            staging: PathBuf::from("/var/cache/banger/updates"),
+            keep: PathBuf::from("/var/lib/banger-root"),
+            dirs: Dirs::host(),
+        }
+    }
+
+    /// One below `root`.
+    pub fn below(root: &Path) -> Self {
         Self {
             bin: root.join("bin"),
             units: root.join("units"),
+            share: root.join("share"),
             staging: root.join("cache/updates"),
             keep: root.join("keep"),
-            dirs: Dirs::installed(),
+            dirs: Dirs::below(root),
         }
     }
 
@@ -60,6 +70,11 @@ impl Layout {
     /// The other names of the executable.
     pub fn links(&self) -> [PathBuf; 3] {
         PERSONALITIES.map(|name| self.bin.join(name))
+    }
+
+    /// The directories that were made for an installation and did not exist before it, one a line, for its removal.
+    pub fn made(&self) -> PathBuf {
+        self.keep.join("directories")
     }
 
     /// The phase of an update that is under way, or was cut off.

@@ -1,5 +1,7 @@
 //! The services of an installation, as systemd knows them.
 
+use serde::Serialize;
+
 use crate::host::cmd::{self, CmdError};
 
 /// A unit of banger's.
@@ -11,6 +13,8 @@ pub enum Unit {
     Helper,
     /// The root helper's socket, which starts it.
     HelperSocket,
+    /// Finishes or undoes an update at boot.
+    Recovery,
 }
 
 impl Unit {
@@ -19,9 +23,13 @@ impl Unit {
             Self::Daemon => "bangerd.service",
             Self::Helper => "bangerd-root.service",
             Self::HelperSocket => "bangerd-root.socket",
+            Self::Recovery => "banger-recover.service",
         }
     }
 }
+
+/// All units, those that need others behind them.
+pub const ALL: [Unit; 4] = [Unit::HelperSocket, Unit::Helper, Unit::Daemon, Unit::Recovery];
 
 /// What can be asked of the host's service manager. Tests have one of their own.
 pub trait Services {
@@ -34,6 +42,26 @@ pub trait Services {
     /// Has it started at boot from now on.
     fn enable(&self, unit: Unit) -> Result<(), CmdError>;
     fn disable(&self, unit: Unit) -> Result<(), CmdError>;
+}
+
+/// How a unit is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct State {
+    /// systemd's word: `active`, `inactive`, `failed`, `activating`, ...
+    pub active: String,
+    /// Its word for the unit at boot: `enabled`, `disabled`; empty for one that is not there.
+    pub at_boot: String,
+    /// Why it is not active any more: `exit-code`, `signal`, ...; empty where that says nothing.
+    pub result: String,
+}
+
+/// What can be seen of units, and what only an end of everything needs.
+pub trait Units: Services {
+    fn state(&self, unit: Unit) -> Result<State, CmdError>;
+    /// Kills all that is left of a unit that was stopped.
+    fn kill(&self, unit: Unit) -> Result<(), CmdError>;
+    /// Forgets that units failed.
+    fn forget_failures(&self) -> Result<(), CmdError>;
 }
 
 /// systemd (systemctl(1)).
@@ -61,6 +89,48 @@ impl Services for Systemd {
     }
 }
 
+impl Units for Systemd {
+    fn state(&self, unit: Unit) -> Result<State, CmdError> {
+        let out =
+            cmd::run("systemctl", ["show", "--property=ActiveState,UnitFileState,Result", unit.name()])?;
+        Ok(parse(&String::from_utf8_lossy(&out)))
+    }
+    fn kill(&self, unit: Unit) -> Result<(), CmdError> {
+        systemctl(&["kill", "--signal=SIGKILL", unit.name()])
+    }
+    fn forget_failures(&self) -> Result<(), CmdError> {
+        systemctl(&["reset-failed", "bangerd*", "banger-recover*"])
+    }
+}
+
+fn parse(shown: &str) -> State {
+    let value = |name: &str| {
+        let line = shown.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('='));
+        line.unwrap_or_default().to_owned()
+    };
+    let result = Some(value("Result")).filter(|result| result != "success").unwrap_or_default();
+    State { active: value("ActiveState"), at_boot: value("UnitFileState"), result }
+}
+
 fn systemctl(args: &[&str]) -> Result<(), CmdError> {
     cmd::run("systemctl", args).map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_state_is_what_systemd_shows() {
+        let state = parse("Result=exit-code\nActiveState=failed\nUnitFileState=enabled\n");
+        assert_eq!(
+            (state.active.as_str(), state.at_boot.as_str(), state.result.as_str()),
+            ("failed", "enabled", "exit-code")
+        );
+        let state = parse("Result=success\nActiveState=inactive\nUnitFileState=\n");
+        assert_eq!(
+            (state.active.as_str(), state.at_boot.as_str(), state.result.as_str()),
+            ("inactive", "", "")
+        );
+    }
 }

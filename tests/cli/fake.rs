@@ -194,6 +194,11 @@ impl Agent {
         Frame::new(kind, payload).write(&mut self.0).expect("writes");
     }
 
+    /// Writes bytes that need be no frame.
+    pub fn say_bytes(&mut self, bytes: &[u8]) {
+        self.0.write_all(bytes).expect("writes");
+    }
+
     pub fn hear(&mut self) -> Option<Frame> {
         Frame::read(&mut self.0).expect("frames")
     }

@@ -29,6 +29,9 @@ pub const BANGER: &str = env!("CARGO_BIN_EXE_banger");
 pub const IMAGE: &str = "base";
 pub const KERNEL: &str = "6.1";
 
+/// Says its version, and runs nothing.
+const QEMU: &str = "[ \"$1\" = --version ] && exec echo 'QEMU emulator version 7.2.0'; exec sleep 300";
+
 /// Says, by a file beside its sockets, that it was launched.
 const DEVICE: &str = r#"
 for word; do case $word in */vhost.sock) : > "${word%/*}/launched";; esac; done
@@ -51,7 +54,7 @@ impl Rig {
         // As root, bangerd would make a bridge in the network that this test shares with others.
         rig.configure("network = 'user'\n");
         for program in ["qemu-system-x86_64", "qemu-system-aarch64"] {
-            rig.program(program, "exec sleep 300");
+            rig.program(program, QEMU);
         }
         // The guests of the tests make its sockets once it runs (guests.rs).
         rig.program("vhost-device-vsock", DEVICE);

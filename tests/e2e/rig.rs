@@ -19,6 +19,8 @@ pub struct Rig {
     /// The network namespace that everything of it runs in; None: this process's own, with VMs in user-mode networks.
     namespace: Option<String>,
     binary: PathBuf,
+    /// What banger and its daemon see in the place of a file: a line of shell that mounts it.
+    mounts: Option<String>,
     /// The words of setpriv(1) that banger is run with.
     privileges: Vec<String>,
 }
@@ -75,6 +77,7 @@ impl Rig {
             root: root.expect("makes a directory"),
             namespace: None,
             binary: binary(),
+            mounts: None,
             privileges: vec![],
         };
         // As root, banger would make a bridge in the network that this test shares with others.
@@ -88,6 +91,13 @@ impl Rig {
         let mut rig = Self::new();
         rig.namespace = Some(namespace.to_owned());
         rig.configure("");
+        rig
+    }
+
+    /// A rig in which nothing has been imported, in the network namespace `namespace`.
+    pub fn empty_in(namespace: &str) -> Self {
+        let mut rig = Self::empty();
+        rig.namespace = Some(namespace.to_owned());
         rig
     }
 
@@ -117,6 +127,14 @@ impl Rig {
         rig.configure("");
         rig.privileges = vec!["--bounding-set=-net_admin".to_owned()];
         rig
+    }
+
+    /// The same, on whose host names are resolved by `text`, a resolv.conf(5).
+    pub fn with_resolv_conf(mut self, text: &str) -> Self {
+        let path = self.path().join("resolv.conf");
+        fs::write(&path, text).expect("writes");
+        self.mounts = Some(format!("mount --bind {} /etc/resolv.conf", path.display()));
+        self
     }
 
     pub fn import(&self) {
@@ -151,6 +169,11 @@ impl Rig {
         self
     }
 
+    /// The same, run by this executable.
+    pub fn run_by(&mut self, binary: PathBuf) {
+        self.binary = binary;
+    }
+
     pub fn configure(&self, config: &str) {
         fs::write(self.path().join("config/config.toml"), config).expect("writes");
     }
@@ -167,6 +190,11 @@ impl Rig {
         let mut words: Vec<String> = vec![];
         if let Some(namespace) = &self.namespace {
             words.extend(["ip", "netns", "exec", namespace].map(str::to_owned));
+        }
+        if let Some(mounts) = &self.mounts {
+            let script = format!("{mounts} && exec \"$0\" \"$@\"");
+            words.extend(["unshare", "-m", "sh", "-c"].map(str::to_owned));
+            words.push(script);
         }
         if !self.privileges.is_empty() {
             words.push("setpriv".to_owned());

@@ -70,6 +70,13 @@ impl World {
         command.output().expect("runs ip")
     }
 
+    /// Runs a line of shell in a namespace until this world ends.
+    pub fn spawn(&mut self, name: &str, line: &str) {
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", &self.namespace(name), "sh", "-c", line]);
+        self.servers.push(command.spawn().expect("runs ip"));
+    }
+
     /// Answers every TCP connection to `at` with `text`, as a small HTTP server would.
     pub fn serve(&mut self, name: &str, at: &str, text: &str) {
         let script = format!(

@@ -1,5 +1,7 @@
 //! The daemon as seen from the command line: one request per connection, events while it lasts, one answer.
 
+pub mod helper;
+mod place;
 mod reach;
 mod wire;
 
@@ -11,14 +13,17 @@ use std::path::PathBuf;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
+use rustix::process::Uid;
 
+use self::place::{Log, Place};
 use self::reach::Reached;
 use self::wire::{Lines, send_line};
 use crate::cli::render::Progress;
 use crate::cli::signals::Signals;
 use crate::host::dirs::{Dirs, NoHome};
 use crate::host::process;
-use crate::proto::api::{Call, DaemonStatus, DaemonStop, Failure, Reply, Request};
+use crate::host::trusted::Untrusted;
+use crate::proto::api::{Call, DaemonStatus, DaemonStop, Failure, Reply, Request, UNKNOWN_REQUEST};
 
 /// Why there is no answer.
 #[derive(Debug)]
@@ -31,17 +36,21 @@ pub enum ClientError {
     },
     /// The daemon does not run, and was not to be started.
     NotRunning,
+    /// The installation's daemon does not run.
+    Down,
+    /// install.toml cannot be believed.
+    Install(Untrusted),
     Start {
         what: String,
         source: io::Error,
     },
     /// The daemon ended at once; `last` is the last line of its log.
     Ended {
-        log: PathBuf,
+        log: Log,
         last: String,
     },
     Silent {
-        log: PathBuf,
+        log: Log,
     },
     Connection {
         what: &'static str,
@@ -49,7 +58,7 @@ pub enum ClientError {
     },
     /// The daemon hung up without an answer.
     HungUp {
-        log: PathBuf,
+        log: Log,
     },
     /// The daemon ended before it had read the request.
     Unread,
@@ -61,6 +70,8 @@ pub enum ClientError {
     BadReply {
         why: String,
     },
+    /// It has never heard of such a request.
+    OldDaemon,
     /// The daemon answered that it cannot.
     Failed(Failure),
     /// A signal arrived before the answer.
@@ -83,14 +94,26 @@ impl<'a> Attention<'a> {
 
 /// Where the daemon is.
 pub struct Client {
-    dirs: Dirs,
+    place: Place,
 }
 
 impl Client {
+    /// The daemon of this process's user, or of the installation that is theirs.
+    ///
     /// # Errors
-    /// [`ClientError::NoHome`].
+    /// [`ClientError::NoHome`], [`ClientError::Install`].
     pub fn from_env() -> Result<Self, ClientError> {
-        Ok(Self { dirs: Dirs::from_env().map_err(ClientError::NoHome)? })
+        Place::from_env().map(|place| Self { place })
+    }
+
+    /// The daemon of the installation with these directories.
+    pub fn of_installation(dirs: Dirs, owner: Uid) -> Self {
+        Self { place: Place::of_installation(dirs, owner) }
+    }
+
+    /// Whether it is an installation's, which systemd starts and stops.
+    pub fn is_of_installation(&self) -> bool {
+        self.place.installed
     }
 
     /// Asks and waits for the answer, without showing progress. Starts the daemon if nothing listens.
@@ -128,7 +151,8 @@ impl Client {
     /// # Errors
     /// [`ClientError::NotRunning`], and those of [`Client::call`].
     pub fn ask_running<C: Call>(&self, request: C) -> Result<C::Answer, ClientError> {
-        let connection = reach::reach(&self.dirs)?.ok_or(ClientError::NotRunning)?;
+        let absent = || if self.place.installed { ClientError::Down } else { ClientError::NotRunning };
+        let connection = reach::reach(&self.place)?.ok_or_else(absent)?;
         let mut progress = Progress::silent();
         let line = line_of::<C>(request)?;
         self.exchange::<C>(connection, &line, None, &mut Attention::to(&mut progress)).map(|(a, _)| a)
@@ -162,9 +186,9 @@ impl Client {
         attention: &mut Attention<'_>,
     ) -> Result<(C::Answer, Option<OwnedFd>), ClientError> {
         let line = line_of::<C>(request)?;
-        match self.exchange::<C>(reach::reach_or_start(&self.dirs)?, &line, lent, attention) {
+        match self.exchange::<C>(reach::reach_or_start(&self.place)?, &line, lent, attention) {
             Err(ClientError::Unread) => {
-                self.exchange::<C>(reach::reach_or_start(&self.dirs)?, &line, lent, attention)
+                self.exchange::<C>(reach::reach_or_start(&self.place)?, &line, lent, attention)
             }
             answered => answered,
         }
@@ -187,15 +211,23 @@ impl Client {
         loop {
             let Some(line) = lines.take()? else {
                 attend(connection, attention)?;
-                if !lines.fill(connection)? {
-                    return Err(reached.why_hung_up(&self.dirs));
+                match lines.fill(connection) {
+                    Ok(true) => continue,
+                    Ok(false) => return Err(reached.why_hung_up(&self.place)),
+                    // One that was started just now says in its log why it ended, and another would end as well.
+                    Err(ClientError::Unread) if reached.is_new() => {
+                        return Err(reached.why_hung_up(&self.place));
+                    }
+                    Err(e) => return Err(e),
                 }
-                continue;
             };
             match serde_json::from_slice::<Reply>(&line).map_err(bad_reply)? {
                 Reply::Event(event) => attention.progress.event(&event),
                 Reply::Done(value) => {
                     return Ok((serde_json::from_value(value).map_err(bad_reply)?, lines.into_fd()));
+                }
+                Reply::Error(failure) if failure.message.starts_with(UNKNOWN_REQUEST) => {
+                    return Err(ClientError::OldDaemon);
                 }
                 Reply::Error(failure) => return Err(ClientError::Failed(failure)),
             }
@@ -248,19 +280,21 @@ impl fmt::Display for ClientError {
                 path.display()
             ),
             Self::NotRunning => f.write_str("bangerd is not running; any command that needs it starts it"),
+            Self::Down => f.write_str("bangerd is not running; `sudo banger system restart` starts it"),
+            Self::Install(e) => e.fmt(f),
             Self::Start { what, .. } => write!(f, "cannot start bangerd: cannot {what}"),
             Self::Ended { log, last } if last.is_empty() => {
-                write!(f, "bangerd ended as soon as it was started; {} may say why", log.display())
+                write!(f, "bangerd ended as soon as it was started; {} may say why", log)
             }
             Self::Ended { last, log } => {
-                write!(f, "bangerd ended as soon as it was started: {last} (more in {})", log.display())
+                write!(f, "bangerd ended as soon as it was started: {last} (more in {})", log)
             }
             Self::Silent { log } => {
-                write!(f, "bangerd was started and does not answer; {} may say why", log.display())
+                write!(f, "bangerd was started and does not answer; {} may say why", log)
             }
             Self::Connection { what, .. } => write!(f, "cannot {what}"),
             Self::HungUp { log } => {
-                write!(f, "bangerd hung up without an answer; {} may say why", log.display())
+                write!(f, "bangerd hung up without an answer; {} may say why", log)
             }
             Self::Unread => f.write_str("bangerd ended before it had read the request; try again"),
             Self::Lingers { pid } => {
@@ -269,6 +303,10 @@ impl fmt::Display for ClientError {
             Self::BadReply { why } => write!(
                 f,
                 "bangerd gave an answer that this banger does not understand; `banger daemon stop` makes room for a new one: {why}"
+            ),
+            Self::OldDaemon => f.write_str(
+                "the bangerd that runs is of another version of banger and does not know this request; `banger daemon stop`, or \
+                 `sudo banger system restart` where it is installed, makes room for one that does; VMs run on",
             ),
             Self::Failed(failure) => f.write_str(&failure.message),
             Self::Interrupted(_) => f.write_str("cancelled"),
@@ -280,7 +318,9 @@ impl std::error::Error for ClientError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             Self::Start { source, .. } | Self::Connection { source, .. } => Some(source),
+            Self::Install(e) => e.source(),
             Self::NoHome(_)
+            | Self::Down
             | Self::Foreign { .. }
             | Self::NotRunning
             | Self::Ended { .. }
@@ -289,6 +329,7 @@ impl std::error::Error for ClientError {
             | Self::Unread
             | Self::Lingers { .. }
             | Self::BadReply { .. }
+            | Self::OldDaemon
             | Self::Failed(_)
             | Self::Interrupted(_) => None,
         }

@@ -17,27 +17,31 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::net::sockopt::socket_peercred;
-use rustix::process::{geteuid, setsid};
+use rustix::process::setsid;
 
 use super::ClientError;
+use super::place::{Log, Place};
 use crate::host::descriptors;
 use crate::host::dirs::Dirs;
 use crate::host::files::create_private_dir;
+use crate::host::process;
 
 /// How long a daemon may take to listen.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How long after our daemon has ended another one, started by another banger at the same time, may take to listen.
 const RIVAL: Duration = Duration::from_secs(1);
+/// How long a daemon that has closed its socket may take to end.
+const ENDING: Duration = Duration::from_secs(1);
 
-/// Connects to a daemon of our own; None if nothing listens.
+/// Connects to the daemon; None if nothing listens.
 ///
 /// # Errors
-/// [`ClientError::Foreign`] if the socket, its directory, or whoever listens belongs to someone else.
-fn connect(dirs: &Dirs) -> Result<Option<UnixStream>, ClientError> {
-    let socket = dirs.socket();
-    for path in [&dirs.runtime, &socket] {
+/// [`ClientError::Foreign`] if the socket, its directory, or whoever listens belongs to someone else than it should.
+fn connect(place: &Place) -> Result<Option<UnixStream>, ClientError> {
+    let socket = place.dirs.socket();
+    for path in [&place.dirs.runtime, &socket] {
         match owner(path) {
-            Ok(Some(uid)) if uid != geteuid().as_raw() => {
+            Ok(Some(uid)) if uid != place.uid.as_raw() => {
                 return Err(ClientError::Foreign { path: path.clone(), uid });
             }
             Ok(Some(_)) => {}
@@ -57,7 +61,7 @@ fn connect(dirs: &Dirs) -> Result<Option<UnixStream>, ClientError> {
         what: "ask who listens on bangerd's socket",
         source: e.into(),
     })?;
-    if peer.uid != geteuid() {
+    if peer.uid != place.uid {
         return Err(ClientError::Foreign { path: socket, uid: peer.uid.as_raw() });
     }
     Ok(Some(stream))
@@ -75,31 +79,57 @@ fn owner(path: &Path) -> io::Result<Option<u32>> {
 /// A connection to the daemon.
 pub struct Reached {
     pub stream: UnixStream,
-    /// How long the daemon's log was before we started the daemon; None if it ran already.
-    started: Option<u64>,
+    /// None: it ran already.
+    started: Option<Started>,
+}
+
+/// A daemon that we have started.
+struct Started {
+    /// Our child's, so that it is nobody else's before we end.
+    pid: u32,
+    /// How long its log was before.
+    said_before: u64,
 }
 
 impl Reached {
+    /// Whether we have started it.
+    pub fn is_new(&self) -> bool {
+        self.started.is_some()
+    }
+
     /// Why a daemon hung up: one that was started just now has ended, and its log says why.
-    pub fn why_hung_up(&self, dirs: &Dirs) -> ClientError {
-        let log = dirs.daemon_log();
+    pub fn why_hung_up(&self, place: &Place) -> ClientError {
         match self.started {
-            Some(said_before) => ClientError::Ended { last: last_line(&log, said_before), log },
-            None => ClientError::HungUp { log },
+            Some(Started { pid, said_before }) => {
+                // It says why after it has closed its socket, and ends after that.
+                let deadline = Instant::now() + ENDING;
+                while process::observe(pid).is_ok_and(|seen| seen.is_some()) && Instant::now() < deadline {
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+                ended(&place.dirs, said_before)
+            }
+            None => ClientError::HungUp { log: place.log() },
         }
     }
 }
 
 /// Connects to a daemon that runs; None if none does.
-pub fn reach(dirs: &Dirs) -> Result<Option<Reached>, ClientError> {
-    Ok(connect(dirs)?.map(|stream| Reached { stream, started: None }))
+pub fn reach(place: &Place) -> Result<Option<Reached>, ClientError> {
+    Ok(connect(place)?.map(|stream| Reached { stream, started: None }))
 }
 
 /// Connects to the daemon, and starts it first if nothing listens.
-pub fn reach_or_start(dirs: &Dirs) -> Result<Reached, ClientError> {
-    if let Some(reached) = reach(dirs)? {
+///
+/// # Errors
+/// [`ClientError::Down`] where that is systemd's to do: two daemons would work with one database.
+pub fn reach_or_start(place: &Place) -> Result<Reached, ClientError> {
+    if let Some(reached) = reach(place)? {
         return Ok(reached);
     }
+    if place.installed {
+        return Err(ClientError::Down);
+    }
+    let dirs = &place.dirs;
     let start = |what: &str| {
         let what = what.to_owned();
         move |source| ClientError::Start { what, source }
@@ -115,8 +145,8 @@ pub fn reach_or_start(dirs: &Dirs) -> Result<Reached, ClientError> {
     // What an earlier daemon said does not explain why this one ended.
     let said_before = log.metadata().map_or(0, |meta| meta.len());
     let mut child = spawn(log).map_err(start("run this executable as bangerd"))?;
-    let stream = wait_until_it_answers(dirs, &mut child, said_before)?;
-    Ok(Reached { stream, started: Some(said_before) })
+    let stream = wait_until_it_answers(place, &mut child, said_before)?;
+    Ok(Reached { stream, started: Some(Started { pid: child.id(), said_before }) })
 }
 
 fn spawn(log: File) -> io::Result<Child> {
@@ -133,32 +163,37 @@ fn spawn(log: File) -> io::Result<Child> {
 }
 
 fn wait_until_it_answers(
-    dirs: &Dirs,
+    place: &Place,
     child: &mut Child,
     said_before: u64,
 ) -> Result<UnixStream, ClientError> {
     let mut deadline = Instant::now() + PATIENCE;
     let mut pause = Duration::from_millis(1);
-    let mut ended = false;
+    let mut ended_already = false;
     loop {
-        if let Some(stream) = connect(dirs)? {
+        if let Some(stream) = connect(place)? {
             return Ok(stream);
         }
-        if !ended && matches!(child.try_wait(), Ok(Some(_))) {
+        if !ended_already && matches!(child.try_wait(), Ok(Some(_))) {
             // Another banger may have started one at the same time, and that one holds the lock.
-            ended = true;
+            ended_already = true;
             deadline = deadline.min(Instant::now() + RIVAL);
         }
         if Instant::now() >= deadline {
-            let log = dirs.daemon_log();
-            return Err(match ended {
-                true => ClientError::Ended { last: last_line(&log, said_before), log },
-                false => ClientError::Silent { log },
+            return Err(match ended_already {
+                true => ended(&place.dirs, said_before),
+                false => ClientError::Silent { log: place.log() },
             });
         }
         std::thread::sleep(pause);
         pause = (pause * 2).min(Duration::from_millis(50));
     }
+}
+
+/// Why a daemon that was started here has ended.
+fn ended(dirs: &Dirs, said_before: u64) -> ClientError {
+    let log = dirs.daemon_log();
+    ClientError::Ended { last: last_line(&log, said_before), log: Log::File(log) }
 }
 
 /// The last line that was written to `log` behind its first `skip` bytes; empty if there is none.

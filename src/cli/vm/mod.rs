@@ -1,6 +1,6 @@
 //! `banger vm`: the tree of its verbs; each has a file, those that do one thing to several VMs share one.
 
-mod asked;
+pub mod asked;
 mod cp;
 mod create;
 mod exec;

@@ -2,11 +2,11 @@
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
+use std::path::Path;
 use std::time::Duration;
 
-use super::{pass, warn};
 use crate::network::suffix::Suffix;
-use crate::proto::api::Finding;
+use crate::proto::finding::{Finding, Fix};
 
 const PATIENCE: Duration = Duration::from_secs(2);
 /// Nobody else's: whoever answers with another one answers another question.
@@ -18,10 +18,13 @@ pub fn rows(port: u16, suffix: &Suffix, vms: usize) -> Vec<Finding> {
     let mut rows = vec![server(&ask(own, suffix), own, vms)];
     let servers =
         std::fs::read_to_string("/etc/resolv.conf").map(|text| nameservers(&text)).unwrap_or_default();
-    rows.push(match servers.first() {
-        Some(server) => resolver(&ask(SocketAddr::new(*server, 53), suffix), *server, suffix, vms),
-        None => resolver(&Err(io::ErrorKind::NotFound.into()), Ipv4Addr::LOCALHOST.into(), suffix, vms),
-    });
+    // Its own directory, which goes with it.
+    let is_resolved = Path::new("/run/systemd/resolve").exists();
+    let (asked, server) = match servers.first() {
+        Some(server) => (ask(SocketAddr::new(*server, 53), suffix), *server),
+        None => (Err(io::ErrorKind::NotFound.into()), Ipv4Addr::LOCALHOST.into()),
+    };
+    rows.push(resolver(&asked, server, suffix, vms, is_resolved));
     rows
 }
 
@@ -84,22 +87,24 @@ fn nameservers(text: &str) -> Vec<IpAddr> {
 fn server(asked: &io::Result<Reply>, at: SocketAddr, vms: usize) -> Finding {
     let subject = "dns";
     match asked {
-        Ok(reply) if reply.authoritative && reply.code == 0 => pass(subject, format!("answers at {at}")),
-        Ok(_) => warn(
+        Ok(reply) if reply.authoritative && reply.code == 0 => {
+            Finding::pass(subject, format!("answers at {at}"))
+        }
+        Ok(_) => Finding::warn(
             subject,
             format!("another program answers at {at}"),
             "Set `dns_port` in config.toml to a port that is free, then `banger daemon stop`.",
         ),
         // It listens once there is a bridge (daemon/dns.rs).
         Err(e) if e.kind() == io::ErrorKind::ConnectionRefused && vms == 0 => {
-            pass(subject, "not listening yet; the first VM with a network starts it")
+            Finding::pass(subject, "not listening yet; the first VM with a network starts it")
         }
-        Err(e) if e.kind() == io::ErrorKind::ConnectionRefused => warn(
+        Err(e) if e.kind() == io::ErrorKind::ConnectionRefused => Finding::warn(
             subject,
             format!("nothing answers at {at}"),
             "The daemon's log says why it does not listen there; `banger daemon stop`, and it tries again.",
         ),
-        Err(e) => warn(
+        Err(e) => Finding::warn(
             subject,
             format!("no answer at {at}: {e}"),
             "If another program has that port, set `dns_port` in config.toml to one that is free, then `banger daemon stop`.",
@@ -107,28 +112,39 @@ fn server(asked: &io::Result<Reply>, at: SocketAddr, vms: usize) -> Finding {
     }
 }
 
-fn resolver(asked: &io::Result<Reply>, at: IpAddr, suffix: &Suffix, vms: usize) -> Finding {
+/// `is_resolved`: systemd-resolved runs here.
+fn resolver(
+    asked: &io::Result<Reply>,
+    at: IpAddr,
+    suffix: &Suffix,
+    vms: usize,
+    is_resolved: bool,
+) -> Finding {
     let subject = "resolver";
     match asked {
         Ok(reply) if reply.code == 0 && reply.answers > 0 => {
-            pass(subject, format!("{at} knows names below .{suffix}"))
+            Finding::pass(subject, format!("{at} knows names below .{suffix}"))
         }
         // systemd-resolved asks nobody on a link without a carrier, and a bridge has none without a port (resolvectl status, with 252).
-        Ok(_) | Err(_) if vms == 0 => {
-            pass(subject, format!("names below .{suffix} are asked for once a VM runs; look again then"))
-        }
-        Ok(_) | Err(_) => warn(
+        Ok(_) | Err(_) if vms == 0 => Finding::pass(
             subject,
-            format!("this host's resolver, {at}, does not know names below .{suffix}"),
-            "The README says, under Names, how systemd-resolved, dnsmasq and NetworkManager are told; until then use addresses.",
+            format!("names below .{suffix} are asked for once a VM runs; look again then"),
         ),
+        Ok(_) | Err(_) => {
+            let row = Finding::warn(
+                subject,
+                format!("this host's resolver, {at}, does not know names below .{suffix}"),
+                "The README says, under Names, how systemd-resolved, dnsmasq and NetworkManager are told; until then use addresses.",
+            );
+            // Others are told by hand.
+            if is_resolved { row.mended_by(Fix::Resolver) } else { row }
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::daemon::doctor::line;
 
     fn reply(authoritative: bool, code: u8, answers: u16) -> io::Result<Reply> {
         Ok(Reply { authoritative, code, answers })
@@ -137,7 +153,7 @@ mod tests {
     #[test]
     fn the_server_is_judged_by_its_answer() {
         let at: SocketAddr = "127.0.0.1:42069".parse().expect("an address");
-        let shown = |asked: io::Result<Reply>| line(&server(&asked, at, 1));
+        let shown = |asked: io::Result<Reply>| server(&asked, at, 1).line();
         assert_eq!(shown(reply(true, 0, 1)), "Pass dns: answers at 127.0.0.1:42069");
         assert!(
             shown(reply(false, 0, 1))
@@ -150,7 +166,7 @@ mod tests {
         );
         let refused = Err(io::ErrorKind::ConnectionRefused.into());
         assert_eq!(
-            line(&server(&refused, at, 0)),
+            server(&refused, at, 0).line(),
             "Pass dns: not listening yet; the first VM with a network starts it"
         );
         assert!(
@@ -162,7 +178,7 @@ mod tests {
     #[test]
     fn the_resolver_is_judged_by_what_it_knows() {
         let at: IpAddr = "127.0.0.53".parse().expect("an address");
-        let shown = |asked: io::Result<Reply>| line(&resolver(&asked, at, &Suffix::default(), 1));
+        let shown = |asked: io::Result<Reply>| resolver(&asked, at, &Suffix::default(), 1, true).line();
         assert_eq!(shown(reply(false, 0, 1)), "Pass resolver: 127.0.0.53 knows names below .vm");
         for asked in [reply(false, 3, 0), reply(true, 0, 0), Err(io::ErrorKind::TimedOut.into())] {
             assert!(shown(asked).starts_with(
@@ -172,7 +188,7 @@ mod tests {
         for (code, want) in
             [(0, "127.0.0.53 knows names below .vm"), (3, "names below .vm are asked for once")]
         {
-            let shown = line(&resolver(&reply(false, code, 1), at, &Suffix::default(), 0));
+            let shown = resolver(&reply(false, code, 1), at, &Suffix::default(), 0, true).line();
             assert!(shown.starts_with(&format!("Pass resolver: {want}")), "{shown}");
         }
     }

@@ -1,7 +1,7 @@
 //! The VMs that there are: those that cannot be reached as they should.
 
-use super::{pass, warn};
-use crate::proto::api::{Finding, VmView};
+use crate::proto::api::VmView;
+use crate::proto::finding::Finding;
 use crate::vm::state::State;
 
 pub fn rows(vms: &[VmView]) -> Vec<Finding> {
@@ -9,19 +9,23 @@ pub fn rows(vms: &[VmView]) -> Vec<Finding> {
     for vm in vms {
         let name = &vm.record.name;
         if let Some(problem) = &vm.problem {
-            rows.push(warn("vms", format!("{name} cannot be reached"), format!("In {name}, {problem}.")));
+            rows.push(Finding::warn(
+                "vms",
+                format!("{name} cannot be reached"),
+                format!("In {name}, {problem}."),
+            ));
         }
         for published in &vm.published {
             if let Some(problem) = &published.problem {
                 let place = published.publish.place();
                 let advice = format!("It is tried again: {problem}.");
-                rows.push(warn("vms", format!("port {place} does not lead to {name}"), advice));
+                rows.push(Finding::warn("vms", format!("port {place} does not lead to {name}"), advice));
             }
         }
     }
     if rows.is_empty() {
         let running = vms.iter().filter(|vm| matches!(vm.record.state, State::Running { .. })).count();
-        rows.push(pass("vms", format!("{} of {} running", running, vms.len())));
+        rows.push(Finding::pass("vms", format!("{} of {} running", running, vms.len())));
     }
     rows
 }
@@ -29,7 +33,6 @@ pub fn rows(vms: &[VmView]) -> Vec<Finding> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::daemon::doctor::line;
 
     fn vm(name: &str, change: serde_json::Value) -> VmView {
         let mut json = serde_json::json!({
@@ -47,14 +50,14 @@ mod tests {
     fn a_vm_that_cannot_be_reached_is_named() {
         let stopped = serde_json::json!({ "state": "stopped" });
         let all = [vm("a", serde_json::json!({})), vm("b", stopped)];
-        assert_eq!(rows(&all).iter().map(line).collect::<Vec<_>>(), ["Pass vms: 1 of 2 running"]);
+        assert_eq!(rows(&all).iter().map(Finding::line).collect::<Vec<_>>(), ["Pass vms: 1 of 2 running"]);
         let port = serde_json::json!({ "address": "127.0.0.1", "host": 8080, "guest": 80, "protocol": "tcp", "problem": "taken" });
         let ill = [
             vm("a", serde_json::json!({ "problem": "its device has ended" })),
             vm("b", serde_json::json!({ "published": [port] })),
         ];
         assert_eq!(
-            rows(&ill).iter().map(line).collect::<Vec<_>>(),
+            rows(&ill).iter().map(Finding::line).collect::<Vec<_>>(),
             [
                 "Warn vms: a cannot be reached => In a, its device has ended.",
                 "Warn vms: port 127.0.0.1:8080 does not lead to b => It is tried again: taken.",

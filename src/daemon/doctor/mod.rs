@@ -5,49 +5,38 @@
 mod dns;
 mod guests;
 mod helper;
+mod mend;
+mod network;
+mod room;
+mod store;
 mod vmm;
 
 use crate::daemon::fault::Fault;
-use crate::daemon::{Shared, blocking, vms};
-use crate::proto::api::{Finding, Verdict};
+use crate::daemon::{Shared, blocking, programs, vms};
+use crate::proto::finding::Finding;
 use crate::vmm::choose::Starter;
+
+pub use self::mend::mend;
 
 /// Looks at everything.
 pub async fn examine(d: &Shared) -> Result<Vec<Finding>, Fault> {
     let views = vms::list(d)?;
     let mut findings = blocking(d, |d| {
         let config = &d.config;
-        let helper = helper::observe(&d.root);
+        let helper = helper::observe(&d.root, d.dirs.install_file().exists());
         let starter = if helper.has_network() && config.jailer { Starter::Root } else { Starter::Ourselves };
-        let mut findings = vmm::rows(config.firecracker.as_deref(), starter);
+        let firecracker = programs::firecracker(d, starter == Starter::Root);
+        let mut findings = vmm::rows(firecracker.as_deref(), starter);
         findings.extend(helper::rows(&helper, config.network.subnet));
         // In a user-mode network nobody reaches a VM by its name.
         if helper.has_network() {
             findings.extend(dns::rows(config.network.dns_port, &config.network.suffix, helper.ports()));
         }
+        findings.extend(store::rows(d));
+        findings.extend(room::rows(d));
         findings
     })
     .await;
     findings.extend(guests::rows(&views));
     Ok(findings)
-}
-
-fn pass(subject: &str, found: impl Into<String>) -> Finding {
-    Finding { subject: subject.to_owned(), verdict: Verdict::Pass, found: found.into(), advice: None }
-}
-
-fn warn(subject: &str, found: impl Into<String>, advice: impl Into<String>) -> Finding {
-    let advice = Some(advice.into());
-    Finding { subject: subject.to_owned(), verdict: Verdict::Warn, found: found.into(), advice }
-}
-
-fn fail(subject: &str, found: impl Into<String>, advice: impl Into<String>) -> Finding {
-    Finding { verdict: Verdict::Fail, ..warn(subject, found, advice) }
-}
-
-/// The row in one line, for tables of tests.
-#[cfg(test)]
-fn line(finding: &Finding) -> String {
-    let advice = finding.advice.as_ref().map(|advice| format!(" => {advice}")).unwrap_or_default();
-    format!("{:?} {}: {}{advice}", finding.verdict, finding.subject, finding.found)
 }

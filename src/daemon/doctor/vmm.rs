@@ -2,17 +2,16 @@
 
 use std::path::Path;
 
-use super::{fail, pass, warn};
 use crate::daemon::fault::chain;
 use crate::daemon::guest_text::harmless;
 use crate::host::cmd::CmdError;
-use crate::proto::api::Finding;
+use crate::proto::finding::Finding;
 use crate::vm::spec::{AccelChoice, VmmChoice};
 use crate::vmm::choose::{self, HostFacts, Starter};
 use crate::vmm::firecracker::faults::faults;
 use crate::vmm::firecracker::version::{self, OLDEST, Version};
 use crate::vmm::observe::observe;
-use crate::vmm::{Accel, Kind};
+use crate::vmm::{Accel, Kind, qemu};
 
 /// What Firecracker said when asked for its version.
 type Said = Result<Result<Version, String>, CmdError>;
@@ -26,15 +25,18 @@ pub fn rows(firecracker_bin: Option<&Path>, starter: Starter) -> Vec<Finding> {
         Some(Ok(Ok(version))) => faults(*version).iter().map(ToString::to_string).collect(),
         Some(_) | None => vec![],
     };
-    vec![kvm(&seen, &host), vmm(&host), firecracker(&host, said.as_ref(), &faults), vsock(&host)]
+    let mut rows = vec![kvm(&seen, &host), vmm(&host), firecracker(&host, said.as_ref(), &faults)];
+    rows.extend(host.qemu.as_deref().map(|program| qemu(program, qemu::version::ask(program))));
+    rows.push(vsock(&host));
+    rows
 }
 
 /// `seen` by this process, `host` as whoever starts VMMs has it.
 fn kvm(seen: &HostFacts, host: &HostFacts) -> Finding {
     match &host.kvm {
-        Ok(()) if seen.kvm.is_err() => pass("kvm", "usable by root, who starts VMs here"),
-        Ok(()) => pass("kvm", "usable"),
-        Err(problem) => warn(
+        Ok(()) if seen.kvm.is_err() => Finding::pass("kvm", "usable by root, who starts VMs here"),
+        Ok(()) => Finding::pass("kvm", "usable"),
+        Err(problem) => Finding::warn(
             "kvm",
             problem.to_string(),
             "Without KVM guests are emulated, which works, and is five to twenty times slower.",
@@ -50,9 +52,9 @@ fn vmm(host: &HostFacts) -> Finding {
                 Accel::Kvm => "KVM",
                 Accel::Tcg => "emulation",
             };
-            pass("vmm", format!("{} with {accel}", chosen.kind()))
+            Finding::pass("vmm", format!("{} with {accel}", chosen.kind()))
         }
-        Err(e) => fail("vmm", "none that can be run", format!("{e}.")),
+        Err(e) => Finding::fail("vmm", "none that can be run", format!("{e}.")),
     }
 }
 
@@ -61,30 +63,67 @@ fn firecracker(host: &HostFacts, said: Option<&Said>, faults: &[String]) -> Find
     let subject = "firecracker";
     let at = |path: &Path| path.display().to_string();
     match (&host.firecracker, &host.firecracker_bin, said) {
-        (None, Some(configured), _) => fail(
+        (None, Some(configured), _) => Finding::fail(
             subject,
             format!("firecracker_bin is {}, which is no program", at(configured)),
             "Correct it in config.toml, or leave it out to have Firecracker looked for.",
         ),
-        (None, None, _) | (Some(_), _, None) => pass(subject, "not installed; VMs run under QEMU"),
-        (Some(program), _, Some(Ok(Ok(version)))) if *version < OLDEST => warn(
+        (None, None, _) | (Some(_), _, None) => Finding::pass(subject, "not installed; VMs run under QEMU"),
+        (Some(program), _, Some(Ok(Ok(version)))) if *version < OLDEST => Finding::warn(
             subject,
             format!("{version} at {}, which is too old", at(program)),
             format!("Install {OLDEST} or later; until then VMs run under QEMU."),
         ),
         (Some(program), _, Some(Ok(Ok(version)))) => match faults {
-            [] => pass(subject, format!("{version} at {}", at(program))),
-            faults => warn(subject, format!("{version} at {}", at(program)), faults.join(" ")),
+            [] => Finding::pass(subject, format!("{version} at {}", at(program))),
+            faults => Finding::warn(subject, format!("{version} at {}", at(program)), faults.join(" ")),
         },
-        (Some(program), _, Some(Ok(Err(said)))) => warn(
+        (Some(program), _, Some(Ok(Err(said)))) => Finding::warn(
             subject,
             format!("{} says {:?}, which is no version", at(program), harmless(said, 80)),
             "Install another; until then VMs run under QEMU.",
         ),
-        (Some(program), _, Some(Err(e))) => warn(
+        (Some(program), _, Some(Err(e))) => Finding::warn(
             subject,
             format!("cannot ask {} for its version: {}", at(program), chain(e)),
             "Install another; until then VMs run under QEMU.",
+        ),
+    }
+}
+
+fn qemu(program: &Path, said: Result<Result<qemu::version::Version, String>, CmdError>) -> Finding {
+    let (subject, place) = ("qemu", program.display());
+    let oldest = qemu::version::OLDEST;
+    match said {
+        Ok(Ok(version)) if version < oldest => Finding::fail(
+            subject,
+            format!("{version} at {place}, which is too old"),
+            format!("Install {oldest} or later; VMs do not start under this one."),
+        ),
+        Ok(Ok(version)) => {
+            let faults: Vec<String> =
+                qemu::version::faults(version).iter().map(ToString::to_string).collect();
+            match faults.is_empty() {
+                true => Finding::pass(subject, format!("{version} at {place}")),
+                false => Finding::warn(
+                    subject,
+                    format!("{version} at {place}"),
+                    format!(
+                        "If its distributor has not mended it, {}; install 7.0 or later.",
+                        faults.join(", and ")
+                    ),
+                ),
+            }
+        }
+        Ok(Err(said)) => Finding::warn(
+            subject,
+            format!("{place} says {:?}, which is no version", harmless(&said, 80)),
+            format!("banger needs {oldest} or later."),
+        ),
+        Err(e) => Finding::fail(
+            subject,
+            format!("cannot ask {place} for its version: {}", chain(&e)),
+            "Install it again.",
         ),
     }
 }
@@ -93,10 +132,10 @@ fn vsock(host: &HostFacts) -> Finding {
     let subject = "vsock";
     let chosen = choose::choose(VmmChoice::Auto, AccelChoice::Auto, host).map(|chosen| chosen.kind());
     match (&host.vhost_device_vsock, chosen) {
-        _ if host.vhost_vsock => pass(subject, "the kernel's, /dev/vhost-vsock"),
-        (Some(program), _) => pass(subject, program.display().to_string()),
-        (None, Ok(Kind::Firecracker)) => pass(subject, "Firecracker's own"),
-        (None, _) => fail(
+        _ if host.vhost_vsock => Finding::pass(subject, "the kernel's, /dev/vhost-vsock"),
+        (Some(program), _) => Finding::pass(subject, program.display().to_string()),
+        (None, Ok(Kind::Firecracker)) => Finding::pass(subject, "Firecracker's own"),
+        (None, _) => Finding::fail(
             subject,
             "QEMU has no vsock device here",
             "Run `modprobe vhost_vsock` as root, or `cargo install vhost-device-vsock --locked`.",
@@ -109,7 +148,6 @@ mod tests {
     use std::path::PathBuf;
 
     use super::*;
-    use crate::daemon::doctor::line;
     use crate::vmm::choose::KvmProblem;
 
     fn host(parts: &str) -> HostFacts {
@@ -150,7 +188,7 @@ mod tests {
         ];
         for (parts, want) in table {
             let host = host(parts);
-            assert_eq!([kvm(&host, &host), vmm(&host), vsock(&host)].map(|f| line(&f)), want, "{parts}");
+            assert_eq!([kvm(&host, &host), vmm(&host), vsock(&host)].map(|f| f.line()), want, "{parts}");
         }
     }
 
@@ -160,7 +198,7 @@ mod tests {
             HostFacts { kvm: Err(KvmProblem::Denied), has_vhost_vsock: true, ..host("qemu firecracker") };
         let rows = |starter| {
             let host = seen.clone().opened_by(starter);
-            [kvm(&seen, &host), vmm(&host), vsock(&host)].map(|f| line(&f))
+            [kvm(&seen, &host), vmm(&host), vsock(&host)].map(|f| f.line())
         };
         let root = [
             "Pass kvm: usable by root, who starts VMs here",
@@ -174,11 +212,31 @@ mod tests {
     }
 
     #[test]
+    fn qemu_is_judged_by_its_version() {
+        let row = |line: &str| {
+            qemu(Path::new("/bin/q"), Ok(qemu::version::parse(line).ok_or_else(|| line.to_owned()))).line()
+        };
+        assert_eq!(row("QEMU emulator version 7.2.22 (Debian)"), "Pass qemu: 7.2.22 at /bin/q");
+        assert!(
+            row("QEMU emulator version 4.2.1").starts_with("Fail qemu: 4.2.1 at /bin/q, which is too old")
+        );
+        let jammy = row("QEMU emulator version 6.2.0 (Debian 1:6.2+dfsg-2ubuntu6)");
+        assert!(
+            jammy.starts_with(
+                "Warn qemu: 6.2.0 at /bin/q => If its distributor has not mended it, a guest can "
+            ),
+            "{jammy}"
+        );
+        assert!(jammy.ends_with("(CVE-2022-26354); install 7.0 or later."), "{jammy}");
+        assert!(row("hello").starts_with("Warn qemu: /bin/q says \"hello\", which is no version"));
+    }
+
+    #[test]
     fn firecracker_is_judged_by_its_version() {
         let version = |major, minor, patch| Ok(Ok(Version { major, minor, patch }));
         let row = |parts: &str, said: Option<Said>, faults: &[&str]| {
             let faults: Vec<String> = faults.iter().map(|f| (*f).to_owned()).collect();
-            line(&firecracker(&host(parts), said.as_ref(), &faults))
+            firecracker(&host(parts), said.as_ref(), &faults).line()
         };
         assert_eq!(row("", None, &[]), "Pass firecracker: not installed; VMs run under QEMU");
         assert_eq!(

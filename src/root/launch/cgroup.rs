@@ -124,6 +124,15 @@ pub fn remove(vm: VmId) -> Result<(), CgroupError> {
     fs::remove_dir(&path).map_err(failed)
 }
 
+/// Removes what all of them are below; nothing if another banger's are there too, or none ever was.
+pub fn remove_parent() -> Result<(), CgroupError> {
+    let path = Path::new(HIERARCHY).join(PARENT);
+    match fs::remove_dir(&path) {
+        Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::ResourceBusy) => Ok(()),
+        other => other.map_err(|source| CgroupError { path, source }),
+    }
+}
+
 fn is_version_2(path: &Path) -> bool {
     statfs(path).is_ok_and(|stat| stat.f_type == CGROUP2_SUPER_MAGIC)
 }

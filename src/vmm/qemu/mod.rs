@@ -2,6 +2,7 @@
 
 pub mod args;
 pub mod qmp;
+pub mod version;
 mod words;
 
 use std::path::{Path, PathBuf};
