@@ -136,6 +136,8 @@ fn manifests_that_are_none_or_lead_astray() {
     let url = |path: &str| format!("{}{path}", scene.publisher.server.url);
     for (field, value, why) in [
         ("latest_stable", "../../x".into(), "it has no release ../../x"),
+        // What a terminal would take for an order (CSI, DEL) is not shown to it.
+        ("latest_stable", "v1\u{9b}2J\u{7f}".into(), "it has no release v12J"),
         ("latest_stable", 3.into(), "which release is the latest_stable"),
         ("releases", "none".into(), "it has no list of releases"),
         ("sha256sums_sig_url", "".into(), "where the signature of v1.2.3 is"),
