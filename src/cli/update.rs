@@ -104,7 +104,7 @@ impl Update {
         let settings = Settings::read(&layout.dirs.config_file()).map_err(Error::Install)?;
         let manifest = self.manifest_url.as_ref().unwrap_or(&settings.manifest);
         let environment = Environment::of_process();
-        let published = stage::manifest(&environment, manifest)?;
+        let published = stage::manifest(&environment, manifest, Patience::default())?;
         let here = Here {
             current: current.clone(),
             newest_seen: held::newest(&layout),

@@ -144,7 +144,7 @@ fn attempt<U: Units + Clone + Send + 'static>(
     reach("system-install: executable");
     undo.push("systemd's view of the units", {
         let units = units.clone();
-        move || units.reload().map_err(io::Error::other)
+        move || units.reload().and_then(|()| units.forget_failures()).map_err(io::Error::other)
     });
     for step in &prepared.steps {
         apply::step(step, ids.root)?;
@@ -241,3 +241,6 @@ pub fn remembered(layout: &Layout) -> Result<Vec<PathBuf>, SystemError> {
 fn remover(path: PathBuf) -> impl FnOnce() -> io::Result<()> + Send {
     move || apply::remove(&path).map_err(io::Error::other)
 }
+
+#[cfg(test)]
+mod tests;

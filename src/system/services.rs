@@ -60,6 +60,8 @@ pub trait Units: Services {
     fn state(&self, unit: Unit) -> Result<State, CmdError>;
     /// Kills all that is left of a unit that was stopped.
     fn kill(&self, unit: Unit) -> Result<(), CmdError>;
+    /// The last line that a unit's processes have written; empty if that is not known.
+    fn last_words(&self, unit: Unit) -> String;
     /// Forgets that units failed.
     fn forget_failures(&self) -> Result<(), CmdError>;
 }
@@ -98,8 +100,18 @@ impl Units for Systemd {
     fn kill(&self, unit: Unit) -> Result<(), CmdError> {
         systemctl(&["kill", "--signal=SIGKILL", unit.name()])
     }
+    fn last_words(&self, unit: Unit) -> String {
+        // Not of the unit, about which systemd has more to say than its processes.
+        let of = format!("_SYSTEMD_UNIT={}", unit.name());
+        let said = cmd::run("journalctl", ["--quiet", "--no-pager", "--output=cat", "--lines=1", &of]);
+        said.map(|line| String::from_utf8_lossy(&line).trim().to_owned()).unwrap_or_default()
+    }
     fn forget_failures(&self) -> Result<(), CmdError> {
-        systemctl(&["reset-failed", "bangerd*", "banger-recover*"])
+        match systemctl(&["reset-failed", "bangerd*", "banger-recover*"]) {
+            // There are none.
+            Ok(()) | Err(CmdError::Failed { .. }) => Ok(()),
+            Err(e) => Err(e),
+        }
     }
 }
 
