@@ -75,6 +75,7 @@ pub fn subject(request: &Request) -> Option<String> {
         Request::VmExec(_) | Request::VmRead(_) | Request::VmWrite(_) | Request::VmLogs(_) => None,
         Request::DaemonStatus(_)
         | Request::DaemonDoctor(_)
+        | Request::DaemonMend(_)
         | Request::DaemonStop(_)
         | Request::DaemonOperations(_)
         | Request::VmList(_)
