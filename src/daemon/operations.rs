@@ -68,7 +68,6 @@ pub fn subject(request: &Request) -> Option<String> {
         Request::KernelImport(r) => Some(r.name.clone().unwrap_or_else(|| "a kernel".to_owned())),
         Request::KernelPull(r) => Some(r.kernel.clone()),
         Request::BundleCreate(_) | Request::BundleInstall(_) => Some("a bundle".to_owned()),
-        Request::DaemonMend(_) => Some("this machine".to_owned()),
         Request::KernelRemove(r) => Some(r.kernel.clone()),
         Request::KernelDefault(r) => Some(r.kernel.clone()),
         // Sessions go on without the daemon: their descriptors are the clients'.
