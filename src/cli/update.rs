@@ -194,8 +194,9 @@ impl Update {
         if !geteuid().is_root() {
             return Err(Error::Refused("an update is root's to do; use `sudo banger update`".to_owned()));
         }
-        let held =
-            held::hold(layout)?.ok_or_else(|| At::Prepare.said("another `banger update` is under way"))?;
+        let held = held::hold(layout)?.ok_or_else(|| {
+            At::Prepare.said("another `banger update`, or `banger system install`, is under way")
+        })?;
         // One that was cut off was mended before the command began, unless that could not be done.
         if held::journal(layout)?.is_some() {
             return Err(At::Prepare.said("an update was cut off and could not be mended; see above").into());

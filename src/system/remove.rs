@@ -9,6 +9,7 @@ use crate::host::failpoint::reach;
 use crate::system::apply;
 use crate::system::error::SystemError;
 use crate::system::files::{self, Fate};
+use crate::system::hold::hold;
 use crate::system::install::remembered;
 use crate::system::layout::Layout;
 use crate::system::plan;
@@ -73,6 +74,7 @@ pub fn remove(
     units: &impl Units,
     clear: impl FnOnce() -> Result<(), SystemError>,
 ) -> Result<(), SystemError> {
+    let _held = if layout.keep.exists() { Some(hold(layout)?) } else { None };
     stop(layout, extent, units)?;
     reach("system-uninstall: stopped");
     if layout.dirs.install_file().exists() {

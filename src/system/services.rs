@@ -3,6 +3,7 @@
 use serde::Serialize;
 
 use crate::host::cmd::{self, CmdError};
+use crate::system::layout::Layout;
 
 /// A unit of banger's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -112,6 +113,70 @@ impl Units for Systemd {
             Ok(()) | Err(CmdError::Failed { .. }) => Ok(()),
             Err(e) => Err(e),
         }
+    }
+}
+
+/// Who has the units of a layout.
+#[derive(Debug, Clone, Copy)]
+pub enum Manager {
+    /// The host's.
+    Host(Systemd),
+    /// Nobody: the units below a directory for tests are only files, and those of the same names are another installation's.
+    Nobody,
+}
+
+impl Manager {
+    pub fn of(layout: &Layout) -> Self {
+        if *layout == Layout::host() { Self::Host(Systemd) } else { Self::Nobody }
+    }
+
+    fn order(&self, order: impl FnOnce(&Systemd) -> Result<(), CmdError>) -> Result<(), CmdError> {
+        match self {
+            Self::Host(systemd) => order(systemd),
+            Self::Nobody => Ok(()),
+        }
+    }
+}
+
+impl Services for Manager {
+    fn reload(&self) -> Result<(), CmdError> {
+        self.order(Systemd::reload)
+    }
+    fn start(&self, unit: Unit) -> Result<(), CmdError> {
+        self.order(|systemd| systemd.start(unit))
+    }
+    fn stop(&self, unit: Unit) -> Result<(), CmdError> {
+        self.order(|systemd| systemd.stop(unit))
+    }
+    fn restart(&self, unit: Unit) -> Result<(), CmdError> {
+        self.order(|systemd| systemd.restart(unit))
+    }
+    fn enable(&self, unit: Unit) -> Result<(), CmdError> {
+        self.order(|systemd| systemd.enable(unit))
+    }
+    fn disable(&self, unit: Unit) -> Result<(), CmdError> {
+        self.order(|systemd| systemd.disable(unit))
+    }
+}
+
+impl Units for Manager {
+    fn state(&self, unit: Unit) -> Result<State, CmdError> {
+        match self {
+            Self::Host(systemd) => systemd.state(unit),
+            Self::Nobody => Ok(parse("ActiveState=unknown")),
+        }
+    }
+    fn kill(&self, unit: Unit) -> Result<(), CmdError> {
+        self.order(|systemd| systemd.kill(unit))
+    }
+    fn last_words(&self, unit: Unit) -> String {
+        match self {
+            Self::Host(systemd) => systemd.last_words(unit),
+            Self::Nobody => String::new(),
+        }
+    }
+    fn forget_failures(&self) -> Result<(), CmdError> {
+        self.order(Systemd::forget_failures)
     }
 }
 

@@ -135,12 +135,7 @@ impl Transaction<'_> {
             }
             Step::RestartHelper => {
                 updater.progress.stage("restarting services; VMs run on");
-                if self.socket_changed {
-                    // A socket is not made anew while its service has it.
-                    services.stop(Unit::Helper).map_err(At::Restart.program())?;
-                    services.restart(Unit::HelperSocket).map_err(At::Restart.program())?;
-                }
-                services.restart(Unit::Helper).map_err(At::Restart.program())
+                updater.restart_helper(self.socket_changed).map_err(At::Restart.program())
             }
             Step::RestartDaemon => services.restart(Unit::Daemon).map_err(At::Restart.program()),
             Step::Answer => updater.wait_for(&journal.to),

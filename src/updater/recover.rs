@@ -3,6 +3,7 @@
 use std::fmt;
 use std::fs::File;
 
+use crate::host::cmd::CmdError;
 use crate::host::failpoint;
 use crate::host::install::Install;
 use crate::release::journal::{Journal, Phase, Recovery, Step};
@@ -110,13 +111,25 @@ impl Updater<'_> {
             if let Err(e) = self.services.forget_failures() {
                 self.progress.note(&crate::updater::error::chain(&e));
             }
-            self.services.restart(Unit::Helper).map_err(At::RollBack.program())?;
+            // The new version may have had another unit for the socket.
+            self.restart_helper(true).map_err(At::RollBack.program())?;
             self.services.restart(Unit::Daemon).map_err(At::RollBack.program())?;
             failpoint::reach("roll back: restarted");
         }
         // Without the copies nothing could be put back once more, so the journal goes first. The next update clears what is left.
         held::forget(layout).map_err(At::RollBack.io("remove the journal"))?;
         self.clear(At::RollBack)
+    }
+
+    /// With its socket, requests that come meanwhile are refused; without, they wait.
+    pub(super) fn restart_helper(&self, with_socket: bool) -> Result<(), CmdError> {
+        if !with_socket {
+            return self.services.restart(Unit::Helper);
+        }
+        // A socket is not made anew while its service has it.
+        self.services.stop(Unit::Helper)?;
+        self.services.restart(Unit::HelperSocket)?;
+        self.services.start(Unit::Helper)
     }
 
     /// Has units read again. At boot the daemons are to be started whether that can be done or not.

@@ -182,7 +182,7 @@ fn one_updates_at_a_time() {
         fs::File::options().write(true).create(true).truncate(false).open(rig.path("keep/update.lock"));
     let lock = lock.expect("opens");
     rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive).expect("locks");
-    assert!(rig.refused("").contains("another `banger update` is under way"));
+    assert!(rig.refused("").contains("another `banger update`, or `banger system install`, is under way"));
     rig.assert_untouched("the second");
     drop(lock);
     rig.updated("");

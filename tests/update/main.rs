@@ -9,4 +9,5 @@ mod publisher;
 mod refused;
 mod rig;
 mod server;
+mod services;
 mod taken_back;

@@ -13,7 +13,7 @@ use crate::proto::api::VmView;
 use crate::system::error::SystemError;
 use crate::system::layout::Layout;
 use crate::system::remove::{self, Extent};
-use crate::system::services::Systemd;
+use crate::system::services::Manager;
 
 #[derive(FromArgs, ArgsInfo, Debug)]
 /// Remove banger from this machine: daemons, files, bridge and firewall. VMs, images and configuration stay, unless --purge.
@@ -51,7 +51,7 @@ impl Uninstall {
             self.see_to_vms(&Asked { layout, owner: install.owner_uid() })?;
         }
         let extent = Extent { purge: self.purge, end_vms: self.force };
-        remove::remove(layout, extent, &Systemd, clear)?;
+        remove::remove(layout, extent, &Manager::of(layout), clear)?;
         let kept = [&layout.dirs.state, &layout.dirs.cache, &layout.dirs.config].map(|dir| dir.as_path());
         let kept: Vec<String> =
             kept.iter().filter(|dir| dir.exists()).map(|dir| dir.display().to_string()).collect();

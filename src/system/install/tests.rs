@@ -355,3 +355,18 @@ fn files_are_not_removed_before_what_the_helper_made_is() {
     assert!(at("stop bangerd-root.socket") < at("stop bangerd-root.service"));
     assert!(at("stop bangerd.service") < at("kill bangerd.service"));
 }
+
+#[test]
+fn nothing_is_changed_while_somebody_else_changes_it() {
+    let host = Host::new();
+    let units = Fake::default();
+    host.install(&units).expect("installs");
+    let before = host.tree();
+    let held = hold(&host.layout).expect("holds");
+    for error in [host.install(&units).expect_err("held"), host.remove(&units, true).expect_err("held")] {
+        assert!(error.to_string().contains("is being updated, made or removed just now"), "{error}");
+    }
+    assert_eq!(host.tree(), before);
+    drop(held);
+    host.remove(&units, true).expect("removes");
+}
