@@ -7,7 +7,7 @@ use crate::cli::render;
 use crate::host::install::Install;
 use crate::host::progress::{Progress, Silent};
 use crate::system::layout::Layout;
-use crate::system::services::{Services, Systemd};
+use crate::system::services::{Systemd, Units};
 use crate::updater::Updater;
 use crate::updater::fetch::Patience;
 use crate::updater::held;
@@ -17,7 +17,7 @@ use crate::updater::unmanaged::Unmanaged;
 /// An installation, and who starts its services.
 pub struct Place<'a> {
     layout: &'a Layout,
-    services: Box<dyn Services>,
+    services: Box<dyn Units>,
     managed: bool,
 }
 
@@ -25,7 +25,7 @@ impl<'a> Place<'a> {
     pub fn new(layout: &'a Layout) -> Self {
         // Below BANGER_ROOT nobody but banger starts anything, and the host's services are another installation's.
         let managed = *layout == Layout::host();
-        let services: Box<dyn Services> =
+        let services: Box<dyn Units> =
             if managed { Box::new(Systemd) } else { Box::new(Unmanaged { binary: layout.binary() }) };
         Self { layout, services, managed }
     }

@@ -104,7 +104,7 @@ impl Update {
         let settings = Settings::read(&layout.dirs.config_file()).map_err(Error::Install)?;
         let manifest = self.manifest_url.as_ref().unwrap_or(&settings.manifest);
         let environment = Environment::of_process();
-        let published = stage::manifest(&environment, manifest)?;
+        let published = stage::manifest(&environment, manifest, Patience::default())?;
         let here = Here {
             current: current.clone(),
             newest_seen: held::newest(&layout),
@@ -194,8 +194,9 @@ impl Update {
         if !geteuid().is_root() {
             return Err(Error::Refused("an update is root's to do; use `sudo banger update`".to_owned()));
         }
-        let held =
-            held::hold(layout)?.ok_or_else(|| At::Prepare.said("another `banger update` is under way"))?;
+        let held = held::hold(layout)?.ok_or_else(|| {
+            At::Prepare.said("another `banger update`, or `banger system install`, is under way")
+        })?;
         // One that was cut off was mended before the command began, unless that could not be done.
         if held::journal(layout)?.is_some() {
             return Err(At::Prepare.said("an update was cut off and could not be mended; see above").into());

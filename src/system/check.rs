@@ -45,6 +45,8 @@ pub struct Room {
 #[derive(Debug)]
 pub struct Facts {
     pub is_root: bool,
+    /// Whether it is to be this machine's, and not one below a directory for tests.
+    pub is_hosts: bool,
     /// Whether systemd runs this host (sd_booted(3)).
     pub has_systemd: bool,
     pub machine: String,
@@ -79,6 +81,7 @@ pub fn gather(layout: &Layout, owner: Option<&str>, version: &str) -> io::Result
     let rooms = [(&layout.bin, COPIES * size), (&layout.dirs.state, ROOM_FOR_DATA)];
     Ok(Facts {
         is_root: geteuid().is_root(),
+        is_hosts: *layout == Layout::host(),
         has_systemd: Path::new("/run/systemd/system").is_dir(),
         machine: rustix::system::uname().machine().to_string_lossy().into_owned(),
         owner: match owner {
@@ -169,6 +172,12 @@ pub fn judge(facts: &Facts, force: bool) -> Vec<Problem> {
             is_about_root: true,
             ..problem("this is root's to do".to_owned(), "use `sudo`")
         });
+    }
+    if !facts.is_hosts {
+        problems.push(problem(
+            "BANGER_ROOT is set, and an installation is the machine's".to_owned(),
+            "unset it, or use banger below it without an installation",
+        ));
     }
     if !facts.has_systemd {
         problems.push(problem(
@@ -295,6 +304,7 @@ mod tests {
         let account = Account { name: "me".to_owned(), uid: 1000, gid: 100, home: "/home/me".into() };
         Facts {
             is_root: true,
+            is_hosts: true,
             has_systemd: true,
             machine: MACHINE.to_owned(),
             owner: Owner::Known { account, home: Home::Of(1000) },
@@ -330,6 +340,7 @@ mod tests {
     fn everything_that_is_wrong_is_said_at_once_and_what_to_do() {
         let facts = Facts {
             is_root: false,
+            is_hosts: false,
             has_systemd: false,
             machine: "aarch64".to_owned(),
             owner: Owner::Unsaid,
@@ -342,6 +353,7 @@ mod tests {
             said(&facts, true),
             [
                 "this is root's to do: use `sudo`",
+                "BANGER_ROOT is set, and an installation is the machine's: unset it, or use banger below it without an installation",
                 "systemd does not run this machine: banger works without an installation too: `banger vm run`, as yourself or as root",
                 "this machine is aarch64, and this executable is for x86_64: take the executable for this machine",
                 "nothing says whose VMs they are to be: use `sudo`, or name a user: --owner USER",

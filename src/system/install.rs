@@ -7,6 +7,7 @@
 //!
 //! Where nothing was installed before, whatever fails is followed by the removal of all that was made.
 
+use std::fs::File;
 use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -19,6 +20,7 @@ use crate::system::apply::{self, Ids};
 use crate::system::check;
 use crate::system::error::SystemError;
 use crate::system::files::{self, Completions, Directory, Fate};
+use crate::system::hold::hold;
 use crate::system::layout::Layout;
 use crate::system::plan::{self, Change, Step};
 use crate::system::ready::{self, Build, Daemons};
@@ -132,7 +134,7 @@ fn attempt<U: Units + Clone + Send + 'static>(
     undo: &mut Undo,
 ) -> Result<Done, SystemError> {
     let ids = Ids { root: wish.root, owner: (wish.account.uid, wish.account.gid) };
-    make_directories(layout, prepared, ids, undo)?;
+    let _held = make_directories(layout, prepared, ids, undo)?;
     reach("system-install: directories");
     let (binary, change) = &prepared.binary;
     if *change != Change::Keep {
@@ -144,7 +146,7 @@ fn attempt<U: Units + Clone + Send + 'static>(
     reach("system-install: executable");
     undo.push("systemd's view of the units", {
         let units = units.clone();
-        move || units.reload().map_err(io::Error::other)
+        move || units.reload().and_then(|()| units.forget_failures()).map_err(io::Error::other)
     });
     for step in &prepared.steps {
         apply::step(step, ids.root)?;
@@ -195,12 +197,13 @@ fn make_directories(
     prepared: &Prepared,
     ids: Ids,
     undo: &mut Undo,
-) -> Result<(), SystemError> {
+) -> Result<Option<File>, SystemError> {
     // What will have been made is written down before it is: a crash must not make it look as if it had been there.
     let made = prepared.directories.iter().filter(|(_, change)| *change == Change::Create);
     let made: Vec<PathBuf> = made.map(|(directory, _)| directory.path.clone()).collect();
     let is_keep = |directory: &Directory| directory.path == layout.keep;
     let keep = prepared.directories.iter().find(|(directory, _)| is_keep(directory));
+    let mut held = None;
     for (directory, change) in keep.into_iter().chain(&prepared.directories) {
         if apply::directory(directory, layout, ids)? {
             undo.push(format!("directory {}", directory.path.display()), {
@@ -212,14 +215,17 @@ fn make_directories(
                 }
             });
         }
-        if is_keep(directory) && *change == Change::Create {
-            undo.push("the list of directories", remover(layout.made()));
-        }
-        if is_keep(directory) && !made.is_empty() {
-            remember(layout, &made, ids)?;
+        if is_keep(directory) && held.is_none() {
+            held = Some(hold(layout)?);
+            if *change == Change::Create {
+                undo.push("the list of directories", remover(layout.made()));
+            }
+            if !made.is_empty() {
+                remember(layout, &made, ids)?;
+            }
         }
     }
-    Ok(())
+    Ok(held)
 }
 
 fn remember(layout: &Layout, made: &[PathBuf], ids: Ids) -> Result<(), SystemError> {
@@ -241,3 +247,6 @@ pub fn remembered(layout: &Layout) -> Result<Vec<PathBuf>, SystemError> {
 fn remover(path: PathBuf) -> impl FnOnce() -> io::Result<()> + Send {
     move || apply::remove(&path).map_err(io::Error::other)
 }
+
+#[cfg(test)]
+mod tests;

@@ -77,6 +77,11 @@ impl Layout {
         self.keep.join("directories")
     }
 
+    /// Held by whoever changes the installation.
+    pub fn lock(&self) -> PathBuf {
+        self.keep.join("update.lock")
+    }
+
     /// The phase of an update that is under way, or was cut off.
     pub fn journal(&self) -> PathBuf {
         self.keep.join("update.json")

@@ -8,6 +8,7 @@ pub mod apply;
 pub mod check;
 pub mod error;
 pub mod files;
+pub mod hold;
 pub mod install;
 pub mod layout;
 pub mod plan;

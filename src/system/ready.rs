@@ -64,8 +64,11 @@ pub fn wait(
         let state = units.state(unit)?;
         if state.active == "failed" || Instant::now() >= deadline {
             let result = if state.result.is_empty() { String::new() } else { format!(" ({})", state.result) };
+            let words = units.last_words(unit);
+            let said =
+                if words.is_empty() { String::new() } else { format!(", and its last words were: {words}") };
             return Err(SystemError::Refused(format!(
-                "{why}; {name} is {}{result}, and `journalctl -u {name} -n 20` says more",
+                "{why}; {name} is {}{result}{said}; `journalctl -u {name} -n 20` says more",
                 state.active,
                 name = unit.name()
             )));

@@ -9,6 +9,7 @@ use crate::host::failpoint::reach;
 use crate::system::apply;
 use crate::system::error::SystemError;
 use crate::system::files::{self, Fate};
+use crate::system::hold::hold;
 use crate::system::install::remembered;
 use crate::system::layout::Layout;
 use crate::system::plan;
@@ -31,6 +32,38 @@ pub fn is_there(layout: &Layout, purge: bool) -> bool {
     files.chain(data.into_iter().filter(|_| purge)).any(|path| std::fs::symlink_metadata(path).is_ok())
 }
 
+/// Where systemd has the processes of [`Unit::Daemon`].
+const DAEMONS_CGROUP: &str = "/sys/fs/cgroup/system.slice/bangerd.service/cgroup.procs";
+
+/// What runs of VMs while no daemon does that could be asked: phrases, such as `VM 00000000002a`.
+pub fn running(layout: &Layout) -> Result<Vec<String>, SystemError> {
+    let read = |path: &Path| match std::fs::read_to_string(path) {
+        Ok(text) => Ok(text),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(String::new()),
+        Err(e) => Err(SystemError::Look(e)),
+    };
+    // The helper has a record of each VM that is on the bridge or in a jail.
+    let mut running = vec![];
+    match std::fs::read_dir(layout.dirs.root_runtime.join("vms")) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+        Err(e) => return Err(SystemError::Look(e)),
+        Ok(records) => {
+            for record in records {
+                let name = record.map_err(SystemError::Look)?.file_name();
+                let id = name.to_str().and_then(|name| name.strip_suffix(".json"));
+                running.extend(id.map(|id| format!("VM {id}")));
+            }
+        }
+    }
+    // Others are the daemon's children, which outlive it.
+    if *layout == Layout::host() {
+        let pids = read(Path::new(DAEMONS_CGROUP))?;
+        running.extend(pids.lines().map(|pid| format!("process {pid} that bangerd has started")));
+    }
+    running.sort();
+    Ok(running)
+}
+
 /// Removes it. `clear` removes what the helper has made of the network and of jails, and is called once no helper runs.
 ///
 /// # Errors
@@ -41,6 +74,7 @@ pub fn remove(
     units: &impl Units,
     clear: impl FnOnce() -> Result<(), SystemError>,
 ) -> Result<(), SystemError> {
+    let _held = if layout.keep.exists() { Some(hold(layout)?) } else { None };
     stop(layout, extent, units)?;
     reach("system-uninstall: stopped");
     if layout.dirs.install_file().exists() {
@@ -55,11 +89,7 @@ pub fn remove(
         }
     }
     units.reload()?;
-    units.forget_failures().or_else(|e| match e {
-        // There are none.
-        CmdError::Failed { .. } => Ok(()),
-        e => Err(e),
-    })?;
+    units.forget_failures()?;
     for runtime in [&layout.dirs.runtime, &layout.dirs.root_runtime] {
         apply::remove_tree(runtime)?;
     }

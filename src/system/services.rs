@@ -3,6 +3,7 @@
 use serde::Serialize;
 
 use crate::host::cmd::{self, CmdError};
+use crate::system::layout::Layout;
 
 /// A unit of banger's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -60,6 +61,8 @@ pub trait Units: Services {
     fn state(&self, unit: Unit) -> Result<State, CmdError>;
     /// Kills all that is left of a unit that was stopped.
     fn kill(&self, unit: Unit) -> Result<(), CmdError>;
+    /// The last line that a unit's processes have written; empty if that is not known.
+    fn last_words(&self, unit: Unit) -> String;
     /// Forgets that units failed.
     fn forget_failures(&self) -> Result<(), CmdError>;
 }
@@ -98,8 +101,82 @@ impl Units for Systemd {
     fn kill(&self, unit: Unit) -> Result<(), CmdError> {
         systemctl(&["kill", "--signal=SIGKILL", unit.name()])
     }
+    fn last_words(&self, unit: Unit) -> String {
+        // Not of the unit, about which systemd has more to say than its processes.
+        let of = format!("_SYSTEMD_UNIT={}", unit.name());
+        let said = cmd::run("journalctl", ["--quiet", "--no-pager", "--output=cat", "--lines=1", &of]);
+        said.map(|line| String::from_utf8_lossy(&line).trim().to_owned()).unwrap_or_default()
+    }
     fn forget_failures(&self) -> Result<(), CmdError> {
-        systemctl(&["reset-failed", "bangerd*", "banger-recover*"])
+        match systemctl(&["reset-failed", "bangerd*", "banger-recover*"]) {
+            // There are none.
+            Ok(()) | Err(CmdError::Failed { .. }) => Ok(()),
+            Err(e) => Err(e),
+        }
+    }
+}
+
+/// Who has the units of a layout.
+#[derive(Debug, Clone, Copy)]
+pub enum Manager {
+    /// The host's.
+    Host(Systemd),
+    /// Nobody: the units below a directory for tests are only files, and those of the same names are another installation's.
+    Nobody,
+}
+
+impl Manager {
+    pub fn of(layout: &Layout) -> Self {
+        if *layout == Layout::host() { Self::Host(Systemd) } else { Self::Nobody }
+    }
+
+    fn order(&self, order: impl FnOnce(&Systemd) -> Result<(), CmdError>) -> Result<(), CmdError> {
+        match self {
+            Self::Host(systemd) => order(systemd),
+            Self::Nobody => Ok(()),
+        }
+    }
+}
+
+impl Services for Manager {
+    fn reload(&self) -> Result<(), CmdError> {
+        self.order(Systemd::reload)
+    }
+    fn start(&self, unit: Unit) -> Result<(), CmdError> {
+        self.order(|systemd| systemd.start(unit))
+    }
+    fn stop(&self, unit: Unit) -> Result<(), CmdError> {
+        self.order(|systemd| systemd.stop(unit))
+    }
+    fn restart(&self, unit: Unit) -> Result<(), CmdError> {
+        self.order(|systemd| systemd.restart(unit))
+    }
+    fn enable(&self, unit: Unit) -> Result<(), CmdError> {
+        self.order(|systemd| systemd.enable(unit))
+    }
+    fn disable(&self, unit: Unit) -> Result<(), CmdError> {
+        self.order(|systemd| systemd.disable(unit))
+    }
+}
+
+impl Units for Manager {
+    fn state(&self, unit: Unit) -> Result<State, CmdError> {
+        match self {
+            Self::Host(systemd) => systemd.state(unit),
+            Self::Nobody => Ok(parse("ActiveState=unknown")),
+        }
+    }
+    fn kill(&self, unit: Unit) -> Result<(), CmdError> {
+        self.order(|systemd| systemd.kill(unit))
+    }
+    fn last_words(&self, unit: Unit) -> String {
+        match self {
+            Self::Host(systemd) => systemd.last_words(unit),
+            Self::Nobody => String::new(),
+        }
+    }
+    fn forget_failures(&self) -> Result<(), CmdError> {
+        self.order(Systemd::forget_failures)
     }
 }
 

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use crate::release::version::Version;
+use crate::system::services::Unit;
 use crate::updater::Updater;
 use crate::updater::error::{At, UpdateError};
 use crate::updater::program::{As, Program, last_words};
@@ -21,25 +22,34 @@ const PAUSE: Duration = Duration::from_millis(200);
 const MAX_ANSWER: u64 = 1 << 20;
 
 impl Updater<'_> {
-    /// Waits until daemon and helper answer with `version`.
+    /// Waits until helper and daemon answer with `version`, or one of them has failed.
     pub(super) fn wait_for(&self, version: &Version) -> Result<(), UpdateError> {
         let deadline = Instant::now() + self.patience.answer;
         loop {
-            let why = match self.daemon_version().and_then(|found| judge("bangerd", &found, version)) {
-                Ok(()) => match self.helper_version() {
-                    None => return Ok(()),
-                    Some(found) => match found.and_then(|found| judge("bangerd-root", &found, version)) {
-                        Ok(()) => return Ok(()),
-                        Err(why) => why,
-                    },
-                },
-                Err(why) => why,
-            };
-            if Instant::now() >= deadline {
-                return Err(At::Restart.said(format!("{why}; it was waited for {:?}", self.patience.answer)));
+            let Err((unit, why)) = self.answer(version) else { return Ok(()) };
+            let failed = self.services.state(unit).is_ok_and(|state| state.active == "failed");
+            if failed || Instant::now() >= deadline {
+                let words = match self.services.last_words(unit) {
+                    words if words.is_empty() => String::new(),
+                    words => format!("; its last words were: {words}"),
+                };
+                let waited =
+                    if failed { String::new() } else { format!(" within {:?}", self.patience.answer) };
+                return Err(At::Restart.said(format!("{why}{waited}{words}")));
             }
             std::thread::sleep(PAUSE);
         }
+    }
+
+    /// Whether both answer with `version`; if not, which does not, and a sentence.
+    fn answer(&self, version: &Version) -> Result<(), (Unit, String)> {
+        if let Some(found) = self.helper_version() {
+            found
+                .and_then(|found| judge("bangerd-root", &found, version))
+                .map_err(|why| (Unit::Helper, why))?;
+        }
+        let found = self.daemon_version();
+        found.and_then(|found| judge("bangerd", &found, version)).map_err(|why| (Unit::Daemon, why))
     }
 
     /// Asked by the installed executable, which speaks the language of the daemon that was started of it.

@@ -113,6 +113,9 @@ pub enum Kind {
     Replace,
     Remove,
     Keep,
+    /// A later banger's word for a change.
+    #[serde(other)]
+    Other,
 }
 
 /// The files that it would bring to what it wants; or, not `dry`, what it has done.
@@ -147,6 +150,13 @@ mod tests {
         assert_eq!(about.built_at, "2026-11-23T15:00:00Z");
         assert_eq!(short("banger v0.2.0 (commit abc, built 2026-11-23T15:00:00Z)\n"), Some(about));
         assert_eq!((long(""), short("banger v0.2.0"), short("")), (None, None, None));
+    }
+
+    #[test]
+    fn a_later_banger_may_have_more_words_for_changes() {
+        let text = r#"[{"path": "/a", "change": "keep"}, {"path": "/b", "change": "mend", "why": "x"}]"#;
+        let changes: Vec<Change> = serde_json::from_str(text).expect("changes");
+        assert_eq!(changes.iter().map(|c| c.change).collect::<Vec<_>>(), [Kind::Keep, Kind::Other]);
     }
 
     #[test]

@@ -19,6 +19,8 @@ pub const MAX_TARBALL: u64 = 256 << 20;
 pub struct Patience {
     /// For a server to send anything more.
     pub stalled: Duration,
+    /// For the head of an answer.
+    pub head: Duration,
     /// For all of the tarball.
     pub tarball: Duration,
     /// For a program to end.
@@ -31,6 +33,7 @@ impl Default for Patience {
     fn default() -> Self {
         Self {
             stalled: STALLED,
+            head: Duration::from_secs(60),
             tarball: Duration::from_secs(60 * 60),
             program: Duration::from_secs(120),
             answer: Duration::from_secs(60),
@@ -40,7 +43,7 @@ impl Default for Patience {
 
 /// What requests go through.
 pub fn client(environment: &Environment, patience: Patience) -> Client {
-    fetch::client(environment).stalled_after(patience.stalled)
+    fetch::client(environment).stalled_after(patience.stalled).answered_within(patience.head)
 }
 
 /// All of a short document.

@@ -22,12 +22,12 @@ pub struct Held {
 /// The longest journal, in bytes.
 const MAX_JOURNAL: u64 = 1 << 20;
 
-/// Takes the lock; None: somebody else updates.
+/// Takes the lock; None: somebody else updates, installs or removes.
 pub fn hold(layout: &Layout) -> Result<Option<Held>, UpdateError> {
     let keep = &layout.keep;
     let made = DirBuilder::new().recursive(true).mode(0o755).create(keep);
     made.map_err(At::Prepare.io(format!("create {}", keep.display())))?;
-    let path = keep.join("update.lock");
+    let path = layout.lock();
     let lock = try_lock(&path).map_err(At::Prepare.io(format!("lock {}", path.display())))?;
     Ok(lock.map(|lock| Held { _lock: lock }))
 }

@@ -30,14 +30,14 @@ pub mod verify;
 use crate::host::install::Install;
 use crate::host::progress::Progress;
 use crate::system::layout::Layout;
-use crate::system::services::Services;
+use crate::system::services::Units;
 use crate::updater::fetch::Patience;
 
 /// What an update works on, and with.
 pub struct Updater<'a> {
     pub layout: &'a Layout,
     pub install: &'a Install,
-    pub services: &'a dyn Services,
+    pub services: &'a dyn Units,
     /// Whether a root helper runs as a service of its own.
     pub helper: bool,
     pub progress: &'a dyn Progress,

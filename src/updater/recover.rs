@@ -85,7 +85,6 @@ impl Updater<'_> {
                 saved::restore(&journal.files, &held::saved(layout))
                     .map_err(At::RollBack.io("put the old files back"))?;
                 failpoint::reach("roll back: files");
-                self.services.reload().map_err(At::RollBack.program())?;
             } else {
                 let staged = swap::staged(layout);
                 disk::remove(&staged).map_err(At::RollBack.io(format!("remove {}", staged.display())))?;
@@ -97,6 +96,9 @@ impl Updater<'_> {
                 self.restore_database()?;
                 failpoint::reach("roll back: database");
             }
+            if undo.files {
+                self.reload(when)?;
+            }
             if undo.restart {
                 // The old daemon may write to the database from here on, which must not be put back again.
                 held::enter(layout, journal, Phase::Undone).map_err(At::RollBack.io("write the journal"))?;
@@ -104,6 +106,10 @@ impl Updater<'_> {
             }
         }
         if journal.phase == Phase::Undone && when == When::Now {
+            // systemd counts how often a new version has failed to start, and would not start the old one either.
+            if let Err(e) = self.services.forget_failures() {
+                self.progress.note(&crate::updater::error::chain(&e));
+            }
             self.services.restart(Unit::Helper).map_err(At::RollBack.program())?;
             self.services.restart(Unit::Daemon).map_err(At::RollBack.program())?;
             failpoint::reach("roll back: restarted");
@@ -111,6 +117,17 @@ impl Updater<'_> {
         // Without the copies nothing could be put back once more, so the journal goes first. The next update clears what is left.
         held::forget(layout).map_err(At::RollBack.io("remove the journal"))?;
         self.clear(At::RollBack)
+    }
+
+    /// Has units read again. At boot the daemons are to be started whether that can be done or not.
+    fn reload(&self, when: When) -> Result<(), UpdateError> {
+        match (self.services.reload().map_err(At::RollBack.program()), when) {
+            (Err(e), When::AtBoot) => {
+                self.progress.note(&e.to_string());
+                Ok(())
+            }
+            (outcome, _) => outcome,
+        }
     }
 
     /// Removes what only an update needs.
@@ -166,7 +183,14 @@ impl Updater<'_> {
         let program = super::program::Program::open(&file, self.install, self.patience.program);
         let program = program.map_err(At::Check.io(format!("open {}", previous.display())))?;
         let version = candidate::version(&program)?;
-        self.judge(version)
+        let copy = self.database_copy();
+        self.judge(version).map_err(|e| match copy.exists() {
+            true => e.then(format!(
+                "; {} is a copy of the database from before an update that migrated it, without what was made since",
+                copy.display()
+            )),
+            false => e,
+        })
     }
 }
 

@@ -15,6 +15,7 @@ use crate::release::sums::MAX_SUMS;
 use crate::release::version::Version;
 use crate::updater::candidate::{self, Change, Migration};
 use crate::updater::error::{At, UpdateError};
+use crate::updater::fetch::Patience;
 use crate::updater::program::Program;
 use crate::updater::tarball::MAX_EXECUTABLE;
 use crate::updater::{Updater, staging, tarball, verify};
@@ -30,8 +31,12 @@ pub struct Staged {
 }
 
 /// What is published at `location`.
-pub fn manifest(environment: &Environment, location: &Location) -> Result<Manifest, UpdateError> {
-    let client = fetch::client(environment);
+pub fn manifest(
+    environment: &Environment,
+    location: &Location,
+    patience: Patience,
+) -> Result<Manifest, UpdateError> {
+    let client = super::fetch::client(environment, patience);
     let bytes = super::fetch::document(&client, At::Discover, "manifest", location, MAX_MANIFEST)?;
     Manifest::parse(&bytes)
         .map_err(|e| At::Discover.said(format!("the manifest at {location} cannot be used: {e}")))

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::host::cmd::{CmdError, PATH, Run};
-use crate::system::services::{Services, Unit};
+use crate::system::services::{Services, State, Unit, Units};
 
 /// Restarting is stopping, and asking something that starts it.
 #[derive(Debug)]
@@ -56,6 +56,22 @@ impl Services for Unmanaged {
         Ok(())
     }
     fn disable(&self, _: Unit) -> Result<(), CmdError> {
+        Ok(())
+    }
+}
+
+impl Units for Unmanaged {
+    /// Nobody has an eye on it, so it has not failed.
+    fn state(&self, _: Unit) -> Result<State, CmdError> {
+        Ok(State { active: "active".to_owned(), at_boot: String::new(), result: String::new() })
+    }
+    fn kill(&self, _: Unit) -> Result<(), CmdError> {
+        Ok(())
+    }
+    fn last_words(&self, _: Unit) -> String {
+        String::new()
+    }
+    fn forget_failures(&self) -> Result<(), CmdError> {
         Ok(())
     }
 }

@@ -6,5 +6,6 @@ mod copy;
 mod doctor;
 mod fake;
 mod session;
+mod system;
 mod terminal;
 mod words;

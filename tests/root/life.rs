@@ -342,3 +342,27 @@ fn a_firewall_that_somebody_flushes_is_loaded_again() {
     until(|| in_firewall(A) > 0);
     assert!(run("nft", "list ruleset").contains("table inet filter"), "theirs stays");
 }
+
+#[test]
+#[ignore = "needs root and its own network namespace: unshare -n"]
+fn clearing_leaves_nothing_of_what_was_made_and_may_be_done_twice() {
+    let mut rig = Rig::bridged();
+    let forwards =
+        || std::fs::read_to_string("/proc/sys/net/ipv4/ip_forward").expect("reads").trim().to_owned();
+    assert_eq!(forwards(), "1");
+    for (vm, slot) in [("00000000000a", 10), ("00000000000b", 11)] {
+        assert_eq!(rig.ask(&create_tap(vm, slot)), Answer::Done);
+    }
+    assert!(!rig.clear().status.success(), "a helper that serves has its work cleared under it");
+    assert!(run("ip", "-o link").contains("br-banger"));
+    rig.kill();
+    for _ in 0..2 {
+        let out = rig.clear();
+        assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+        let links = run("ip", "-o link");
+        assert!(!links.contains("br-banger") && !links.contains("bgr0"), "{links}");
+        assert_eq!(run("nft", "list ruleset"), "");
+        assert_eq!(forwards(), "0");
+        assert_eq!(std::fs::read_dir(rig.dirs().root_runtime.join("vms")).expect("lists").count(), 0);
+    }
+}

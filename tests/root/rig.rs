@@ -179,6 +179,10 @@ impl Rig {
         self.command(&["--reconcile"]).output().expect("runs")
     }
 
+    pub fn clear(&self) -> Output {
+        self.command(&["--clear"]).output().expect("runs")
+    }
+
     /// As the owner.
     pub fn ask(&self, request: &Request) -> Answer {
         self.try_ask(request).unwrap_or_else(|| panic!("no answer to {request:?}:\n{}", self.log()))

@@ -120,6 +120,21 @@ fn a_database_that_is_migrated_is_copied_first() {
 
 #[test]
 #[ignore = "needs root; run by tests/run.sh"]
+fn going_back_past_a_migration_is_refused_and_the_copy_is_named() {
+    let two = Executable { migrations: 1, ..Executable::new("v0.2.0") };
+    let rig = Rig::with(std::slice::from_ref(&two));
+    rig.updated("");
+    // The one of before cannot read what the new one has made of the database.
+    let one = Executable { migrations: 2, ..Executable::new("v0.1.0") };
+    fs::write(rig.path("bin/banger.previous"), one.script()).expect("writes");
+    let said = rig.banger("update -q --rollback").err;
+    assert!(said.contains("it cannot work with the database that is here"), "{said}");
+    assert!(said.contains("state/banger.redb.before-update is a copy of the database"), "{said}");
+    assert_eq!(rig.version(), "v0.2.0");
+}
+
+#[test]
+#[ignore = "needs root; run by tests/run.sh"]
 fn two_keys_count_while_one_follows_the_other() {
     let rig = Rig::with(&[Executable::new("v0.2.0")]);
     let other = crate::publisher::Publisher::new().pem();
@@ -167,8 +182,79 @@ fn one_updates_at_a_time() {
         fs::File::options().write(true).create(true).truncate(false).open(rig.path("keep/update.lock"));
     let lock = lock.expect("opens");
     rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive).expect("locks");
-    assert!(rig.refused("").contains("another `banger update` is under way"));
+    assert!(rig.refused("").contains("another `banger update`, or `banger system install`, is under way"));
     rig.assert_untouched("the second");
     drop(lock);
     rig.updated("");
+}
+
+#[test]
+#[ignore = "needs root; run by tests/run.sh"]
+fn what_is_asked_of_the_owners_state_is_asked_as_the_owner() {
+    const OWNER: u32 = 65534;
+    let rig = Rig::new();
+    let state = rig.path("state");
+    for path in [&state, &rig.path("state/banger.redb"), &rig.path("run")] {
+        std::os::unix::fs::chown(path, Some(OWNER), Some(OWNER)).expect("gives it away");
+        let private = if path.is_dir() { 0o700 } else { 0o600 };
+        fs::set_permissions(path, PermissionsExt::from_mode(private)).expect("closes it");
+    }
+    let install = rig.read("config/install.toml").replace("= 0", &format!("= {OWNER}"));
+    fs::write(rig.path("config/install.toml"), install).expect("writes");
+    // The copy of the database is made by the tests' executable, which the owner must be able to run.
+    let copy = rig.path("banger");
+    fs::copy(BANGER, &copy).expect("copies");
+    fs::set_permissions(&copy, PermissionsExt::from_mode(0o755)).expect("sets the mode");
+    let of_owner = |executable: Executable| {
+        let script = executable.script().replace(BANGER, &copy.display().to_string());
+        script.replace(
+            "echo 'the verdict",
+            "echo $(id -u) $(id -g) $(id -G) >$r/state/asked; echo 'the verdict",
+        )
+    };
+    fs::write(rig.path("bin/banger"), of_owner(Executable::new("v0.1.0"))).expect("writes");
+    let two = Executable { migrations: 1, ..Executable::new("v0.2.0") };
+    let entry = rig.publisher.release(&rig.server, "v0.2.0", crate::publisher::pack(&of_owner(two)));
+    rig.server.put(crate::rig::MANIFEST, crate::publisher::manifest("v0.2.0", &[entry]));
+    // Below BANGER_ROOT a daemon is asked by its own user alone.
+    rig.updated("--force");
+    assert_eq!(rig.version(), "v0.2.0");
+    assert_eq!(rig.read("state/asked"), format!("{OWNER} {OWNER} {OWNER}\n"));
+    for name in ["asked", "banger.redb", "banger.redb.before-update"] {
+        use std::os::unix::fs::MetadataExt;
+        assert_eq!(fs::metadata(state.join(name)).expect("stats").uid(), OWNER, "{name}");
+    }
+}
+
+#[test]
+#[ignore = "needs root; run by tests/run.sh"]
+fn what_goes_on_is_not_cut_off_unless_that_is_asked_for() {
+    let rig = Rig::with(&[Executable::new("v0.2.0")]);
+    for name in ["run/daemon", "state/banger.redb"] {
+        fs::remove_file(rig.path(name)).expect("removes");
+    }
+    // A daemon of the tests' executable, busy with an archive that does not come to its end.
+    assert_eq!(rig.banger("ps").code, Some(0));
+    let mut importing = rig.command("image import -q --name slow -");
+    let mut importing = importing
+        .stdin(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .expect("runs");
+    let said = loop {
+        let ran = rig.update("");
+        match ran.code {
+            Some(1) => break ran.err,
+            // It had not begun yet, and the update went through: back, and once more.
+            _ => assert_eq!(rig.banger("update -q --rollback --force").code, Some(0), "{ran:?}"),
+        }
+    };
+    assert!(said.contains("prepare: bangerd is busy with image.import of slow (op-"), "{said}");
+    assert!(said.contains("--force"), "{said}");
+    assert_eq!(rig.version(), "v0.1.0");
+    rig.updated("--force");
+    assert_eq!(rig.version(), "v0.2.0");
+    importing.kill().expect("ends it");
+    importing.wait().expect("ends");
+    assert_eq!(rig.banger("daemon stop").code, Some(0));
 }

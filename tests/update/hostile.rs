@@ -107,3 +107,17 @@ fn one_that_sends_a_little_for_ever_has_only_so_long() {
     let said = got.expect_err("no end").to_string();
     assert!(said.contains("timed out"), "{said}");
 }
+
+#[test]
+#[ignore = "needs root; run by tests/run.sh"]
+fn one_that_never_ends_the_head_of_its_answer_is_given_up() {
+    let rig = Rig::with(&[Executable::new("v0.2.0")]);
+    rig.server.page(MANIFEST, Page::Drip);
+    let location: Location = rig.server.at(MANIFEST).parse().expect("a place");
+    let patience = Patience { head: Duration::from_millis(500), ..Patience::default() };
+    let begun = Instant::now();
+    let got = banger::updater::stage::manifest(&Environment::default(), &location, patience);
+    let said = got.expect_err("no answer").to_string();
+    assert!(begun.elapsed() < Duration::from_secs(60));
+    assert!(said.starts_with("discover: fetch manifest: cannot read") && said.contains("timeout"), "{said}");
+}

@@ -15,6 +15,8 @@ pub enum Page {
     Cut(Vec<u8>),
     /// Says a length, sends half of the body and nothing more.
     Stall(Vec<u8>),
+    /// Sends its head a byte at a time, and never comes to the body.
+    Drip,
     /// Goes on for ever, without a length.
     Endless,
     To(String),
@@ -86,9 +88,18 @@ fn serve(mut stream: TcpStream, pages: &Mutex<BTreeMap<String, Page>>) {
         Page::Cut(body) | Page::Stall(body) => {
             [head(200, length(body)), body[..body.len() / 2].to_vec()].concat()
         }
-        Page::Endless => head(200, String::new()),
+        Page::Endless | Page::Drip => head(200, String::new()),
         Page::To(to) => head(302, format!("Location: {to}\r\n{}", length(b""))),
     };
+    if let Page::Drip = page {
+        let endless = b"HTTP/1.1 200 X\r\nX: ".iter().chain(std::iter::repeat(&b'x'));
+        for byte in endless {
+            std::thread::sleep(Duration::from_millis(20));
+            if stream.write_all(&[*byte]).is_err() {
+                return;
+            }
+        }
+    }
     // The client may have had enough before all of it was written.
     if stream.write_all(&answer).is_err() {
         return;

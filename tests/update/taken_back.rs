@@ -1,7 +1,9 @@
 //! Updates that fail after the swap: all is as it was, and the failure is told.
 
-use crate::publisher::Executable;
-use crate::rig::Rig;
+use std::process::{Command, Stdio};
+
+use crate::publisher::{BANGER, Executable};
+use crate::rig::{Ran, Rig};
 
 const BACK: &str = "(rolled back to previous install)";
 
@@ -108,4 +110,33 @@ fn going_back_on_purpose_is_not_stopped_by_doctor() {
     assert_eq!(rig.read("bin/banger"), bad.script());
     assert_eq!(rig.read("bin/banger.previous"), Executable::new("v0.2.0").script());
     rig.assert_nothing_is_left("back");
+}
+
+#[test]
+#[ignore = "needs root; run by tests/run.sh"]
+fn where_files_cannot_grow_nothing_is_half_done() {
+    let two = Executable::new("v0.2.0");
+    let mut outcomes = vec![];
+    for kib in 1..=8 {
+        let rig = Rig::with(std::slice::from_ref(&two));
+        // The largest of the files that are copied, and larger than the executable.
+        std::fs::write(rig.path("units/banger-recover.service"), [b'#'; 6 << 10]).expect("writes");
+        let made = rig.update_command("");
+        let mut command = Command::new("bash");
+        // Writes beyond it fail, as on a full disk (setrlimit(2), RLIMIT_FSIZE).
+        command.args(["-c", &format!("trap '' XFSZ; ulimit -f {kib}; exec \"$0\" \"$@\""), BANGER]);
+        command.args(made.get_args()).env("BANGER_ROOT", rig.path("")).stdin(Stdio::null());
+        let ran = Ran::from(command.output().expect("runs"));
+        match ran.code {
+            Some(0) => rig.assert_is(&two, "v0.1.0", &format!("{kib} KiB")),
+            _ => {
+                assert!(ran.err.contains("File too large"), "{kib} KiB: {ran:?}");
+                rig.assert_untouched(&ran.err);
+            }
+        }
+        println!("{kib} KiB: {}", if ran.code == Some(0) { &ran.out } else { &ran.err });
+        outcomes.push(ran.code == Some(0));
+    }
+    // Some fail as the release is staged, some when the journal is there already.
+    assert!(outcomes.is_sorted() && outcomes.contains(&false) && outcomes.contains(&true), "{outcomes:?}");
 }

@@ -40,7 +40,11 @@ impl Asked<'_> {
 
 impl Daemons for Asked<'_> {
     fn daemon(&self) -> Result<(String, String), String> {
-        self.daemon_view().map(|view| (view.version, view.commit)).map_err(|e| render::chain(&e))
+        self.daemon_view().map(|view| (view.version, view.commit)).map_err(|e| match e {
+            // What to do about it is what is being done.
+            ClientError::Down => "nobody listens at its socket".to_owned(),
+            e => render::chain(&e),
+        })
     }
 
     fn helper(&self) -> Result<String, String> {

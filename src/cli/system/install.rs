@@ -1,5 +1,7 @@
 //! `banger system install`.
 
+use std::io::Write;
+
 use argh::{ArgsInfo, FromArgs};
 use rustix::process::Uid;
 
@@ -16,7 +18,7 @@ use crate::system::install::{self, Done, Prepared, Wish};
 use crate::system::layout::Layout;
 use crate::system::plan::Change;
 use crate::system::ready;
-use crate::system::services::Systemd;
+use crate::system::services::Manager;
 use crate::system::units;
 
 #[derive(FromArgs, ArgsInfo, Debug)]
@@ -57,10 +59,12 @@ impl Install {
                 return Err(Error::Refused("nothing was installed, and nothing was changed".to_owned()));
             }
         };
+        // What cannot be taken back is logged.
+        env_logger::Builder::new().filter_level(log::LevelFilter::Warn).format(line).init();
         let wish = wish(account);
         let prepared = install::prepare(layout, &wish)?;
         let asked = Asked { layout, owner: Uid::from_raw(wish.account.uid) };
-        let done = install::install(layout, &wish, &prepared, &Systemd, &asked, ready::PATIENCE);
+        let done = install::install(layout, &wish, &prepared, &Manager::of(layout), &asked, ready::PATIENCE);
         match done {
             Ok(done) => render::out(&report(layout, &wish, &prepared, done)),
             Err(e) => {
@@ -74,6 +78,10 @@ impl Install {
             }
         }
     }
+}
+
+fn line(to: &mut env_logger::fmt::Formatter, record: &log::Record<'_>) -> std::io::Result<()> {
+    writeln!(to, "banger: {}", record.args())
 }
 
 /// Whose the installation is that is mended. One that cannot be believed is a problem of its own.
@@ -136,7 +144,12 @@ fn listed(layout: &Layout, prepared: &Prepared) -> String {
         (true, true) => Change::Replace,
         (true, false) => Change::Create,
     };
-    let made = [(change, made.display().to_string(), "says which directories were made, for their removal")];
+    let lock = layout.lock();
+    let lock_change = if lock.exists() { Change::Keep } else { Change::Create };
+    let made = [
+        (change, made.display().to_string(), "says which directories were made, for their removal"),
+        (lock_change, lock.display().to_string(), "is held by whoever changes the installation"),
+    ];
     let lines: Vec<(Change, String, &str)> =
         directories.chain(made).chain(binary).chain(steps).chain(enabled).collect();
     let width = lines.iter().map(|(_, path, _)| path.chars().count()).max().unwrap_or(0);

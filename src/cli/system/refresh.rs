@@ -11,7 +11,7 @@ use crate::cli::system::{installed, need_root, roots, shown};
 use crate::system::layout::Layout;
 use crate::system::plan::{Change, Step};
 use crate::system::refresh;
-use crate::system::services::Systemd;
+use crate::system::services::Manager;
 
 #[derive(FromArgs, ArgsInfo, Debug)]
 /// Bring the files of the installation up to what this executable wants. Restarts nothing.
@@ -44,7 +44,7 @@ impl Refresh {
         let steps = refresh::plan(layout, &install, &SCRIPTS, roots()).map_err(Error::System)?;
         if !self.dry_run {
             need_root("refresh")?;
-            refresh::apply(layout, &steps, roots(), &Systemd).map_err(Error::System)?;
+            refresh::apply(layout, &steps, roots(), &Manager::of(layout)).map_err(Error::System)?;
         }
         if self.json {
             return render::json(&steps.iter().map(line).collect::<Vec<_>>());

@@ -9,7 +9,7 @@ use crate::cli::system::{here, installed, need_root};
 use crate::system::error::SystemError;
 use crate::system::layout::Layout;
 use crate::system::ready;
-use crate::system::services::Systemd;
+use crate::system::services::Manager;
 
 #[derive(FromArgs, ArgsInfo, Debug)]
 /// Restart bangerd-root, then bangerd, and wait until both answer. VMs run on.
@@ -25,9 +25,15 @@ impl Restart {
     pub fn run(&self, layout: &Layout) -> Result<(), Error> {
         need_root("restart")?;
         let install = installed(layout)?;
-        ready::restart(&Systemd).map_err(SystemError::Services)?;
+        if *layout != Layout::host() {
+            return Err(Error::Refused(
+                "below BANGER_ROOT daemons are started by the command that needs them; `banger daemon stop` stops bangerd"
+                    .to_owned(),
+            ));
+        }
+        ready::restart(&Manager::of(layout)).map_err(SystemError::Services)?;
         let asked = Asked { layout, owner: install.owner_uid() };
-        ready::wait(&Systemd, &asked, &here(), ready::PATIENCE)?;
+        ready::wait(&Manager::of(layout), &asked, &here(), ready::PATIENCE)?;
         let running = asked.daemon_view()?.running_vms;
         render::out(&format!("bangerd-root and bangerd were restarted; running VMs: {running}\n"))
     }

@@ -8,7 +8,7 @@ use crate::cli::render;
 use crate::cli::system::daemons::Asked;
 use crate::cli::system::installed;
 use crate::system::layout::Layout;
-use crate::system::services::Systemd;
+use crate::system::services::Manager;
 use crate::system::status::{self, Binary, Socket, UnitView};
 
 #[derive(FromArgs, ArgsInfo, Debug)]
@@ -105,7 +105,7 @@ fn look(layout: &Layout) -> Result<View, Error> {
         binary: status::binary(layout),
         daemon,
         helper,
-        units: status::units(&Systemd),
+        units: status::units(&Manager::of(layout)),
         sockets: status::sockets(layout),
         vms: vms.into_iter().map(vm).collect(),
         problems: vec![],

@@ -2,6 +2,7 @@
 
 use argh::{ArgsInfo, FromArgs};
 
+use crate::cli::client::ClientError;
 use crate::cli::error::Error;
 use crate::cli::render;
 use crate::cli::system::daemons::{Asked, runs};
@@ -12,7 +13,7 @@ use crate::proto::api::VmView;
 use crate::system::error::SystemError;
 use crate::system::layout::Layout;
 use crate::system::remove::{self, Extent};
-use crate::system::services::Systemd;
+use crate::system::services::Manager;
 
 #[derive(FromArgs, ArgsInfo, Debug)]
 /// Remove banger from this machine: daemons, files, bridge and firewall. VMs, images and configuration stay, unless --purge.
@@ -50,7 +51,7 @@ impl Uninstall {
             self.see_to_vms(&Asked { layout, owner: install.owner_uid() })?;
         }
         let extent = Extent { purge: self.purge, end_vms: self.force };
-        remove::remove(layout, extent, &Systemd, clear)?;
+        remove::remove(layout, extent, &Manager::of(layout), clear)?;
         let kept = [&layout.dirs.state, &layout.dirs.cache, &layout.dirs.config].map(|dir| dir.as_path());
         let kept: Vec<String> =
             kept.iter().filter(|dir| dir.exists()).map(|dir| dir.display().to_string()).collect();
@@ -67,6 +68,8 @@ impl Uninstall {
     fn see_to_vms(&self, asked: &Asked<'_>) -> Result<(), Error> {
         let vms = match asked.vms() {
             Ok(vms) => vms,
+            // It may have been stopped by an attempt that was cut off.
+            Err(ClientError::Down) => return self.see_to_rest(asked.layout),
             // What is in a jail is ended with the jail, and what is not with the daemon's cgroup.
             Err(e) if self.force => {
                 render::say(&format!("banger: cannot ask which VMs run, and goes on: {}", render::chain(&e)));
@@ -74,7 +77,7 @@ impl Uninstall {
             }
             Err(e) => {
                 return Err(Error::Refused(format!(
-                    "cannot ask which VMs run: {}; `sudo banger system restart` may help, and --force ends them unasked",
+                    "cannot ask which VMs run: {}; --force goes on unasked, and ends them",
                     render::chain(&e)
                 )));
             }
@@ -93,6 +96,18 @@ impl Uninstall {
             render::say(&format!("ended VM {}", vm.record.name));
         }
         Ok(())
+    }
+
+    /// The same without a daemon that could be asked.
+    fn see_to_rest(&self, layout: &Layout) -> Result<(), Error> {
+        let running = remove::running(layout)?;
+        match running.is_empty() || self.force {
+            true => Ok(()),
+            false => Err(Error::Refused(format!(
+                "bangerd does not run, and this does: {}; `sudo banger system restart` lets VMs be stopped, and --force ends them",
+                running.join(", ")
+            ))),
+        }
     }
 }
 
