@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::process::geteuid;
 
+use crate::host::endpoint::listens;
 use crate::host::install::Install;
 use crate::host::trusted::Untrusted;
 use crate::system::accounts::{self, Account, Home};
@@ -57,6 +58,8 @@ pub struct Facts {
     pub foreign: Vec<PathBuf>,
     /// Whose the VMs and images are that an earlier installation has left.
     pub data_of: Option<u32>,
+    /// Where daemons listen that the owner, or root, has started without an installation.
+    pub own_daemons: Vec<PathBuf>,
     pub rooms: Vec<Room>,
     /// Why this executable cannot be read.
     pub unreadable: Option<String>,
@@ -78,19 +81,24 @@ pub fn gather(layout: &Layout, owner: Option<&str>, version: &str) -> io::Result
     let installed = Install::read(&layout.dirs.install_file());
     let size = std::fs::metadata("/proc/self/exe").map_or(0, |meta| meta.len());
     let foreign = foreign(layout, matches!(installed, Ok(Some(_))))?;
+    let owner = match owner {
+        None => Owner::Unsaid,
+        Some(name) => match accounts::find(name)? {
+            None => Owner::Unknown(name.to_owned()),
+            Some(account) => Owner::Known { home: accounts::home(&account.home), account },
+        },
+    };
     let rooms = [(&layout.bin, COPIES * size), (&layout.dirs.state, ROOM_FOR_DATA)];
     Ok(Facts {
         is_root: geteuid().is_root(),
         is_hosts: *layout == Layout::host(),
         has_systemd: Path::new("/run/systemd/system").is_dir(),
         machine: rustix::system::uname().machine().to_string_lossy().into_owned(),
-        owner: match owner {
-            None => Owner::Unsaid,
-            Some(name) => match accounts::find(name)? {
-                None => Owner::Unknown(name.to_owned()),
-                Some(account) => Owner::Known { home: accounts::home(&account.home), account },
-            },
+        own_daemons: match &owner {
+            Owner::Known { account, .. } => own_daemons(account)?,
+            Owner::Unsaid | Owner::Unknown(_) => vec![],
         },
+        owner,
         first_person: accounts::first_person(),
         installed,
         foreign,
@@ -102,6 +110,18 @@ pub fn gather(layout: &Layout, owner: Option<&str>, version: &str) -> io::Result
             .map(|e| e.to_string()),
         version: version.to_owned(),
     })
+}
+
+/// The sockets of daemons without an installation ([`crate::host::dirs::Dirs::from_env`]) at which somebody listens.
+fn own_daemons(account: &Account) -> io::Result<Vec<PathBuf>> {
+    let table = std::fs::read_to_string("/proc/net/unix")?;
+    let places = [
+        PathBuf::from("/run/banger-0"),
+        PathBuf::from("/run/user/0/banger"),
+        PathBuf::from(format!("/run/user/{}/banger", account.uid)),
+        account.home.join(".local/share/banger/run"),
+    ];
+    Ok(places.map(|place| place.join("bangerd.sock")).into_iter().filter(|s| listens(&table, s)).collect())
 }
 
 /// The free space where `path` is, or will be.
@@ -221,6 +241,13 @@ pub fn judge(facts: &Facts, force: bool) -> Vec<Problem> {
             "install for that user, or move /var/lib/banger and /var/cache/banger away",
         ));
     }
+    // Once installed, no command would speak to it any more; and two would want the same bridge and the same port for names.
+    for socket in &facts.own_daemons {
+        problems.push(problem(
+            format!("a bangerd without an installation runs, at {}", socket.display()),
+            "as whoever started it, stop its VMs (`banger vm stop`), then it: `banger daemon stop`",
+        ));
+    }
     for Room { path, free, needed } in &facts.rooms {
         if free < needed {
             let mib = |bytes: &u64| bytes.div_ceil(1 << 20);
@@ -312,6 +339,7 @@ mod tests {
             installed: Ok(None),
             foreign: vec![],
             data_of: None,
+            own_daemons: vec![],
             rooms: vec![Room { path: "/var".into(), free: 2 << 30, needed: 1 << 30 }],
             unreadable: None,
             version: "0.2.0".to_owned(),
@@ -345,6 +373,7 @@ mod tests {
             machine: "aarch64".to_owned(),
             owner: Owner::Unsaid,
             foreign: vec!["/usr/local/bin/banger".into()],
+            own_daemons: vec!["/run/user/1000/banger/bangerd.sock".into()],
             rooms: vec![Room { path: "/var".into(), free: 5 << 20, needed: 1 << 30 }],
             unreadable: Some("no".to_owned()),
             ..good()
@@ -358,6 +387,8 @@ mod tests {
                 "this machine is aarch64, and this executable is for x86_64: take the executable for this machine",
                 "nothing says whose VMs they are to be: use `sudo`, or name a user: --owner USER",
                 "/usr/local/bin/banger was not put there by banger: move it away, or remove it",
+                "a bangerd without an installation runs, at /run/user/1000/banger/bangerd.sock: as whoever started it, stop its VMs \
+                 (`banger vm stop`), then it: `banger daemon stop`",
                 "/var has 5 MiB free, and 1024 MiB are needed: make room there",
                 "this executable cannot be read: no: copy it to a local disk, and run it there",
             ]

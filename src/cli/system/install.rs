@@ -163,10 +163,18 @@ fn report(layout: &Layout, wish: &Wish, prepared: &Prepared, done: Done) -> Stri
     let (owner, version, binary) = (&wish.account.name, &wish.build.version, layout.binary());
     let binary = binary.display();
     let daemons = if done.restarted { "started" } else { "run as they were" };
+    let before = wish.account.home.join(".local/share/banger");
+    let before = match before.join("banger.redb").exists() {
+        true => format!(
+            "what {owner} has in {} is not used by it; without an installation it is again\n",
+            before.display()
+        ),
+        false => String::new(),
+    };
     match (prepared.fresh, done.files) {
         (true, _) => format!(
             "banger v{version} is installed at {binary}, for {owner}; bangerd and bangerd-root are {daemons}, now and at boot\n\
-             next, as {owner}: `banger doctor`, and `banger vm run`\n"
+             next, as {owner}: `banger doctor`, and `banger vm run`\n{before}"
         ),
         (false, 0) => format!(
             "banger v{version} is installed for {owner}, and nothing had to be mended; its daemons {daemons}\n"
