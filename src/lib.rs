@@ -9,11 +9,11 @@
 //! | `bangerd-root` | root | [`root`]: links, firewall, resolver, jailed launches; decides nothing, and does only what is on its list |
 //! | `banger-vsock`, `init` | root in the guest | [`guest`]: first process of every VM, then its agent |
 //!
-//! Beside them [`publish`]: `banger internal`, for those who publish images and kernels.
+//! Beside them [`publish`]: `banger internal`, for those who publish images, kernels and banger itself.
 //!
-//! Domain, pure, without I/O, clock or log: [`vm`], [`image`], [`network`], [`kernel::record`], [`proto`].
+//! Domain, pure, without I/O, clock or log: [`vm`], [`image`], [`network`], [`kernel::record`], [`release`], [`proto`].
 //! Mechanisms, one foreign thing per folder: [`host`], [`netlink`], [`ext4`], [`oci`], [`catalog`], [`kernel`],
-//! [`vmm`], [`dns`], [`store`], [`system`].
+//! [`vmm`], [`dns`], [`store`], [`system`], [`updater`].
 //!
 //! Personalities use mechanisms, proto and domain; mechanisms use domain and host, and never each other,
 //! except `oci` -> `ext4`; proto uses domain. tests/arrows.rs holds us to it.
@@ -35,8 +35,10 @@ pub mod oci;
 pub mod personality;
 pub mod proto;
 pub mod publish;
+pub mod release;
 pub mod root;
 pub mod store;
 pub mod system;
+pub mod updater;
 pub mod vm;
 pub mod vmm;

@@ -1,8 +1,11 @@
-//! Making bundles, for those who publish images and kernels: `banger internal make-bundle`.
+//! Making bundles, for those who publish images and kernels: `banger internal make-bundle`. Releases of banger itself are in
+//! [`release`].
 //!
 //! Whoever publishes does so from a build machine, where no VM runs and no daemon should: so this is no request to bangerd. It
 //! goes through the same doors as bangerd nevertheless, [`crate::oci::import`] and [`crate::kernel::import`], so that a bundle
 //! that cannot be used is not made. The command line calls it, and knows nothing of what is behind it.
+
+pub mod release;
 
 use std::error::Error;
 use std::fmt;

@@ -4,6 +4,7 @@
 #
 #   tests/run.sh              everything
 #   tests/run.sh e2e [NAME]   only the lane on real parts, only tests whose name contains NAME
+#   tests/run.sh host [NAME]  only the lane on a machine with systemd, where banger is installed, updated and taken back
 #   tests/run.sh parts        only install and make the parts
 #
 # BANGER_TEST_DIR: where the parts are kept between runs (default: target/test-parts).
@@ -21,7 +22,7 @@ say() { printf '\n== %s\n' "$*"; }
 
 install_packages() {
     local need=(qemu-system-x86 mmdebstrap skopeo umoci docker-registry busybox-static e2fsprogs
-        acl attr libcap2-bin python3
+        acl attr libcap2-bin python3 bsdutils wget
         gcc libc6-dev xz-utils zstd tar cpio kmod git file strace tmux openssl dnsmasq-base iproute2 util-linux shellcheck zsh fish
         nftables iptables tcpdump bind9-dnsutils iputils-ping curl procps netcat-openbsd)
     local missing=()
@@ -69,6 +70,7 @@ make_parts() {
     make_tar busybox make_busybox
     make_tar scratch make_scratch
     make_tar golden tests/images/golden.sh
+    make_tar host tests/images/host.sh
     say "making the images that imports are compared on"
     tests/images/oracle.sh "$parts"
 }
@@ -115,7 +117,7 @@ checks() {
     say "formatting, lints, scripts"
     cargo fmt --check
     cargo clippy --quiet --all-targets -- -D warnings
-    shellcheck install.sh tests/run.sh .ci/run tests/bench/*.sh tests/images/*.sh tests/network/*.sh
+    shellcheck install.sh tests/run.sh .ci/run tests/bench/*.sh tests/images/*.sh tests/network/*.sh tests/host/*.sh
     say "unit tests"
     cargo nextest run --config-file tests/nextest.toml --no-fail-fast
 }
@@ -144,7 +146,7 @@ real_parts() {
     export BANGER_TEST_BINARY
     make_seed
     # What needs a host with more than this lane brings stays ignored, and says why in its attribute.
-    local expression='binary(e2e) | binary(oci) | binary(kernel_boot) | binary(cli) | binary(catalog) | test(kernel::import) | test(catalog::signature)'
+    local expression='binary(e2e) | binary(oci) | binary(kernel_boot) | binary(cli) | binary(catalog) | binary(release) | binary(update) | test(kernel::import) | test(catalog::signature)'
     if grep -q vsock_loopback /proc/modules; then expression="$expression | test(the_kernels_vsock)"; fi
     if [ -n "${BANGER_TEST_FIRECRACKER_DIR:-}" ]; then expression="$expression | binary(firecracker)"; fi
     if [ -n "$filter" ]; then expression="($expression) and test($filter)"; fi
@@ -156,6 +158,31 @@ real_parts() {
     unshare -n "$(command -v cargo)" nextest run --config-file tests/nextest.toml --offline --no-fail-fast --run-ignored only -E "$private"
 }
 
+# Three versions that differ in nothing else, and the key that judges their releases.
+make_versions() {
+    local dir=$parts/host version
+    mkdir -p "$dir"
+    if ! [ -e "$dir/key.pub.pem" ]; then
+        openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 -out "$dir/key.pem"
+        openssl pkey -in "$dir/key.pem" -pubout -out "$dir/key.pub.pem"
+    fi
+    for version in 0.0.1 0.0.2 0.0.3; do
+        say "building version $version"
+        BANGER_BUILD_VERSION=$version BANGER_RELEASE_KEYS=$dir/key.pub.pem cargo build --quiet --profile trial --bin banger
+        install -D "$(realpath target/*/trial/banger)" "$dir/$version/banger"
+    done
+}
+
+# The machine of each test has one processor, so that they run side by side.
+on_a_host() {
+    make_versions
+    say "tests on a machine with systemd"
+    local expression='binary(host)'
+    if [ -n "$filter" ]; then expression="($expression) and test($filter)"; fi
+    BANGER_TEST_PARTS=$parts BANGER_TEST_BINARY=$parts/host/0.0.2/banger \
+        cargo nextest run --config-file tests/nextest.toml --no-fail-fast --run-ignored only -E "$expression"
+}
+
 install_packages
 install_tools
 make_parts
@@ -163,8 +190,10 @@ case $lane in
 all)
     checks
     real_parts
+    on_a_host
     ;;
 e2e) real_parts ;;
+host) on_a_host ;;
 parts) echo "the parts are in $parts" ;;
-*) echo "tests/run.sh: $lane is no lane; use all, e2e or parts" >&2; exit 2 ;;
+*) echo "tests/run.sh: $lane is no lane; use all, e2e, host or parts" >&2; exit 2 ;;
 esac

@@ -10,7 +10,9 @@ use crate::cli::words::Usage;
 use crate::host::trusted::Untrusted;
 use crate::proto::api::{Code, Failure};
 use crate::publish::PublishError;
+use crate::publish::release::ReleaseError;
 use crate::system::error::SystemError;
+use crate::updater::error::UpdateError;
 
 #[derive(Debug)]
 pub enum Error {
@@ -22,7 +24,9 @@ pub enum Error {
     Session(SessionError),
     Copy(CopyError),
     Publish(PublishError),
+    Release(Box<ReleaseError>),
     System(SystemError),
+    Update(UpdateError),
     /// install.toml cannot be believed.
     Install(Untrusted),
     /// stdout does not take it.
@@ -62,7 +66,9 @@ impl Error {
             | Self::Session(_)
             | Self::Copy(_)
             | Self::Publish(_)
+            | Self::Release(_)
             | Self::System(_)
+            | Self::Update(_)
             | Self::Install(_)
             | Self::Stdout(_)
             | Self::Host { .. } => 1,
@@ -108,7 +114,9 @@ impl fmt::Display for Error {
             Self::Session(e) => e.fmt(f),
             Self::Copy(e) => e.fmt(f),
             Self::Publish(e) => e.fmt(f),
+            Self::Release(e) => e.fmt(f),
             Self::System(e) => e.fmt(f),
+            Self::Update(e) => e.fmt(f),
             Self::Install(e) => e.fmt(f),
             Self::Refused(text) => f.write_str(text),
             Self::Stdout(_) => f.write_str("cannot write to stdout"),
@@ -127,7 +135,9 @@ impl std::error::Error for Error {
             Self::Session(e) => e.source(),
             Self::Copy(e) => e.source(),
             Self::Publish(e) => e.source(),
+            Self::Release(e) => e.source(),
             Self::System(e) => e.source(),
+            Self::Update(e) => e.source(),
             Self::Install(e) => e.source(),
             Self::Stdout(source) | Self::Host { source, .. } => Some(source),
             Self::Refused(_) | Self::NotStarted { .. } | Self::Said(_) => None,

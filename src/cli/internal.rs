@@ -1,20 +1,19 @@
-//! `banger internal`: for those who publish images and kernels. Not in the help that users see.
+//! `banger internal`: for those who publish images, kernels and banger itself, and for units. Not in the help that users see.
+
+mod release;
 
 use std::path::PathBuf;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use argh::{ArgsInfo, FromArgs};
 
 use crate::cli::error::Error;
-use crate::cli::render::{self, Progress};
-use crate::cli::signals::Signals;
-use crate::host::progress;
-use crate::proto::api::{Event, Unit};
+use crate::cli::shown::Shown;
+use crate::cli::{recovery, render};
 use crate::publish::{self, ImageWish, KernelWish};
 use crate::vm::size::Mib;
 
 #[derive(FromArgs, ArgsInfo, Debug)]
-/// Make what catalogs point to.
+/// Make what catalogs point to, and what installations update to.
 #[argh(
     subcommand,
     name = "internal",
@@ -30,7 +29,19 @@ pub struct Internal {
 #[argh(subcommand)]
 enum Verb {
     MakeBundle(MakeBundle),
+    Release(release::Release),
+    FinishUpdate(FinishUpdate),
 }
+
+#[derive(FromArgs, ArgsInfo, Debug)]
+/// Finish or undo an update that was cut off, before services are started. What banger-recover.service runs at boot.
+#[argh(
+    subcommand,
+    name = "finish-update",
+    help_triggers("-h", "--help", "help"),
+    example = "banger internal finish-update"
+)]
+struct FinishUpdate {}
 
 #[derive(FromArgs, ArgsInfo, Debug)]
 /// Make a bundle of an image or a kernel, and print what to write into a catalog for it. The same input gives the same bundle.
@@ -90,18 +101,25 @@ enum Wish {
 
 impl Internal {
     pub fn run(self) -> Result<(), Error> {
-        let Verb::MakeBundle(make) = self.verb;
-        let shown = Shown::new(make.quiet)?;
-        let made = match make.wish()? {
+        match self.verb {
+            Verb::MakeBundle(make) => make.run(),
+            Verb::Release(release) => release.run(),
+            Verb::FinishUpdate(FinishUpdate {}) => recovery::at_boot(),
+        }
+    }
+}
+
+impl MakeBundle {
+    fn run(self) -> Result<(), Error> {
+        let shown = Shown::new(self.quiet)?;
+        let made = match self.wish()? {
             Wish::Image(wish) => publish::image(wish, &shown),
             Wish::Kernel(wish) => publish::kernel(wish, &shown),
         };
         shown.progress().clear();
         render::json(&made.map_err(Error::Publish)?)
     }
-}
 
-impl MakeBundle {
     fn wish(self) -> Result<Wish, Error> {
         let refuse = |text: &str| Err(Error::Refused(text.to_owned()));
         match (self.rootfs_tar, self.kernel) {
@@ -148,46 +166,5 @@ impl MakeBundle {
                 refuse("say what the bundle is made of with one of --rootfs-tar FILE and --kernel FILE")
             }
         }
-    }
-}
-
-/// Progress of work in this very process, and Ctrl-C for it: what is half made is to be removed.
-struct Shown {
-    progress: Mutex<Progress>,
-    signals: Mutex<Signals>,
-}
-
-impl Shown {
-    fn new(quiet: bool) -> Result<Self, Error> {
-        let signals =
-            Signals::catch().map_err(|source| Error::Host { what: "catch signals".to_owned(), source })?;
-        Ok(Self { progress: Mutex::new(Progress::new(quiet)), signals: Mutex::new(signals) })
-    }
-
-    fn progress(&self) -> MutexGuard<'_, Progress> {
-        self.progress.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl progress::Progress for Shown {
-    fn stage(&self, text: &str) {
-        self.progress().event(&Event::Stage { text: text.to_owned() });
-    }
-
-    fn advance(&self, done: u64, total: u64, unit: progress::Unit) {
-        let unit = match unit {
-            progress::Unit::Bytes => Unit::Bytes,
-            progress::Unit::Items => Unit::Items,
-        };
-        self.progress().event(&Event::Progress { done, total, unit });
-    }
-
-    fn note(&self, text: &str) {
-        self.progress().event(&Event::Note { text: text.to_owned() });
-    }
-
-    fn cancelled(&self) -> bool {
-        let mut signals = self.signals.lock().unwrap_or_else(PoisonError::into_inner);
-        signals.asked_to_end().is_some()
     }
 }

@@ -8,6 +8,7 @@
 //!
 //! One thread, no runtime: a command asks one thing and waits for it. Only several VMs at once get a thread each.
 
+mod bundle;
 mod client;
 mod complete;
 mod copy;
@@ -18,11 +19,14 @@ mod files;
 mod image;
 mod internal;
 mod kernel;
+mod recovery;
 mod render;
 mod session;
+mod shown;
 mod signals;
 mod system;
 mod tree;
+mod update;
 mod version;
 mod vm;
 mod words;
@@ -51,12 +55,17 @@ fn run(args: Vec<OsString>) -> Result<(), Error> {
         Meaning::Help(text) => return render::out(&text),
         Meaning::Do(noun) => *noun,
     };
+    if noun.mends() {
+        recovery::before_command();
+    }
     match noun {
         Noun::Vm(vm) => vm.run(words.command),
         Noun::Ps(ps) => ps.run(),
         Noun::Image(image) => image.run(),
         Noun::Kernel(kernel) => kernel.run(),
+        Noun::Bundle(bundle) => bundle.run(),
         Noun::System(system) => system.run(),
+        Noun::Update(update) => update.run(),
         Noun::Daemon(daemon) => daemon.run(),
         Noun::Doctor(doctor) => doctor.run(),
         Noun::Version(version) => version.run(),

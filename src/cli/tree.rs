@@ -2,6 +2,7 @@
 
 use argh::{ArgsInfo, FromArgs};
 
+use crate::cli::bundle::Bundle;
 use crate::cli::complete::{Complete, Completion};
 use crate::cli::daemon::Daemon;
 use crate::cli::doctor::Doctor;
@@ -10,6 +11,7 @@ use crate::cli::image::Image;
 use crate::cli::internal::Internal;
 use crate::cli::kernel::Kernel;
 use crate::cli::system::System;
+use crate::cli::update::Update;
 use crate::cli::version::Version;
 use crate::cli::vm::Vm;
 use crate::cli::vm::list::Ps;
@@ -38,13 +40,23 @@ pub enum Noun {
     Ps(Ps),
     Image(Image),
     Kernel(Kernel),
+    Bundle(Bundle),
     System(System),
+    Update(Update),
     Daemon(Daemon),
     Doctor(Doctor),
     Version(Version),
     Completion(Completion),
     Complete(Complete),
     Internal(Internal),
+}
+
+impl Noun {
+    /// Whether an update that was cut off is mended, or told of, before this. Words that are completed are a shell's, and units have
+    /// their own moment.
+    pub fn mends(&self) -> bool {
+        !matches!(self, Self::Complete(_) | Self::Completion(_) | Self::Internal(_))
+    }
 }
 
 /// Commands that no user needs: scripts, publishers and updates call them.

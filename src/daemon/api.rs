@@ -17,7 +17,8 @@ use crate::daemon::op::Op;
 use crate::daemon::orders::What;
 use crate::daemon::socket::{Asked, Client, NoRequest, Peer};
 use crate::daemon::{
-    Daemon, Shared, cache, catalogs, doctor, guest, images, kernels, ports, pulls, registered, vms,
+    Daemon, Shared, bundles, cache, catalogs, doctor, guest, images, kernels, operations, ports, pulls,
+    registered, vms,
 };
 use crate::host::files::remove_if_present;
 use crate::proto::api::*;
@@ -70,6 +71,8 @@ async fn converse(d: Shared, client: Client) {
         }
         Ok((request, fd)) => {
             let stops = matches!(request, Request::DaemonStop(_));
+            let _going = operations::subject(&request)
+                .map(|subject| operations::begin(&d, &op, &method(&request), subject));
             let work = async {
                 // A mistake of ours in one request must not take the others with it.
                 let work = AssertUnwindSafe(dispatch(&d, &op, request, fd)).catch_unwind();
@@ -106,8 +109,8 @@ async fn hear(client: &Client, peer: Peer, op: &Op) -> Result<(Request, Option<O
         return Err(NoRequest::Refused(text));
     }
     let Asked { line, fd } = client.request().await?;
-    let request = serde_json::from_slice(&line)
-        .map_err(|e| NoRequest::Refused(format!("this is no request that bangerd knows: {e}")))?;
+    let request =
+        serde_json::from_slice(&line).map_err(|e| NoRequest::Refused(format!("{UNKNOWN_REQUEST}: {e}")))?;
     log::debug!("{op} pid {} asks {}", peer.pid, method(&request));
     Ok((request, fd))
 }
@@ -161,6 +164,7 @@ async fn dispatch(d: &Shared, op: &Op, request: Request, fd: Option<OwnedFd>) ->
         Request::DaemonDoctor(_) => answer::<DaemonDoctor>(doctor::examine(d).await?),
         Request::DaemonMend(r) => answer::<DaemonMend>(doctor::mend(d, r.fix).await?),
         Request::DaemonStop(_) => answer::<DaemonStop>(close(d)?),
+        Request::DaemonOperations(_) => answer::<DaemonOperations>(d.operations.list()),
         Request::VmCreate(r) => answer::<VmCreate>(vms::create(d, op, r).await?),
         Request::VmStart(r) => answer::<VmStart>(change(d, op, &r.vm, What::Start).await?),
         Request::VmStop(r) => answer::<VmStop>(change(d, op, &r.vm, What::Stop { force: r.force }).await?),
@@ -191,6 +195,8 @@ async fn dispatch(d: &Shared, op: &Op, request: Request, fd: Option<OwnedFd>) ->
         Request::KernelShow(r) => answer::<KernelShow>(kernels::show(d, &r.kernel)?),
         Request::KernelRemove(r) => answer::<KernelRemove>(kernels::remove(d, op, r.kernel).await?),
         Request::KernelDefault(r) => answer::<KernelDefault>(kernels::set_default(d, r.kernel).await?),
+        Request::BundleCreate(r) => answer::<BundleCreate>(bundles::create(d, op, r, fd).await?),
+        Request::BundleInstall(r) => answer::<BundleInstall>(bundles::install(d, op, r, fd).await?),
     }
 }
 

@@ -18,7 +18,7 @@ use crate::vm::lookup::nearest;
 use crate::vm::size::Mib;
 use crate::vm::spec::Wish;
 
-/// Some are the root helper's, which reads the same file (root::settings).
+/// Some are the root helper's and the updater's, which read the same file (root::settings, updater::settings).
 const KEYS: [&str; 17] = [
     "bridge_address",
     "catalog_keys",

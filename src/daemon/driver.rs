@@ -11,7 +11,7 @@ use crate::daemon::exit::Exit;
 use crate::daemon::fault::{Fault, chain};
 use crate::daemon::op::Op;
 use crate::daemon::orders::{Inbox, Order, What};
-use crate::daemon::{Daemon, Shared, apply, blocking, logs, machine, network, set, start, stop};
+use crate::daemon::{Daemon, Shared, apply, blocking, logs, machine, network, operations, set, start, stop};
 use crate::host::failpoint;
 use crate::host::files::remove_tree_if_present;
 use crate::host::progress::Progress;
@@ -93,6 +93,7 @@ impl Driver {
                 Next::OwnerEnded => {
                     let op = Op::own();
                     log::info!("{op} vm {}: its owner has ended", self.record.name);
+                    let _going = operations::begin(&self.d, &op, "vm.delete", self.record.name.to_string());
                     match self.delete(&op).await {
                         Ok(()) => return,
                         Err(fault) => log::error!("{op} vm {}: {}", self.record.name, fault.message),

@@ -10,6 +10,7 @@
 
 mod agent;
 mod api;
+mod bundles;
 mod cache;
 mod catalogs;
 mod config;
@@ -36,15 +37,18 @@ mod names;
 mod network;
 mod network_hint;
 mod op;
+mod operations;
 mod orders;
 mod place;
 mod ports;
+mod programs;
 mod publish;
 mod pulls;
 mod reconcile;
 mod registered;
 mod registries;
 mod root_client;
+mod saved;
 mod set;
 mod socket;
 mod sparse;
@@ -55,7 +59,7 @@ mod vms;
 
 use std::ffi::OsString;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -68,6 +72,7 @@ use crate::daemon::config::Config;
 use crate::daemon::dns::Dns;
 use crate::daemon::fault::{Fault, chain};
 use crate::daemon::network::Bridge;
+use crate::daemon::operations::Operations;
 use crate::daemon::place::Place;
 use crate::daemon::publish::Ports;
 use crate::daemon::pulls::Images;
@@ -88,6 +93,12 @@ struct Args {
     /// use the installation's directories
     #[argh(switch, hidden_help)]
     system: bool,
+    /// copy the database to this file, while no daemon runs
+    #[argh(option, hidden_help)]
+    save_database: Option<PathBuf>,
+    /// put such a copy back
+    #[argh(option, hidden_help)]
+    restore_database: Option<PathBuf>,
     /// become the program that the first line of stdin names
     #[argh(switch, hidden_help)]
     launch: bool,
@@ -104,6 +115,7 @@ pub struct Daemon {
     pub bridge: Bridge,
     pub dns: Dns,
     pub ports: Ports,
+    pub operations: Operations,
     /// Seconds since 1970.
     pub started_at: u64,
     /// Ends the daemon.
@@ -178,6 +190,16 @@ pub fn main(args: Vec<OsString>) -> ExitCode {
     if args.check_migrations {
         return check_migrations(&dirs);
     }
+    let copied = match (&args.save_database, &args.restore_database) {
+        (Some(copy), _) => Some(saved::save(&dirs, copy)),
+        (None, Some(copy)) => Some(saved::restore(&dirs, copy)),
+        (None, None) => None,
+    };
+    match copied {
+        Some(Ok(())) => return ExitCode::SUCCESS,
+        Some(Err(fault)) => return fail(&fault.message),
+        None => {}
+    }
     let place = match args.system {
         true => Place::of_installation(dirs),
         false => Place::of_user(dirs),
@@ -228,6 +250,7 @@ fn run(place: Place) -> Result<(), Fault> {
         bridge: Bridge::default(),
         dns: Dns::start(&config.network.suffix, config.network.dns_port, None),
         ports: Ports::default(),
+        operations: Operations::default(),
         started_at: now(),
         stop,
         executor: Arc::downgrade(&executor),

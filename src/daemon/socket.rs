@@ -40,14 +40,20 @@ pub struct Endpoint {
 /// Opens the daemon's socket.
 pub fn listen(dirs: &Dirs) -> Result<Endpoint, SocketError> {
     let socket = dirs.socket();
-    endpoint::own_directory(&dirs.runtime, 0o700)?;
-    let lock = endpoint::lock(&dirs.runtime.join("bangerd.lock"), "bangerd", &socket, || !answers(&socket))?;
+    let lock = lock(dirs)?;
     let listener = Async::new(endpoint::bind(&socket, None)?).map_err(|source| SocketError::Io {
         what: "listen on",
         path: socket,
         source,
     })?;
     Ok(Endpoint { listener, _lock: lock })
+}
+
+/// The lock that makes the socket and the database ours.
+pub fn lock(dirs: &Dirs) -> Result<File, SocketError> {
+    let socket = dirs.socket();
+    endpoint::own_directory(&dirs.runtime, 0o700)?;
+    endpoint::lock(&dirs.runtime.join("bangerd.lock"), "bangerd", &socket, || !answers(&socket))
 }
 
 /// Whether somebody takes connections there. One that was killed lets go of its socket a moment before its lock; one that was told

@@ -8,7 +8,7 @@ use std::io::{self, Write};
 use std::process::{Command, ExitStatus, Output, Stdio};
 use std::time::Duration;
 
-pub use fed::run_fed;
+pub use fed::{Run, run_fed};
 
 /// Why a program did not do it.
 #[derive(Debug)]

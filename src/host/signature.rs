@@ -69,6 +69,21 @@ impl Key {
         let point: [u8; POINT] = point.try_into().map_err(|_| BadKey::NotP256)?;
         if point[0] == 4 { Ok(Self::P256(point)) } else { Err(BadKey::NotP256) }
     }
+
+    /// Reads the keys of `pem`, one after the other; what is between them are comments.
+    ///
+    /// # Errors
+    /// [`BadKey`] for any of them, and where there is none.
+    pub fn parse_all(pem: &str) -> Result<Vec<Self>, BadKey> {
+        if pem.contains("PRIVATE KEY-----") {
+            return Err(BadKey::Private);
+        }
+        let blocks: Vec<&str> = pem.split_inclusive(END).filter(|block| block.contains(BEGIN)).collect();
+        if blocks.is_empty() {
+            return Err(BadKey::NotPem);
+        }
+        blocks.into_iter().map(Self::parse).collect()
+    }
 }
 
 /// Accepts `bytes` if one of `keys` has made `signature`, the text of a detached signature, for them.
@@ -187,6 +202,24 @@ mod tests {
             (format!("{BEGIN}\nAAAA\n{END}"), BadKey::NotP256),
         ] {
             assert_eq!(Key::parse(&text), Err(why), "{text}");
+        }
+    }
+
+    #[test]
+    fn keys_that_follow_each_other_are_all_read_and_all_good() {
+        let ((_, one), (_, two)) = (pair(), pair());
+        let Key::P256(point) = &one else { panic!("a key") };
+        let Key::P256(other) = &two else { panic!("a key") };
+        let placeholder = format!("{BEGIN}\nPLACEHOLDER\n{END}\n");
+        let text = format!("until 2027\n{}the next one\n{}{placeholder}", pem(point), pem(other));
+        assert_eq!(Key::parse_all(&text), Ok(vec![one.clone(), two.clone(), Key::Placeholder]));
+        for (text, why) in [
+            (String::new(), BadKey::NotPem),
+            (format!("{}{BEGIN}\nAAAA", pem(point)), BadKey::NotPem),
+            (format!("{}{BEGIN}\nAAAA\n{END}\n", pem(point)), BadKey::NotP256),
+            (format!("{}-----BEGIN PRIVATE KEY-----\n", pem(point)), BadKey::Private),
+        ] {
+            assert_eq!(Key::parse_all(&text), Err(why), "{text}");
         }
     }
 

@@ -7,7 +7,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
+use rustix::process::{Gid, Pid, PidfdFlags, Signal, Uid, kill_process_group, pidfd_open};
 
 use super::CmdError;
 
@@ -15,6 +15,19 @@ use super::CmdError;
 pub const MAX_INPUT: usize = 4096;
 /// What a program says beyond this is not kept, in bytes.
 const MAX_OUTPUT: u64 = 1 << 20;
+
+/// How a program is run that may take only so long.
+#[derive(Debug, Clone, Copy)]
+pub struct Run<'a> {
+    pub program: &'a Path,
+    /// The name that it is called by, where that is another than its path's.
+    pub called: Option<&'a str>,
+    /// Whose rights it has; None: ours.
+    pub user: Option<(Uid, Gid)>,
+    /// All of its environment.
+    pub env: &'a [(&'a str, &'a str)],
+    pub limit: Duration,
+}
 
 /// Runs `program` with `args`, with nothing but `env` in its environment, and feeds it `input`. However it ends is its caller's
 /// to judge.
@@ -28,16 +41,37 @@ pub fn run_fed(
     input: &[u8],
     limit: Duration,
 ) -> Result<Output, CmdError> {
-    let name = program.display().to_string();
-    let deadline = Instant::now() + limit;
-    let run = || -> io::Result<Option<Output>> {
+    Run { program, called: None, user: None, env, limit }.fed(args, input)
+}
+
+impl Run<'_> {
+    /// As [`run_fed`].
+    pub fn fed(&self, args: &[&str], input: &[u8]) -> Result<Output, CmdError> {
+        let name = self.program.display().to_string();
+        let deadline = Instant::now() + self.limit;
+        match self.until(deadline, args, input) {
+            Ok(Some(output)) => Ok(output),
+            Ok(None) => Err(CmdError::TooSlow { program: name, limit: self.limit }),
+            Err(source) => Err(CmdError::Spawn { program: name, source }),
+        }
+    }
+
+    fn until(&self, deadline: Instant, args: &[&str], input: &[u8]) -> io::Result<Option<Output>> {
         if input.len() > MAX_INPUT {
             return Err(io::Error::other("it would be fed too much"));
         }
-        let mut child = Command::new(program)
+        let mut command = Command::new(self.program);
+        if let Some(called) = self.called {
+            command.arg0(called);
+        }
+        if let Some((uid, gid)) = self.user {
+            // Our supplementary groups go with our uid (std::os::unix::process::CommandExt::uid).
+            command.uid(uid.as_raw()).gid(gid.as_raw()).current_dir("/");
+        }
+        let mut child = command
             .args(args)
             .env_clear()
-            .envs(env.iter().copied())
+            .envs(self.env.iter().copied())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -49,11 +83,6 @@ pub fn run_fed(
         }
         let Some((stdout, stderr)) = said? else { return Ok(None) };
         Ok(Some(Output { status: child.wait()?, stdout, stderr }))
-    };
-    match run() {
-        Ok(Some(output)) => Ok(output),
-        Ok(None) => Err(CmdError::TooSlow { program: name, limit }),
-        Err(source) => Err(CmdError::Spawn { program: name, source }),
     }
 }
 

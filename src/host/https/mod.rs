@@ -33,6 +33,8 @@ pub struct Client {
     environment: Environment,
     user_agent: &'static str,
     stalled: Duration,
+    /// For the head of an answer; None: as long as it does not stand still.
+    answer: Option<Duration>,
     unverified: Vec<String>,
     /// Read when they are first needed, with what is wrong with them.
     roots: OnceLock<(RootCerts, Vec<String>)>,
@@ -63,6 +65,7 @@ impl Client {
             environment: environment.clone(),
             user_agent,
             stalled: STALLED,
+            answer: None,
             unverified: vec![],
             roots: OnceLock::new(),
             agents: Mutex::default(),
@@ -73,6 +76,12 @@ impl Client {
     #[must_use]
     pub fn stalled_after(self, patience: Duration) -> Self {
         Self { stalled: patience, ..self }
+    }
+
+    /// An answer's head must be whole within `patience`: one that comes a byte at a time never stands still.
+    #[must_use]
+    pub fn answered_within(self, patience: Duration) -> Self {
+        Self { answer: Some(patience), ..self }
     }
 
     /// Takes any certificate for `authorities`, each a host with its port where a URL has one.
@@ -131,6 +140,7 @@ impl Client {
             .timeout_connect(Some(CONNECT))
             .timeout_per_read(Some(self.stalled))
             .timeout_per_write(Some(self.stalled))
+            .timeout_recv_response(self.answer)
             .tls_config(tls.build());
         match &route.proxy {
             Some(proxy) if route.forwarded => {
