@@ -42,10 +42,18 @@ impl Updater<'_> {
                 Ok(Some(Recovered::Finished { from, to }))
             }
             Recovery::Undo(_) | Recovery::Restart => {
+                let restarts = !matches!(journal.recovery(), Recovery::Undo(undo) if !undo.restart);
                 self.take_back(&mut journal, when).map_err(|e| {
                     let by_hand = self.by_hand(&journal);
                     e.then(format!(". By hand: {by_hand}"))
                 })?;
+                // The command that has found it goes on, and is to find a daemon that answers. If none does, that command says so.
+                if restarts
+                    && when == When::Now
+                    && let Err(silent) = self.wait_for(&from)
+                {
+                    self.progress.note(&silent.to_string());
+                }
                 Ok(Some(Recovered::Undone { from, to }))
             }
         }

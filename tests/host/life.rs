@@ -185,7 +185,8 @@ fn update_to_next(host: &Host) {
         let end = host.update("next", "");
         assert_eq!(end.status, 1, "{end:?}");
         assert!(end.stderr.contains("import"), "{end:?}");
-        host.assert_is(Installed::of(NOW, Some(BEFORE)));
+        // What the dry run before it has staged is still there.
+        host.assert_is(Installed { is_staged: true, ..Installed::of(NOW, Some(BEFORE)) });
     });
     host.case("update N -> N+1, --force over an unfinished operation", || {
         host.updated("published", "--force");
