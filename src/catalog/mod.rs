@@ -11,6 +11,8 @@
 //! banger cannot change what a name means there. A catalog that can neither be read nor is kept from before stops the search:
 //! going on would give the name to somebody it is not meant for.
 //!
+//! Without any network there is [`medium`]: all that a machine needs, in one file.
+//!
 //! Trust is a signature over the catalog and, from there, the sha256 of each bundle, judged before anything looks inside.
 
 pub mod about;
@@ -18,6 +20,7 @@ pub mod bundle;
 mod download;
 pub mod error;
 mod kept;
+pub mod medium;
 pub mod record;
 
 use std::fmt;

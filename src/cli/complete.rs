@@ -197,7 +197,7 @@ fn value(flag: &str) -> Due {
         "--accel" => words(&["auto", "kvm", "tcg"]),
         // `vm set`; elsewhere they are switches, which have no value.
         "--nat" | "--lan" => words(&["on", "off"]),
-        "--deb" | "--from" => Due::Files,
+        "--deb" | "--from" | "--with-firecracker" => Due::Files,
         _ => Due::Nothing,
     }
 }
@@ -212,7 +212,7 @@ fn argument(verb: &str, n: usize) -> Due {
         ("vm cp", 0 | 1) => Due::VmsOrFiles,
         ("image show" | "image delete" | "image tag" | "image promote", 0) => Due::Images,
         ("image pull", 0) => Due::ImageOffers,
-        ("image import" | "image register", 0) => Due::Files,
+        ("image import" | "image register" | "bundle create" | "bundle install", 0) => Due::Files,
         ("kernel pull", 0) => Due::KernelOffers,
         ("kernel show" | "kernel rm" | "kernel default", 0) => Due::Kernels,
         ("completion", 0) => {
@@ -325,6 +325,12 @@ mod tests {
             ("kernel pull --force ", Due::KernelOffers),
             ("image tag x ", Due::Nothing),
             ("kernel import --deb ", Due::Files),
+            ("bundle create ", Due::Files),
+            ("bundle create f ", Due::Nothing),
+            ("bundle create f --image a --image ", Due::Images),
+            ("bundle create f --kernel ", Due::Kernels),
+            ("bundle create f --with-firecracker ", Due::Files),
+            ("bundle install ", Due::Files),
             ("kernel rm ", Due::Kernels),
             ("nonsense ", Due::Nothing),
         ];

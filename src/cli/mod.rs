@@ -8,6 +8,7 @@
 //!
 //! One thread, no runtime: a command asks one thing and waits for it. Only several VMs at once get a thread each.
 
+mod bundle;
 mod client;
 mod complete;
 mod copy;
@@ -62,6 +63,7 @@ fn run(args: Vec<OsString>) -> Result<(), Error> {
         Noun::Ps(ps) => ps.run(),
         Noun::Image(image) => image.run(),
         Noun::Kernel(kernel) => kernel.run(),
+        Noun::Bundle(bundle) => bundle.run(),
         Noun::System(system) => system.run(),
         Noun::Update(update) => update.run(),
         Noun::Daemon(daemon) => daemon.run(),

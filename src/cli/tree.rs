@@ -2,6 +2,7 @@
 
 use argh::{ArgsInfo, FromArgs};
 
+use crate::cli::bundle::Bundle;
 use crate::cli::complete::{Complete, Completion};
 use crate::cli::daemon::Daemon;
 use crate::cli::doctor::Doctor;
@@ -39,6 +40,7 @@ pub enum Noun {
     Ps(Ps),
     Image(Image),
     Kernel(Kernel),
+    Bundle(Bundle),
     System(System),
     Update(Update),
     Daemon(Daemon),

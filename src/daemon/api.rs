@@ -17,8 +17,8 @@ use crate::daemon::op::Op;
 use crate::daemon::orders::What;
 use crate::daemon::socket::{Asked, Client, NoRequest, Peer};
 use crate::daemon::{
-    Daemon, Shared, cache, catalogs, doctor, guest, images, kernels, operations, ports, pulls, registered,
-    vms,
+    Daemon, Shared, bundles, cache, catalogs, doctor, guest, images, kernels, operations, ports, pulls,
+    registered, vms,
 };
 use crate::host::files::remove_if_present;
 use crate::proto::api::*;
@@ -109,8 +109,8 @@ async fn hear(client: &Client, peer: Peer, op: &Op) -> Result<(Request, Option<O
         return Err(NoRequest::Refused(text));
     }
     let Asked { line, fd } = client.request().await?;
-    let request = serde_json::from_slice(&line)
-        .map_err(|e| NoRequest::Refused(format!("this is no request that bangerd knows: {e}")))?;
+    let request =
+        serde_json::from_slice(&line).map_err(|e| NoRequest::Refused(format!("{UNKNOWN_REQUEST}: {e}")))?;
     log::debug!("{op} pid {} asks {}", peer.pid, method(&request));
     Ok((request, fd))
 }
@@ -195,6 +195,8 @@ async fn dispatch(d: &Shared, op: &Op, request: Request, fd: Option<OwnedFd>) ->
         Request::KernelShow(r) => answer::<KernelShow>(kernels::show(d, &r.kernel)?),
         Request::KernelRemove(r) => answer::<KernelRemove>(kernels::remove(d, op, r.kernel).await?),
         Request::KernelDefault(r) => answer::<KernelDefault>(kernels::set_default(d, r.kernel).await?),
+        Request::BundleCreate(r) => answer::<BundleCreate>(bundles::create(d, op, r, fd).await?),
+        Request::BundleInstall(r) => answer::<BundleInstall>(bundles::install(d, op, r, fd).await?),
     }
 }
 

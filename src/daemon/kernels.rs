@@ -98,7 +98,7 @@ pub async fn import(d: &Shared, op: &Op, wanted: KernelImport) -> Result<KernelV
     }
     let op = op.clone();
     blocking(d, move |d| {
-        let staged = Staged::new(&d.dirs.kernels(), &op)?;
+        let staged = Staged::new(&d.dirs.kernels(), op.id())?;
         let imported = read(&wanted.source, &staged.files, &op)?;
         let name = wanted.name.clone().unwrap_or_else(|| imported.version.clone());
         check_name(&name)?;
@@ -153,7 +153,7 @@ pub async fn pull_entry(
             }
             Some(_) | None => {}
         }
-        let staged = Staged::new(&d.dirs.kernels(), &op)?;
+        let staged = Staged::new(&d.dirs.kernels(), op.id())?;
         op.stage(&format!("pulling kernel {name}"));
         let file = catalog::download(&at, &environment, &staged.files, &op).map_err(|e| cannot(&e))?;
         op.stage(&format!("unpacking kernel {name}"));
@@ -185,9 +185,9 @@ fn another(there: &KernelRecord, todo: &str) -> Fault {
 }
 
 /// Places for what is not finished, gone with this.
-struct Staged {
+pub struct Staged {
     /// What is to become the kernel's directory.
-    files: PathBuf,
+    pub files: PathBuf,
     /// For a bundle's files.
     bundle: PathBuf,
     /// For a kernel that is replaced.
@@ -196,12 +196,12 @@ struct Staged {
 }
 
 impl Staged {
-    /// In the directory for kernels, `root`.
-    fn new(root: &Path, op: &Op) -> Result<Self, Fault> {
+    /// In the directory for kernels, `root`; `mark` is in their names, and nobody else's.
+    pub fn new(root: &Path, mark: &str) -> Result<Self, Fault> {
         create_private_dir(root).map_err(|e| Fault::failed("cannot make the directory for kernels", &e))?;
         let mut undo = Undo::default();
         let mut place = |what: &str| {
-            let path = root.join(format!(".staged-{op}{what}"));
+            let path = root.join(format!(".staged-{mark}{what}"));
             let doomed = path.clone();
             undo.push(format!("directory {}", path.display()), move || remove_tree_if_present(&doomed));
             path
@@ -259,45 +259,55 @@ fn write_files(imported: &Imported, directory: &Path, op: &Op) -> Result<(), Fau
 
 /// Moves the finished directory to its place and records it.
 fn publish(d: &Shared, op: &Op, record: KernelRecord, staged: &Staged, force: bool) -> Result<(), Fault> {
-    let failed = |e: io::Error| Fault::failed("cannot store the kernel", &e);
     let _ledger = d.ledger();
-    let place = d.dirs.kernel(&record.name);
     let mut undo = Undo::default();
     match d.store.get::<KernelRecord>(&record.name)? {
-        None => {}
-        Some(there) if force => {
-            log::info!("{op} kernel {}: {} from {} gives way", there.name, there.version, there.source);
-            // The record goes first: no crash leaves one that says of these files what is true of others.
-            d.store.apply(Changes::new().remove::<KernelRecord>(&there.name))?;
-            undo.push(format!("record of kernel {}", there.name), {
-                let d = Arc::clone(d);
-                move || d.store.apply(Changes::new().put(&there)).map_err(io::Error::other)
-            });
-        }
-        Some(there) if there.blake3 == record.blake3 => {
+        Some(there) if !force && there.blake3 == record.blake3 => {
             op.note(&format!("kernel {} is there already", record.name));
             return Ok(());
         }
-        Some(there) => {
+        Some(there) if !force => {
             let todo = format!(
                 "remove it with `banger kernel rm {}`, or import this one under another --name",
                 there.name
             );
             return Err(another(&there, &todo));
         }
+        Some(_) | None => take(d, op, &record.name, staged, &mut undo)?,
     }
-    take_place(&place, staged, &mut undo).map_err(failed)?;
-    sync_directory(place.parent().unwrap_or(Path::new("/"))).map_err(failed)?;
-    // Also where the default one is gone, as after a crash while it was replaced.
-    let first = default_kernel(d)?.is_none_or(|default| default.name == record.name);
-    let mut changes = Changes::new().put(&record);
-    if first {
-        changes = changes.put(&default_setting(&record.name));
-    }
-    d.store.apply(changes)?;
+    sync_directory(&d.dirs.kernels()).map_err(|e| Fault::failed("cannot store the kernel", &e))?;
+    d.store.apply(enter(d, Changes::new(), std::slice::from_ref(&record))?)?;
     undo.commit();
     log::info!("{op} kernel {}: imported from {}", record.name, record.source);
     Ok(())
+}
+
+/// Moves the finished directory to the place of the kernel `name`; another one there gives way. The ledger is held, and nothing is
+/// recorded yet: until `undo` is committed, all can be as it was.
+pub fn take(d: &Shared, op: &Op, name: &str, staged: &Staged, undo: &mut Undo) -> Result<(), Fault> {
+    if let Some(there) = d.store.get::<KernelRecord>(name)? {
+        log::info!("{op} kernel {}: {} from {} gives way", there.name, there.version, there.source);
+        // The record goes first: no crash leaves one that says of these files what is true of others.
+        d.store.apply(Changes::new().remove::<KernelRecord>(&there.name))?;
+        undo.push(format!("record of kernel {}", there.name), {
+            let d = Arc::clone(d);
+            move || d.store.apply(Changes::new().put(&there)).map_err(io::Error::other)
+        });
+    }
+    take_place(&d.dirs.kernel(name), staged, undo).map_err(|e| Fault::failed("cannot store the kernel", &e))
+}
+
+/// Adds records of kernels to `changes`. The first is the default one where there is none, as after a crash while that was replaced.
+pub fn enter(d: &Daemon, changes: Changes, records: &[KernelRecord]) -> Result<Changes, Fault> {
+    let changes = records.iter().fold(changes, Changes::put);
+    let among = |name: &String| records.iter().any(|record| record.name == *name);
+    if default_name(d)?.as_ref().is_some_and(among) || default_kernel(d)?.is_some() {
+        return Ok(changes);
+    }
+    Ok(match records.first() {
+        Some(first) => changes.put(&default_setting(&first.name)),
+        None => changes,
+    })
 }
 
 /// Moves the finished files to `place`. What is there already is moved away: the kernel that is replaced, whose files VMs that run
@@ -387,7 +397,7 @@ mod tests {
         let place = dir.path().join("k");
         let what = |path: &Path| std::fs::read_to_string(path.join("vmlinux")).ok();
         for before in [None, Some("old".to_owned())] {
-            let staged = Staged::new(dir.path(), &Op::own()).expect("stages");
+            let staged = Staged::new(dir.path(), Op::own().id()).expect("stages");
             std::fs::write(staged.files.join("vmlinux"), "new").expect("writes");
             if let Some(text) = &before {
                 std::fs::create_dir(&place).expect("makes a directory");

@@ -10,7 +10,7 @@ use crate::daemon::driver::remove_sockets;
 use crate::daemon::fault::Fault;
 use crate::daemon::network::{self, Way};
 use crate::daemon::op::Op;
-use crate::daemon::{Daemon, Shared, images, initramfs, jail, kernels, sparse};
+use crate::daemon::{Daemon, Shared, images, initramfs, jail, kernels, programs, sparse};
 use crate::host::failpoint;
 use crate::host::files::{create_private_dir, remove_tree_if_present, staged_name};
 use crate::host::undo::Undo;
@@ -160,8 +160,9 @@ fn choose(d: &Daemon, record: &VmRecord, way: Way, jailed: bool) -> Result<Chose
         asked => asked,
     };
     let starter = if jailed { Starter::Root } else { Starter::Ourselves };
+    let firecracker = programs::firecracker(d, jailed);
     let find = |vmm| {
-        choose::find(vmm, record.spec.accel, d.config.firecracker.as_deref(), starter)
+        choose::find(vmm, record.spec.accel, firecracker.as_deref(), starter)
             .map_err(|e| Fault::new(Code::Failed, crate::daemon::fault::chain(&e)))
     };
     let chosen = find(vmm)?;

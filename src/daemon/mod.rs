@@ -10,6 +10,7 @@
 
 mod agent;
 mod api;
+mod bundles;
 mod cache;
 mod catalogs;
 mod config;
@@ -40,6 +41,7 @@ mod operations;
 mod orders;
 mod place;
 mod ports;
+mod programs;
 mod publish;
 mod pulls;
 mod reconcile;

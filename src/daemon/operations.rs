@@ -67,6 +67,7 @@ pub fn subject(request: &Request) -> Option<String> {
         Request::ImageCachePrune(_) => Some("the cache".to_owned()),
         Request::KernelImport(r) => Some(r.name.clone().unwrap_or_else(|| "a kernel".to_owned())),
         Request::KernelPull(r) => Some(r.kernel.clone()),
+        Request::BundleCreate(_) | Request::BundleInstall(_) => Some("a bundle".to_owned()),
         Request::KernelRemove(r) => Some(r.kernel.clone()),
         Request::KernelDefault(r) => Some(r.kernel.clone()),
         // Sessions go on without the daemon: their descriptors are the clients'.

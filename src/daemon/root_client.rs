@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustix::fs::{Access, access};
 use rustix::process::{getegid, geteuid};
 use rustix::thread::{CapabilitySet, capabilities};
 
@@ -74,11 +75,12 @@ impl RootClient {
         }
     }
 
-    /// Whether there is anybody to ask. A plain user's machine without an installation has nobody.
+    /// Whether there is anybody to ask. A plain user's machine without an installation has nobody, and another's helper is nobody
+    /// to ask either: its socket cannot be written to.
     pub fn is_there(&self) -> bool {
         match self {
             Self::Here(_) => true,
-            Self::Helper(socket) => socket.exists(),
+            Self::Helper(socket) => access(socket, Access::WRITE_OK).is_ok(),
             Self::Nobody | Self::Powerless => false,
         }
     }

@@ -110,6 +110,10 @@ impl Dirs {
     pub fn kernel(&self, name: &str) -> PathBuf {
         self.kernels().join(name)
     }
+    /// Programs that came in a bundle: the owner's, so nothing that root runs.
+    pub fn programs(&self) -> PathBuf {
+        self.state.join("programs")
+    }
     /// A VM's disk and logs.
     pub fn vm(&self, id: impl std::fmt::Display) -> PathBuf {
         self.state.join("vms").join(id.to_string())

@@ -25,4 +25,4 @@ mod packed;
 pub mod record;
 mod slim;
 pub mod tree;
-mod vmlinux;
+pub mod vmlinux;

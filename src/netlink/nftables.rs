@@ -1,5 +1,5 @@
-//! nf_tables over nfnetlink (linux/netfilter/nf_tables.h): elements of sets, which tables and base chains there are, and a word when
-//! something of it changes. Rules are text for nft; this is what must be quick or in time.
+//! nf_tables over nfnetlink (linux/netfilter/nf_tables.h): elements of sets, which tables and base chains there are and how many
+//! rules, and a word when something of it changes. Rules are text for nft; this is what must be quick or in time.
 
 use std::io;
 use std::net::Ipv4Addr;
@@ -126,21 +126,6 @@ pub fn has_table(family: Family, name: &str) -> io::Result<bool> {
     }
 }
 
-/// How many rules there are in a table; none where there is no such table.
-pub fn count_rules(family: Family, table: &str) -> io::Result<usize> {
-    let mut message = Message::new(GETRULE, Verb::Dump);
-    message.bytes(&[family as u8, 0, 0, 0]);
-    message.text(RULE_TABLE, table);
-    let mut rules = 0;
-    Socket::open(Some(NETFILTER))?.dump(message, |kind, body| {
-        // A kernel that takes no filter tells about all tables.
-        if kind == NEWRULE && rule_is_of(body, family, table) {
-            rules += 1;
-        }
-    })?;
-    Ok(rules)
-}
-
 /// The chains of all families that see packets.
 pub fn base_chains() -> io::Result<Vec<BaseChain>> {
     let mut message = Message::new(GETCHAIN, Verb::Dump);
@@ -152,6 +137,19 @@ pub fn base_chains() -> io::Result<Vec<BaseChain>> {
         }
     })?;
     Ok(chains)
+}
+
+/// How many rules a table has; 0 where there is no such table.
+pub fn count_rules(family: Family, table: &str) -> io::Result<usize> {
+    let mut message = Message::new(GETRULE, Verb::Dump);
+    message.bytes(&[family as u8, 0, 0, 0]);
+    message.text(RULE_TABLE, table);
+    let mut count = 0;
+    Socket::open(Some(NETFILTER))?.dump(message, |kind, body| {
+        // An older kernel tells of all tables.
+        count += usize::from(kind == NEWRULE && is_of(body, family, table));
+    })?;
+    Ok(count)
 }
 
 /// Hears of changes of tables, chains and rules, of this network namespace.
@@ -237,9 +235,9 @@ fn elements(kind: u16, verb: Verb, set: Set<'_>, key: &Key) -> Message {
     message
 }
 
-fn rule_is_of(body: &[u8], family: Family, table: &str) -> bool {
-    let named = body.get(4..).and_then(|rest| attribute(rest, RULE_TABLE)).map(text);
-    body.first() == Some(&(family as u8)) && named.as_deref() == Some(table)
+fn is_of(rule: &[u8], family: Family, table: &str) -> bool {
+    let named = || attribute(rule.get(4..)?, RULE_TABLE).map(text);
+    rule.first() == Some(&(family as u8)) && named().is_some_and(|name| name == table)
 }
 
 /// None: it sees no packets by itself, or is no chain.
@@ -282,7 +280,7 @@ mod tests {
         #[test]
         fn whatever_the_kernel_says_of_chains_is_read_or_refused(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
             is_change(&bytes);
-            rule_is_of(&bytes, Family::Inet, "banger");
+            is_of(&bytes, Family::Inet, "banger");
             prop_assert!(parse_chain(&bytes).is_none_or(|chain| chain.name.len() <= 3 * bytes.len()));
         }
     }

@@ -59,7 +59,7 @@ pub use blobs::Blobs;
 pub use error::{LayerError, OciError};
 use flatten::Flattening;
 use layer::Layer;
-pub use limits::Limits;
+pub use limits::{FREE_OF_RATIO, Limits};
 use region::Region;
 use registries::Registries;
 pub use registry::Patience;

@@ -104,7 +104,14 @@ pub enum Request {
     KernelRemove(KernelRemove),
     #[serde(rename = "kernel.default")]
     KernelDefault(KernelDefault),
+    #[serde(rename = "bundle.create")]
+    BundleCreate(BundleCreate),
+    #[serde(rename = "bundle.install")]
+    BundleInstall(BundleInstall),
 }
+
+/// How a daemon's refusal of a request begins that it has never heard of: it is of another version of banger.
+pub const UNKNOWN_REQUEST: &str = "this is no request that bangerd knows";
 
 /// A request together with the type of its answer.
 pub trait Call: Into<Request> {
@@ -160,6 +167,8 @@ calls! {
     KernelShow -> KernelView;
     KernelRemove -> ();
     KernelDefault -> KernelView;
+    BundleCreate -> BundleView;
+    BundleInstall -> BundleView;
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -438,6 +447,22 @@ pub struct KernelDefault {
     pub kernel: String,
 }
 
+/// Writes a bundle for a machine without a network to the descriptor that comes with the request.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BundleCreate {
+    pub images: Vec<String>,
+    pub kernels: Vec<String>,
+    /// The absolute path of Firecracker, or of a directory with it.
+    pub firecracker: Option<String>,
+}
+
+/// Installs the bundle that is read from the descriptor that comes with the request: all of it, or nothing.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BundleInstall {
+    /// Let names stand for what is in the bundle even if they stand for something else.
+    pub force: bool,
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DaemonView {
     pub pid: u32,
@@ -607,6 +632,47 @@ pub enum OfferState {
     /// What is offered is here, under this name.
     Pulled,
     Available,
+}
+
+/// What went into a bundle, or came out of it, as `bundle install --json` gives it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BundleView {
+    /// The version of the banger that made it, and is in it.
+    pub banger: String,
+    pub parts: Vec<BundlePart>,
+    /// Of the whole bundle; None where it was installed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sha256: Option<String>,
+}
+
+/// An image, a kernel or a program in a bundle.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BundlePart {
+    pub kind: PartKind,
+    /// What it is called; an image's id where it has no name.
+    pub name: String,
+    /// The sizes of its files together, in bytes, holes included.
+    pub bytes: u64,
+    pub state: PartState,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PartKind {
+    Image,
+    Kernel,
+    Program,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PartState {
+    Packed,
+    Installed,
+    /// In place of something else that had its name.
+    Replaced,
+    /// It was here already.
+    Here,
 }
 
 /// A line from the daemon.

@@ -35,16 +35,16 @@ pub fn load(ruleset: &Ruleset) -> Result<(), FirewallError> {
 }
 
 /// Makes sure that all of it is there, as after somebody's reload ([`watch`]), and that other firewalls let it work. What is there is
-/// left as it is, so that this makes no change that would be its own cause.
-pub fn mend(ruleset: &Ruleset) -> Result<(), FirewallError> {
-    if present()? != [true, true] {
-        log::warn!("the firewall's tables had been removed; loading them again");
-        return load(ruleset);
+/// left as it is, so that this makes no change that would be its own cause. Returns whether something was missing.
+pub fn mend(ruleset: &Ruleset) -> Result<bool, FirewallError> {
+    if state(ruleset)? != State::Whole {
+        load(ruleset)?;
+        return Ok(true);
     }
     if let Err(e) = others::ensure(ruleset.dns_port) {
         log::warn!("{e}");
     }
-    Ok(())
+    Ok(false)
 }
 
 /// Tells when tables, chains or rules change, whoever changes them: [`mend`] then.
@@ -82,31 +82,27 @@ pub fn delete() -> Result<(), FirewallError> {
     if let Err(e) = others::delete() {
         log::warn!("{e}");
     }
-    if present()? != [false, false] {
+    if is_there()? {
         run_nft(&ruleset::absent())?;
     }
     Ok(())
 }
 
-/// Which of the two tables are there.
-fn present() -> Result<[bool; 2], FirewallError> {
+/// Whether any of it is there.
+pub fn is_there() -> Result<bool, FirewallError> {
     let has = |family| nftables::has_table(family, TABLE).map_err(FirewallError::Look);
-    Ok([has(Family::Bridge)?, has(Family::Inet)?])
+    Ok(has(Family::Bridge)? || has(Family::Inet)?)
 }
 
-/// Whether all rules are there. Sets are not looked at: they change from VM to VM, and without an element nothing passes.
+/// Whether all rules are there: `nft flush table` takes them, and leaves chains that let everything pass. What they say is not compared;
+/// who changes one of them has meant to. Nor are sets, which change from VM to VM: without an element nothing passes.
 pub fn state(ruleset: &Ruleset) -> Result<State, FirewallError> {
-    if present()? != [true, true] {
+    if !is_there()? {
         return Ok(State::Missing);
     }
-    let text = ruleset.to_string();
-    for (family, name) in [(Family::Bridge, "bridge"), (Family::Inet, "inet")] {
-        let has = nftables::count_rules(family, TABLE).map_err(FirewallError::Look)?;
-        if has != ruleset::rules(&text, name) {
-            return Ok(State::Changed);
-        }
-    }
-    Ok(State::Whole)
+    let count = |family| nftables::count_rules(family, TABLE).map_err(FirewallError::Look);
+    let have = [count(Family::Bridge)?, count(Family::Inet)?];
+    Ok(if have == ruleset.rules() { State::Whole } else { State::Changed })
 }
 
 fn set_of(family: Family, name: &'static str) -> Set<'static> {

@@ -24,7 +24,7 @@ pub struct Have {
     pub bridge: Bridge,
     /// Those that bear the stamp.
     pub taps: BTreeSet<TapName>,
-    /// Whether our tables are loaded.
+    /// Whether anything of our tables is loaded.
     pub firewall: bool,
     /// VMs with a jail, or the rest of one.
     pub jails: BTreeSet<VmId>,

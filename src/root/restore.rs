@@ -31,7 +31,7 @@ impl Root {
         first.map_or(Ok(()), Err)
     }
 
-    /// Loads what of the firewall is gone; whether a table was.
+    /// Loads what of the firewall is gone; whether anything was.
     pub fn mend_firewall(&self) -> Result<bool, RootError> {
         let _network = self.network();
         let exists = self.records.exists().clone();

@@ -6,10 +6,10 @@ use std::path::Path;
 use rustix::process::Uid;
 
 use crate::netlink::Netlink;
-use crate::netlink::nftables::{self, Family};
+
 use crate::network::guest::Guest;
 use crate::network::names::{BRIDGE, TapName};
-use crate::network::ruleset::{Ruleset, TABLE};
+use crate::network::ruleset::Ruleset;
 use crate::network::subnet::Subnet;
 use crate::proto::root::{self as proto, Code};
 use crate::root::error::RootError;
@@ -77,17 +77,14 @@ pub fn load(bridge: &BridgeRecord, exists: &Exists) -> Result<(), RootError> {
     firewall::load(&ruleset(bridge, exists)?).map_err(RootError::effect("load the firewall"))
 }
 
-/// Loads what is missing; whether a table was.
+/// Loads what is missing; whether anything was.
 pub fn mend(bridge: &BridgeRecord, exists: &Exists) -> Result<bool, RootError> {
-    let there = is_loaded()?;
-    firewall::mend(&ruleset(bridge, exists)?).map_err(RootError::effect("mend the firewall"))?;
-    Ok(!there)
+    firewall::mend(&ruleset(bridge, exists)?).map_err(RootError::effect("mend the firewall"))
 }
 
-/// Whether both tables are there.
+/// Whether any of the firewall is there.
 pub fn is_loaded() -> Result<bool, RootError> {
-    let has = |family| nftables::has_table(family, TABLE).map_err(RootError::effect("look for the firewall"));
-    Ok(has(Family::Inet)? && has(Family::Bridge)?)
+    firewall::is_there().map_err(RootError::effect("look for the firewall"))
 }
 
 /// What there is of the network, and of what is recorded to be on it.

@@ -17,7 +17,7 @@ pub const QEMU: &str =
 /// Looks at /dev, /proc and the PATH; `firecracker_bin` is where the configuration says that Firecracker is.
 pub fn observe(firecracker_bin: Option<&Path>) -> HostFacts {
     let directories = search_path();
-    let find = |name| directories.iter().map(|d| d.join(name)).find(|path| is_program(path));
+    let find = |name| find(&directories, name);
     HostFacts {
         kvm: kvm::probe(),
         qemu: find(QEMU),
@@ -30,6 +30,15 @@ pub fn observe(firecracker_bin: Option<&Path>) -> HostFacts {
         vhost_vsock: opens(Path::new(VHOST_VSOCK)),
         has_vhost_vsock: is_device(Path::new(VHOST_VSOCK)),
     }
+}
+
+/// Where the program `name` is installed.
+pub fn installed(name: &str) -> Option<PathBuf> {
+    find(&search_path(), name)
+}
+
+fn find(directories: &[PathBuf], name: &str) -> Option<PathBuf> {
+    directories.iter().map(|directory| directory.join(name)).find(|path| is_program(path))
 }
 
 /// Where programs are looked for: the PATH, then where they are commonly installed without being on it.

@@ -2,6 +2,7 @@
 //! something is wrong. Through the built program with a daemon of its own; nothing here boots.
 
 mod available;
+mod bundles;
 mod images;
 mod kernels;
 mod make;

@@ -254,7 +254,7 @@ impl Rig {
     }
 
     pub fn assert_nothing_is_staged(&self) {
-        for dir in ["state/images", "state/kernels", "cache", "cache/catalogs"] {
+        for dir in ["state", "state/images", "state/kernels", "cache", "cache/catalogs"] {
             for name in names_in(&self.path(dir)) {
                 assert!(!name.starts_with(".staged-"), "{dir}/{name} is left");
             }

@@ -1,5 +1,6 @@
 //! The command line, as people and scripts use it: the built program against a daemon that says what a test wants.
 
+mod bundle;
 mod complete;
 mod copy;
 mod doctor;

@@ -4,6 +4,7 @@
 //! default for that reason, and has a BANGER_ROOT and a daemon of its own.
 
 mod bad_input;
+mod bundles;
 mod catalog;
 mod crash;
 mod disk;

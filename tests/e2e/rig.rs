@@ -94,6 +94,13 @@ impl Rig {
         rig
     }
 
+    /// A rig in which nothing has been imported, in the network namespace `namespace`.
+    pub fn empty_in(namespace: &str) -> Self {
+        let mut rig = Self::empty();
+        rig.namespace = Some(namespace.to_owned());
+        rig
+    }
+
     /// A rig with the kernel and the image `busybox`, whose banger is an unprivileged user's on a machine with an installation: root
     /// has laid the directories, and starts the helper ([`Rig::helper`]).
     pub fn of_an_owner(namespace: &str) -> Self {
@@ -160,6 +167,11 @@ impl Rig {
     pub fn debug(mut self) -> Self {
         self.binary = PathBuf::from(env!("CARGO_BIN_EXE_banger"));
         self
+    }
+
+    /// The same, run by this executable.
+    pub fn run_by(&mut self, binary: PathBuf) {
+        self.binary = binary;
     }
 
     pub fn configure(&self, config: &str) {

@@ -41,11 +41,19 @@ impl<R: Read> Members<R> {
         Self { source, left: 0, padding: 0 }
     }
 
+    pub fn source(&self) -> &R {
+        &self.source
+    }
+
+    pub fn into_source(self) -> R {
+        self.source
+    }
+
     /// Goes to the next member; None at the end, which is two blocks of zeros with nothing but zeros behind them.
     pub fn next(&mut self) -> Result<Option<Member>, BundleError> {
         let rest = self.left + self.padding;
         let passed = io::copy(&mut (&mut self.source).take(rest), &mut io::sink());
-        if passed.map_err(BundleError::Read)? < rest {
+        if passed.map_err(read_error)? < rest {
             return Err(BundleError::Truncated);
         }
         (self.left, self.padding) = (0, 0);
@@ -63,10 +71,7 @@ impl<R: Read> Members<R> {
 
     fn block(&mut self) -> Result<[u8; BLOCK as usize], BundleError> {
         let mut block = [0; BLOCK as usize];
-        self.source.read_exact(&mut block).map_err(|e| match e.kind() {
-            io::ErrorKind::UnexpectedEof => BundleError::Truncated,
-            _ => BundleError::Read(e),
-        })?;
+        self.source.read_exact(&mut block).map_err(read_error)?;
         Ok(block)
     }
 
@@ -75,10 +80,15 @@ impl<R: Read> Members<R> {
         const MAX_PADDING: u64 = 1 << 20;
         let second = self.block()?;
         let mut rest = vec![];
-        (&mut self.source).take(MAX_PADDING + 1).read_to_end(&mut rest).map_err(BundleError::Read)?;
+        (&mut self.source).take(MAX_PADDING + 1).read_to_end(&mut rest).map_err(read_error)?;
         let clean = second.iter().chain(&rest).all(|b| *b == 0);
         if clean && rest.len() as u64 <= MAX_PADDING { Ok(()) } else { Err(BundleError::Trailing) }
     }
+}
+
+/// A decompressor says of a stream that is cut off that it ends unexpectedly, wherever that is noticed.
+pub fn read_error(e: io::Error) -> BundleError {
+    if e.kind() == io::ErrorKind::UnexpectedEof { BundleError::Truncated } else { BundleError::Read(e) }
 }
 
 /// The present member's content.

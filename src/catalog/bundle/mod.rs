@@ -10,7 +10,7 @@
 
 pub mod make;
 mod manifest;
-mod members;
+pub(super) mod members;
 #[cfg(test)]
 mod tests;
 mod unpack;
@@ -63,7 +63,7 @@ pub enum BundleError {
 }
 
 impl BundleError {
-    fn io(op: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
+    pub(super) fn io(op: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
         let op = op.into();
         move |source| Self::Io { op, source }
     }

@@ -23,7 +23,7 @@ use crate::cli::signals::Signals;
 use crate::host::dirs::{Dirs, NoHome};
 use crate::host::process;
 use crate::host::trusted::Untrusted;
-use crate::proto::api::{Call, DaemonStatus, DaemonStop, Failure, Reply, Request};
+use crate::proto::api::{Call, DaemonStatus, DaemonStop, Failure, Reply, Request, UNKNOWN_REQUEST};
 
 /// Why there is no answer.
 #[derive(Debug)]
@@ -70,6 +70,8 @@ pub enum ClientError {
     BadReply {
         why: String,
     },
+    /// It has never heard of such a request.
+    OldDaemon,
     /// The daemon answered that it cannot.
     Failed(Failure),
     /// A signal arrived before the answer.
@@ -224,6 +226,9 @@ impl Client {
                 Reply::Done(value) => {
                     return Ok((serde_json::from_value(value).map_err(bad_reply)?, lines.into_fd()));
                 }
+                Reply::Error(failure) if failure.message.starts_with(UNKNOWN_REQUEST) => {
+                    return Err(ClientError::OldDaemon);
+                }
                 Reply::Error(failure) => return Err(ClientError::Failed(failure)),
             }
         }
@@ -299,6 +304,10 @@ impl fmt::Display for ClientError {
                 f,
                 "bangerd gave an answer that this banger does not understand; `banger daemon stop` makes room for a new one: {why}"
             ),
+            Self::OldDaemon => f.write_str(
+                "the bangerd that runs is of another version of banger and does not know this request; `banger daemon stop`, or \
+                 `sudo banger system restart` where it is installed, makes room for one that does; VMs run on",
+            ),
             Self::Failed(failure) => f.write_str(&failure.message),
             Self::Interrupted(_) => f.write_str("cancelled"),
         }
@@ -320,6 +329,7 @@ impl std::error::Error for ClientError {
             | Self::Unread
             | Self::Lingers { .. }
             | Self::BadReply { .. }
+            | Self::OldDaemon
             | Self::Failed(_)
             | Self::Interrupted(_) => None,
         }

@@ -34,7 +34,12 @@ pub fn mend(client: &Result<Client, ClientError>, findings: &[Finding]) -> Vec<S
 /// What is to be done, in an order in which what comes later can work: each once.
 fn wanted(findings: &[Finding]) -> BTreeSet<Fix> {
     let ill = findings.iter().filter(|finding| finding.verdict != Verdict::Pass);
-    ill.filter_map(|finding| finding.fix).collect()
+    let mut wanted: BTreeSet<Fix> = ill.filter_map(|finding| finding.fix).collect();
+    // Whose sockets are removed must make them anew.
+    if wanted.contains(&Fix::Sockets) {
+        wanted.insert(Fix::Services);
+    }
+    wanted
 }
 
 fn carry_out(client: &Result<Client, ClientError>, fix: Fix) -> Vec<String> {
@@ -77,11 +82,7 @@ fn of_installation(
 ) -> Vec<String> {
     match fix {
         Fix::Directories => directories(layout, install),
-        Fix::Sockets => {
-            let mut done = sockets(layout);
-            done.extend(run(client, layout));
-            done
-        }
+        Fix::Sockets => sockets(layout),
         Fix::Services => run(client, layout),
         Fix::Network | Fix::Resolver => vec![],
     }
@@ -153,5 +154,7 @@ mod tests {
             Finding::fail("store", "x", "y"),
         ];
         assert_eq!(wanted(&findings).into_iter().collect::<Vec<_>>(), [Fix::Network, Fix::Resolver]);
+        let stale = [Finding::fail("sockets", "x", "y").mended_by(Fix::Sockets)];
+        assert_eq!(wanted(&stale).into_iter().collect::<Vec<_>>(), [Fix::Sockets, Fix::Services]);
     }
 }

@@ -117,8 +117,9 @@ fn held(unit: Unit, text: &str, p: &Properties) -> Option<Finding> {
         |name: &&String| p.contains_key(*name) && normal(name, get(p, name)) != normal(name, &wanted[*name]);
     let weaker: Vec<&String> = wanted.keys().filter(differs).collect();
     let (subject, name) = ("hardening", unit.name());
-    let shown =
-        |names: &[&String]| names.iter().map(|n| format!("{n}={}", get(p, n))).collect::<Vec<_>>().join(", ");
+    let shown = |names: &[&String]| {
+        names.iter().map(|name| changed(name, get(p, name), &wanted[*name])).collect::<Vec<_>>().join(", ")
+    };
     let advice = format!(
         "A drop-in may say so: `systemctl cat {name}` shows it, `sudo systemctl revert {name}` removes it."
     );
@@ -135,6 +136,19 @@ fn held(unit: Unit, text: &str, p: &Properties) -> Option<Finding> {
             advice,
         ),
     })
+}
+
+/// What a setting is now, in a few words.
+fn changed(name: &str, has: &str, wanted: &str) -> String {
+    let (rights, wanted) = (normal(name, has), normal(name, wanted));
+    match name {
+        "CapabilityBoundingSet" => format!(
+            "{name} with {} more and {} fewer",
+            rights.difference(&wanted).count(),
+            wanted.difference(&rights).count()
+        ),
+        _ => format!("{name}={has}"),
+    }
 }
 
 /// What the section [Service] of a unit sets, with lines that go on in the next one put together.
@@ -289,10 +303,12 @@ mod tests {
         );
         let daemon = [("KillMode", "process"), ("CapabilityBoundingSet", ""), ("RestrictSUIDSGID", "yes")];
         assert_eq!(row(Unit::Daemon, &daemon), None);
+        let more = row(Unit::Daemon, &[("CapabilityBoundingSet", "cap_kill")]).expect("a row");
         assert!(
-            row(Unit::Daemon, &[("CapabilityBoundingSet", "cap_kill")])
-                .expect("a row")
-                .starts_with("Warn hardening: ")
+            more.starts_with(
+                "Warn hardening: bangerd.service has CapabilityBoundingSet with 1 more and 0 fewer"
+            ),
+            "{more}"
         );
         assert_eq!(
             row(Unit::HelperSocket, &[("KillMode", "control-group")]),

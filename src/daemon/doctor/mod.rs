@@ -12,7 +12,7 @@ mod store;
 mod vmm;
 
 use crate::daemon::fault::Fault;
-use crate::daemon::{Shared, blocking, vms};
+use crate::daemon::{Shared, blocking, programs, vms};
 use crate::proto::finding::Finding;
 use crate::vmm::choose::Starter;
 
@@ -25,7 +25,8 @@ pub async fn examine(d: &Shared) -> Result<Vec<Finding>, Fault> {
         let config = &d.config;
         let helper = helper::observe(&d.root, d.dirs.install_file().exists());
         let starter = if helper.has_network() && config.jailer { Starter::Root } else { Starter::Ourselves };
-        let mut findings = vmm::rows(config.firecracker.as_deref(), starter);
+        let firecracker = programs::firecracker(d, starter == Starter::Root);
+        let mut findings = vmm::rows(firecracker.as_deref(), starter);
         findings.extend(helper::rows(&helper, config.network.subnet));
         // In a user-mode network nobody reaches a VM by its name.
         if helper.has_network() {

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::path::Path;
+use std::time::Duration;
 
 use crate::host::cmd::{self, CmdError};
 
@@ -25,11 +26,37 @@ pub fn ask_jailer(program: &Path) -> Result<Result<Version, String>, CmdError> {
     ask_for("Jailer", program)
 }
 
+/// As [`ask`], of a program that may be none: it is given up after `limit`.
+pub fn ask_within(program: &Path, limit: Duration) -> Result<Result<Version, String>, CmdError> {
+    ask_for_within("Firecracker", program, limit)
+}
+
+/// As [`ask_within`], of a jailer.
+pub fn ask_jailer_within(program: &Path, limit: Duration) -> Result<Result<Version, String>, CmdError> {
+    ask_for_within("Jailer", program, limit)
+}
+
 fn ask_for(name: &str, program: &Path) -> Result<Result<Version, String>, CmdError> {
-    let out = cmd::run(&program.to_string_lossy(), ["--version"])?;
-    let said = String::from_utf8_lossy(&out);
+    Ok(judge(name, &cmd::run(&program.to_string_lossy(), ["--version"])?))
+}
+
+fn ask_for_within(name: &str, program: &Path, limit: Duration) -> Result<Result<Version, String>, CmdError> {
+    let out = cmd::run_fed(program, &["--version"], &[("PATH", cmd::PATH), ("LC_ALL", "C")], b"", limit)?;
+    if out.status.success() {
+        return Ok(judge(name, &out.stdout));
+    }
+    let stderr = String::from_utf8_lossy(&out.stderr);
+    Err(CmdError::Failed {
+        program: program.display().to_string(),
+        status: out.status,
+        stderr: stderr.trim().lines().last().unwrap_or_default().to_owned(),
+    })
+}
+
+fn judge(name: &str, out: &[u8]) -> Result<Version, String> {
+    let said = String::from_utf8_lossy(out);
     let first: String = said.lines().next().unwrap_or_default().chars().take(80).collect();
-    Ok(parse(&first, name).ok_or(first))
+    parse(&first, name).ok_or(first)
 }
 
 /// Reads `Firecracker v1.7.0`, `Firecracker` being `name`, also with something behind the number, as in `v1.8.0-dev`.
