@@ -274,7 +274,7 @@ reason() {
     if grep -q 'redirections exceeded' "$scratch/said"; then
         printf 'it leads elsewhere, where only curl is sent; install curl'
     elif [ -s "$scratch/said" ]; then
-        tr -d '\000-\010\013-\037\177' <"$scratch/said" | grep . | tail -n 1
+        tr -cd '\n\40-\176' <"$scratch/said" | grep . | tail -n 1
     else
         printf 'it took too long (status %s)' "$1"
     fi

@@ -270,7 +270,7 @@ fn unfinished() -> Result<Vec<String>, Error> {
             .filter(|operation| !operation.done)
             .map(|operation| format!("{} of {} ({})", operation.kind, operation.subject, operation.id))
             .collect()),
-        Err(ClientError::NotRunning) => Ok(vec![]),
+        Err(ClientError::NotRunning | ClientError::Down) => Ok(vec![]),
         Err(e) => {
             let why = render::chain(&e);
             Err(At::Prepare

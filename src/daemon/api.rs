@@ -18,7 +18,7 @@ use crate::daemon::orders::What;
 use crate::daemon::socket::{Asked, Client, NoRequest, Peer};
 use crate::daemon::{
     Daemon, Shared, bundles, cache, catalogs, doctor, guest, images, kernels, operations, ports, pulls,
-    registered, vms,
+    registered, unsettled, vms,
 };
 use crate::host::files::remove_if_present;
 use crate::proto::api::*;
@@ -75,7 +75,11 @@ async fn converse(d: Shared, client: Client) {
                 .map(|subject| operations::begin(&d, &op, &method(&request), subject));
             let work = async {
                 // A mistake of ours in one request must not take the others with it.
-                let work = AssertUnwindSafe(dispatch(&d, &op, request, fd)).catch_unwind();
+                let work = async {
+                    unsettled::refuse(d.journal.as_deref(), &request)?;
+                    dispatch(&d, &op, request, fd).await
+                };
+                let work = AssertUnwindSafe(work).catch_unwind();
                 let work = async { work.await.unwrap_or_else(|_| Err(panicked())) };
                 let outcome = future::or(work, hung_up(&client, &op)).await;
                 news.close();

@@ -55,6 +55,7 @@ mod sparse;
 mod start;
 mod stop;
 mod threads;
+mod unsettled;
 mod vms;
 
 use std::ffi::OsString;
@@ -83,6 +84,7 @@ use crate::host::dirs::Dirs;
 use crate::host::endpoint;
 use crate::proto::api::Code;
 use crate::store::{Changes, Store, StoreError};
+use crate::system::layout::Layout;
 
 /// bangerd: banger's daemon. Without options it runs in the foreground; the command line starts it when it is needed.
 #[derive(FromArgs)]
@@ -116,6 +118,8 @@ pub struct Daemon {
     pub dns: Dns,
     pub ports: Ports,
     pub operations: Operations,
+    /// Of updates, in an installation.
+    pub journal: Option<PathBuf>,
     /// Seconds since 1970.
     pub started_at: u64,
     /// Ends the daemon.
@@ -232,6 +236,7 @@ fn check_migrations(dirs: &Dirs) -> ExitCode {
 fn run(place: Place) -> Result<(), Fault> {
     let failed = |e: &dyn std::error::Error| Fault::failed("cannot start", e);
     let Place { dirs, private, config } = place;
+    let journal = config.is_of_an_installation().then(|| Layout::from_env().journal());
     // The lock of the socket comes first: whoever holds it is the daemon, and may open the database.
     let listening = socket::listen(&dirs).map_err(|e| failed(&e))?;
     for dir in &private {
@@ -251,6 +256,7 @@ fn run(place: Place) -> Result<(), Fault> {
         dns: Dns::start(&config.network.suffix, config.network.dns_port, None),
         ports: Ports::default(),
         operations: Operations::default(),
+        journal,
         started_at: now(),
         stop,
         executor: Arc::downgrade(&executor),

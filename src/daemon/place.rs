@@ -26,6 +26,12 @@ pub enum Configured {
     Installation { home: PathBuf },
 }
 
+impl Configured {
+    pub fn is_of_an_installation(&self) -> bool {
+        matches!(self, Self::Installation { .. })
+    }
+}
+
 impl Place {
     pub fn of_user(dirs: Dirs) -> Result<Self, Fault> {
         let home = std::env::var_os("HOME").map(PathBuf::from);

@@ -113,6 +113,17 @@ fn text(content: &str) -> What {
     What::Text { content: content.as_bytes().to_vec(), mode: 0o644 }
 }
 
+/// The daemon's in /run, which is systemd's to make where it is not needed sooner.
+pub fn runtime(layout: &Layout) -> Directory {
+    Directory {
+        path: layout.dirs.runtime.clone(),
+        whose: Whose::Owner,
+        mode: 0o700,
+        fate: Fate::Goes,
+        purpose: "holds the daemon's sockets",
+    }
+}
+
 /// The directories of an installation, each after the one that it lies in. Those of /run are systemd's to make (RuntimeDirectory=).
 pub fn directories(layout: &Layout) -> Vec<Directory> {
     let dirs = &layout.dirs;

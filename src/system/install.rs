@@ -13,6 +13,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::host::failpoint::reach;
+use crate::host::files::staged_name;
 use crate::host::install::Install;
 use crate::host::undo::Undo;
 use crate::system::accounts::Account;
@@ -181,7 +182,17 @@ fn attempt<U: Units + Clone + Send + 'static>(
         reach("system-install: started");
         ready::wait(units, daemons, &wish.build, patience)?;
     }
+    forget_updates(layout)?;
     Ok(Done { files, restarted })
+}
+
+/// What an update that was cut off wanted is no longer so: mended later, it would put an older executable in this one's place.
+fn forget_updates(layout: &Layout) -> Result<(), SystemError> {
+    let journal = layout.journal();
+    for path in [staged_name(&journal), journal, layout.older(), staged_name(&layout.binary())] {
+        apply::remove(&path)?;
+    }
+    Ok(apply::remove_tree(&layout.saved())?)
 }
 
 fn stop_first<U: Units + Clone + Send + 'static>(units: &U, undo: &mut Undo) {

@@ -82,6 +82,16 @@ impl Layout {
         self.keep.join("update.lock")
     }
 
+    /// Where an update keeps the executable that was [`Layout::previous`] until it ends.
+    pub fn older(&self) -> PathBuf {
+        self.bin.join(".staged-banger.older")
+    }
+
+    /// Copies of the files that an update may change.
+    pub fn saved(&self) -> PathBuf {
+        self.keep.join("saved")
+    }
+
     /// The phase of an update that is under way, or was cut off.
     pub fn journal(&self) -> PathBuf {
         self.keep.join("update.json")

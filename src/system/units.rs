@@ -181,6 +181,7 @@ Before=bangerd-root.service bangerd.service
 [Service]
 Type=oneshot
 ExecStart={} internal finish-update
+TimeoutStartSec=10min
 
 [Install]
 WantedBy=multi-user.target

@@ -2,8 +2,10 @@
 
 use std::path::PathBuf;
 
+use crate::system::apply::{self, Ids};
+use crate::system::files;
 use crate::updater::Updater;
-use crate::updater::error::{At, UpdateError};
+use crate::updater::error::{At, UpdateError, chain};
 use crate::updater::program::{As, Program, last_words};
 
 impl Updater<'_> {
@@ -19,6 +21,11 @@ impl Updater<'_> {
 
     /// Puts the copy back.
     pub(super) fn restore_database(&self) -> Result<(), UpdateError> {
+        // The daemon's lock lies there, and at boot nothing of /run has been made yet.
+        let (layout, install) = (self.layout, self.install);
+        let ids = Ids { root: (0, 0), owner: (install.uid, install.gid) };
+        let made = apply::directory(&files::runtime(layout), layout, ids);
+        made.map_err(|e| At::RollBack.said(chain(&e)))?;
         self.bangerd(At::RollBack, "--restore-database")
     }
 

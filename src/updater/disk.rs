@@ -20,7 +20,9 @@ fn next() {
 pub fn write(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     let staged = staged_name(path);
     next();
-    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(&staged)?;
+    remove_if_present(&staged)?;
+    next();
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(&staged)?;
     file.write_all(bytes)?;
     // Whatever the umask is.
     file.set_permissions(Permissions::from_mode(mode))?;

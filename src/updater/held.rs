@@ -85,7 +85,7 @@ pub fn is_under_way(journal: &Journal) -> bool {
 
 /// Where copies of the files are that an update may change.
 pub fn saved(layout: &Layout) -> PathBuf {
-    layout.keep.join("saved")
+    layout.saved()
 }
 
 fn newest_file(layout: &Layout) -> PathBuf {

@@ -74,7 +74,10 @@ impl Updater<'_> {
                 let path = layout.dirs.install_file();
                 let written = disk::write(&path, install.text().as_bytes(), 0o644);
                 written.map_err(At::Finish.io(format!("write {}", path.display())))?;
-                held::remember(layout, &journal.to).map_err(At::Finish.io("remember the newest version"))
+                for version in [&journal.from, &journal.to] {
+                    held::remember(layout, version).map_err(At::Finish.io("remember the newest version"))?;
+                }
+                Ok(())
             }
             Step::Clean => {
                 swap::forget_older(layout).map_err(At::Finish.io("remove the executable of before"))?;

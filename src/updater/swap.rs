@@ -26,7 +26,7 @@ pub fn staged(layout: &Layout) -> PathBuf {
 
 /// What was the way back until now.
 pub fn older(layout: &Layout) -> PathBuf {
-    layout.bin.join(".staged-banger.older")
+    layout.older()
 }
 
 /// SHA-256 of the file at `path`; None where there is none.
@@ -63,7 +63,16 @@ pub fn rename(layout: &Layout) -> io::Result<()> {
 /// Makes the executable the one that `journal` calls old, and the way back what it was.
 pub fn back(layout: &Layout, journal: &Journal) -> io::Result<()> {
     let (binary, previous, older) = (layout.binary(), layout.previous(), older(layout));
-    if digest(&binary)?.as_deref() != Some(&journal.old) {
+    let found = digest(&binary)?;
+    if found.as_deref() != Some(&journal.old) {
+        // Somebody has installed a third one since: it is not this update's to take away.
+        if found.as_deref().is_some_and(|found| found != journal.new) {
+            return Err(io::Error::other(format!(
+                "{} is neither the executable of before the update nor the one of after it; if it works, remove {}",
+                binary.display(),
+                layout.journal().display()
+            )));
+        }
         // It is at hand, or was never replaced.
         if digest(&previous)?.as_deref() != Some(&journal.old) {
             return Err(io::Error::other(format!(

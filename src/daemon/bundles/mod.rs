@@ -89,19 +89,20 @@ pub async fn install(
         failpoint::reach("bundle: unpacked");
         let judged = settle::settle(d, &op, &manifest, &unpacked, wanted.force)?;
         if !manifest.programs.is_empty() && programs::must_be_roots(d) {
-            op.note(&for_root(&d.dirs.programs(), &manifest.programs));
+            op.note(&for_root(&manifest.programs));
         }
         Ok(view(&manifest, |kind, n| judged.state(kind, n)))
     })
     .await
 }
 
-/// Root runs programs of root's alone, and what the daemon has written is the owner's.
-fn for_root(directory: &Path, programs: &[Program]) -> String {
-    let paths: Vec<String> = programs.iter().map(|p| directory.join(&p.name).display().to_string()).collect();
+/// Root runs programs of root's alone, and what the daemon has written is the owner's to change, also between a look at it and the copy.
+fn for_root(programs: &[Program]) -> String {
+    let members: Vec<String> = programs.iter().map(|p| format!("programs/{}", p.name)).collect();
+    let members = members.join(" ");
     format!(
-        "VMs run in jails here, for which root takes programs of root's own: `sudo install -m 755 {} /usr/local/bin/`",
-        paths.join(" ")
+        "VMs run in jails here, for which root takes programs of root's own, from the bundle itself: `tar --zstd -xf BUNDLE \
+         {members} && sudo install -m 755 {members} /usr/local/bin/`"
     )
 }
 

@@ -1,4 +1,7 @@
 //! A program that is told something on its stdin, answers, and may take only so long.
+//!
+//! This module may use `unsafe` for what the standard library has no safe word for: code between fork and exec.
+#![allow(unsafe_code)]
 
 use std::io::{self, Read, Write};
 use std::os::unix::process::CommandExt;
@@ -7,7 +10,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::{Gid, Pid, PidfdFlags, Signal, Uid, kill_process_group, pidfd_open};
+use rustix::process::{Gid, Pid, PidfdFlags, Signal, Uid, kill_process_group, pidfd_open, setsid};
 
 use super::CmdError;
 
@@ -67,6 +70,15 @@ impl Run<'_> {
         if let Some((uid, gid)) = self.user {
             // Our supplementary groups go with our uid (std::os::unix::process::CommandExt::uid).
             command.uid(uid.as_raw()).gid(gid.as_raw()).current_dir("/");
+            // In a session of its own: whoever else is this user may take the process over, and could type into our terminal
+            // (ioctl_tty(2), TIOCSTI).
+            // SAFETY: between fork and exec only async-signal-safe functions may be called (signal-safety(7)); setsid(2) is one, made
+            // here by a raw system call that neither allocates nor takes locks, nor does turning its errno into an io::Error.
+            unsafe {
+                command.pre_exec(|| setsid().map(drop).map_err(io::Error::from));
+            }
+        } else {
+            command.process_group(0);
         }
         let mut child = command
             .args(args)
@@ -75,7 +87,6 @@ impl Run<'_> {
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
-            .process_group(0)
             .spawn()?;
         let said = feed(&mut child, input).and_then(|()| listen(&mut child, deadline));
         if !matches!(said, Ok(Some(_))) {
@@ -102,6 +113,10 @@ fn listen(child: &mut Child, deadline: Instant) -> io::Result<Option<(Vec<u8>, V
     let (mut out, mut err) = (vec![], vec![]);
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
+        // Whoever talks without a pause is late as well.
+        if left.is_zero() {
+            return Ok(None);
+        }
         let timeout = Timespec::try_from(left).map_err(io::Error::other)?;
         let (ended, from_out, from_err) = {
             let mut fds = vec![PollFd::new(&process, PollFlags::IN)];
@@ -147,6 +162,8 @@ fn end(child: &mut Child) -> io::Result<()> {
         Ok(()) | Err(rustix::io::Errno::SRCH) => {}
         Err(e) => return Err(e.into()),
     }
+    // It may have gone to another group.
+    child.kill()?;
     child.wait().map(drop)
 }
 
