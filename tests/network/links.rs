@@ -107,6 +107,8 @@ fn a_network_that_somebody_has_is_named_and_nothing_is_made() {
     );
     assert!(!names().contains("br-banger"));
     drop(internet);
+    // The kernel takes a namespace's links away when it gets to it.
+    eventually("eth0 is gone", || !names().contains("eth0"));
     internet = Space::connected("eth1", "10.0.0.2/24", "10.0.0.1/24");
     // The ways of a VPN for everything, and of one for a network far away.
     sh(

@@ -5,6 +5,8 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use banger::network::ruleset::Ruleset;
+use banger::network::subnet;
 use banger::proto::root::{Answer, Code};
 use serde_json::{Value, json};
 
@@ -117,11 +119,12 @@ fn a_tap_that_the_firewall_does_not_take_is_taken_back_and_so_is_a_change() {
     let rig = Rig::bridged();
     assert_eq!(rig.ask(&create_tap(B, 3)), Answer::Done);
     rig.come_to_rest();
-    // The table is there, but its set takes something else.
-    run(
-        "nft",
-        "delete table bridge banger; add table bridge banger; add set bridge banger guests { type mark; }",
-    );
+    // The table is there, with as many rules as it should have, so that nobody mends it; but its set takes something else.
+    let [rules, _] = Ruleset { subnet: subnet::DEFAULT, dns_port: 1, guests: vec![] }.rules();
+    let rules = "; add rule bridge banger some accept".repeat(rules);
+    let table =
+        "delete table bridge banger; add table bridge banger; add set bridge banger guests { type mark; }";
+    run("nft", &format!("{table}; add chain bridge banger some{rules}"));
     let before = World::at_rest(&rig);
     assert_eq!(refused(&rig.ask(&create_tap(A, 2))), Code::Failed);
     assert_eq!(before.lasting_difference(|| World::of(&rig)), [""; 0]);
