@@ -18,8 +18,13 @@ const STEPS: &[Step] = &[
 ];
 /// The steps of going back behind which it dies.
 const STEPS_BACK: &[&str] = &["executable", "undone"];
-/// The steps behind which the machine loses its power.
-const CUTS: &[Step] = &[Step::Rename, Step::RestartDaemon, Step::Accept];
+/// The release, and the step behind which the machine loses its power.
+const CUTS: &[(&str, Step)] = &[
+    ("next", Step::Rename),
+    ("next", Step::RestartDaemon),
+    ("migrates", Step::RestartDaemon),
+    ("next", Step::Accept),
+];
 
 #[test]
 #[ignore = "boots VMs; run by tests/run.sh"]
@@ -99,11 +104,11 @@ fn an_update_dies_at_its_steps_and_what_comes_next_mends_it() {
             table.push_str(&format!("{step:40} {outcome}\n"));
         });
     }
-    for step in CUTS {
+    for (release, step) in CUTS {
         let step = format!("update: after {step}");
-        host.case(&format!("power cut, {step}"), || {
+        host.case(&format!("power cut, {step}, {release}"), || {
             let had = begin_again(&host);
-            die(&host, "next", &step);
+            die(&host, release, &step);
             host.machine.cut_power();
             host.machine.serve();
             // Its VM has lost its power too.
@@ -111,7 +116,10 @@ fn an_update_dies_at_its_steps_and_what_comes_next_mends_it() {
             host.remember_vm();
             let outcome = assert_mended(&host, had);
             let said = host.machine.ok("journalctl -b -q --no-pager -o cat -u banger-recover.service");
-            table.push_str(&format!("power cut, {step:29} {outcome} (said at boot: {})\n", said.trim()));
+            table.push_str(&format!(
+                "power cut, {step:29} {outcome} ({release}; said at boot: {})\n",
+                said.trim()
+            ));
         });
     }
     println!("{table}");

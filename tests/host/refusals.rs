@@ -42,6 +42,7 @@ const ROLLED_BACK: &[(&str, &str, &str)] = &[
     ("a doctor that finds a fault", "ill", "it was made to fail"),
     ("a daemon that does not start", "dead", ""),
     ("a helper that does not start", "dead-helper", ""),
+    ("a migration after which nothing works", "migrates", ""),
     ("units that cannot be written", "no-units", "no units today"),
 ];
 

@@ -249,6 +249,10 @@ impl Www {
         self.release("dead", &Files::of_script(NEXT, &script(NEXT, dead)));
         let dead = "case \"$name\" in bangerd-root) echo 'I do not start' >&2; exit 1 ;; esac";
         self.release("dead-helper", &Files::of_script(NEXT, &script(NEXT, dead)));
+        // Its daemon makes of the database what no other banger can read.
+        let migrates = "case \" $* \" in *' --check-migrations '*) exit 1 ;; esac\n\
+                        case \"$name $*\" in 'bangerd --system') echo migrated >/var/lib/banger/banger.redb ;; esac";
+        self.release("migrates", &Files::of_script(NEXT, &script(NEXT, migrates)));
         let ill = "case \"$name $*\" in 'banger doctor'*)\n\
                    echo '[{\"subject\":\"made ill\",\"verdict\":\"fail\",\"found\":\"it was made to fail\",\"advice\":null}]'; exit 1 ;;\n\
                    esac";
