@@ -21,6 +21,7 @@ mod download;
 pub mod error;
 mod kept;
 pub mod medium;
+mod passing;
 pub mod record;
 
 use std::fmt;
@@ -31,6 +32,7 @@ pub use self::download::download;
 pub use self::error::CatalogError;
 use self::kept::Kept;
 use self::record::{Catalog, MAX_CATALOG};
+use crate::host::causes::chain;
 use crate::host::environment::Environment;
 use crate::host::fetch::{self, FetchError, Validators};
 use crate::host::https::Client;
@@ -190,17 +192,6 @@ fn keys(settings: &Settings) -> Result<Vec<Key>, CatalogError> {
         });
     }
     Ok(keys)
-}
-
-/// An error and its sources, joined by `: `.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(source) = next {
-        text = format!("{text}: {source}");
-        next = source.source();
-    }
-    text
 }
 
 impl fmt::Display for Origin {

@@ -1,5 +1,6 @@
 //! The host: its files, processes and programs.
 
+pub mod causes;
 pub mod cmd;
 pub mod descriptors;
 pub mod dirs;

@@ -3,6 +3,7 @@
 use std::error::Error;
 use std::fmt;
 
+pub use crate::host::causes::chain;
 use crate::host::endpoint::SocketError;
 use crate::proto::root::{Answer, Code};
 use crate::root::policy::Denied;
@@ -39,12 +40,6 @@ impl RootError {
     pub fn answer(&self) -> Answer {
         Answer::Refused { code: self.code(), message: chain(self) }
     }
-}
-
-/// The error and its causes, as one sentence.
-pub fn chain(error: &dyn Error) -> String {
-    let causes = std::iter::successors(Some(error), |e| (*e).source());
-    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
 impl From<Denied> for RootError {

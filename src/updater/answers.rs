@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+use crate::host::causes::chain;
 use crate::release::version::Version;
 use crate::system::services::Unit;
 use crate::updater::Updater;
@@ -57,7 +58,7 @@ impl Updater<'_> {
         let program = Program::at(&self.layout.binary(), self.install, QUESTION);
         let output = program
             .run(As::Us, "banger", &["daemon", "status", "--json"])
-            .map_err(|e| format!("bangerd cannot be asked: {}", crate::updater::error::chain(&e)))?;
+            .map_err(|e| format!("bangerd cannot be asked: {}", chain(&e)))?;
         let silent = || format!("bangerd does not answer: {}", last_words(&output));
         let view: Value = serde_json::from_slice(&output.stdout).map_err(|_| silent())?;
         version_in(&view).ok_or_else(silent)

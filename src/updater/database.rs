@@ -2,10 +2,11 @@
 
 use std::path::PathBuf;
 
+use crate::host::causes::chain;
 use crate::system::apply::{self, Ids};
 use crate::system::files;
 use crate::updater::Updater;
-use crate::updater::error::{At, UpdateError, chain};
+use crate::updater::error::{At, UpdateError};
 use crate::updater::program::{As, Program, last_words};
 
 impl Updater<'_> {

@@ -6,6 +6,7 @@ use std::io;
 
 use ureq::http::StatusCode;
 
+use crate::host::causes::chain;
 use crate::host::cmd::CmdError;
 use crate::host::fetch::FetchError;
 
@@ -80,17 +81,6 @@ impl UpdateError {
     pub fn then(self, then: impl Into<String>) -> Self {
         Self { then: then.into(), ..self }
     }
-}
-
-/// An error and its sources, joined by `: `.
-pub fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(source) = next {
-        text = format!("{text}: {source}");
-        next = source.source();
-    }
-    text
 }
 
 impl fmt::Display for UpdateError {

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::fs::File;
 
+use crate::host::causes::chain;
 use crate::host::cmd::CmdError;
 use crate::host::failpoint;
 use crate::host::install::Install;
@@ -120,7 +121,7 @@ impl Updater<'_> {
         if journal.phase == Phase::Undone && when == When::Now {
             // systemd counts how often a new version has failed to start, and would not start the old one either.
             if let Err(e) = self.services.forget_failures() {
-                self.progress.note(&crate::updater::error::chain(&e));
+                self.progress.note(&chain(&e));
             }
             // The new version may have had another unit for the socket.
             self.restart_helper(true).map_err(At::RollBack.program())?;

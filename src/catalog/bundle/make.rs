@@ -12,7 +12,8 @@ use tar::{EntryType, Header};
 use super::manifest::Manifest;
 use super::members::stays_inside;
 use super::{BundleError, MANIFEST, MODULES, ROOTFS};
-use crate::host::progress::{Progress, Unit};
+use crate::catalog::passing::{Hashed, Told};
+use crate::host::progress::Progress;
 use crate::image::digest::{Algorithm, Digest};
 
 /// Of zstd. Unpacking is as quick for any. Debian's cloud kernel with its modules, 102 MiB, takes 29.7 MiB at 9, 29.5 at 12 and, in
@@ -206,38 +207,5 @@ impl Source {
             Self::File { size, .. } => *size,
             Self::Directory | Self::Symlink(_) => 0,
         }
-    }
-}
-
-struct Told<'a> {
-    done: u64,
-    total: u64,
-    progress: &'a dyn Progress,
-}
-
-impl Told<'_> {
-    fn add(&mut self, bytes: usize) {
-        self.done += bytes as u64;
-        self.progress.advance(self.done, self.total, Unit::Bytes);
-    }
-}
-
-/// Hashes and counts what passes by.
-struct Hashed<'a> {
-    out: &'a File,
-    hash: Context,
-    size: u64,
-}
-
-impl Write for Hashed<'_> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let n = self.out.write(bytes)?;
-        self.hash.update(&bytes[..n]);
-        self.size += n as u64;
-        Ok(n)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.out.flush()
     }
 }

@@ -8,7 +8,8 @@ use tar::{EntryType, Header};
 
 use super::{MANIFEST, Manifest, Part};
 use crate::catalog::bundle::BundleError;
-use crate::host::progress::{Progress, Unit};
+use crate::catalog::passing::{Hashed, Told};
+use crate::host::progress::Progress;
 
 /// Of zstd. A medium holds gigabytes, and somebody waits for it: a kernel, banger and two images of 729 MiB take 4.6 s and 95 MiB at 6,
 /// 10.8 s and 90 MiB at 9, and 2.1 s and 103 MiB at 3, on one core.
@@ -105,37 +106,4 @@ fn copy(file: &File, part: &Part, to: &mut impl Write, told: &mut Told<'_>) -> R
 fn pad(to: &mut impl Write, size: u64) -> io::Result<()> {
     let padding = usize::try_from(size.next_multiple_of(512) - size).unwrap_or(0);
     to.write_all(&[0; 512][..padding])
-}
-
-struct Told<'a> {
-    done: u64,
-    total: u64,
-    progress: &'a dyn Progress,
-}
-
-impl Told<'_> {
-    fn add(&mut self, bytes: usize) {
-        self.done += bytes as u64;
-        self.progress.advance(self.done, self.total, Unit::Bytes);
-    }
-}
-
-/// Hashes and counts what passes by.
-struct Hashed<W> {
-    out: W,
-    hash: Context,
-    size: u64,
-}
-
-impl<W: Write> Write for Hashed<W> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let n = self.out.write(bytes)?;
-        self.hash.update(&bytes[..n]);
-        self.size += n as u64;
-        Ok(n)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.out.flush()
-    }
 }

@@ -17,6 +17,7 @@ pub use self::progress::Progress;
 pub use self::table::{fields, table};
 pub use self::text::{age, bytes, escape, log_line};
 use crate::cli::error::Error;
+pub use crate::host::causes::chain;
 use crate::proto::api::{Failure, OfferState};
 
 /// Writes `text`, which ends with a newline, to stdout.
@@ -82,18 +83,6 @@ fn error_text(error: &Error) -> Option<String> {
     }
     text.push('\n');
     Some(text)
-}
-
-/// An error and its sources, joined by `: `.
-pub fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(e) = source {
-        text.push_str(": ");
-        text.push_str(&e.to_string());
-        source = e.source();
-    }
-    text
 }
 
 #[cfg(test)]
