@@ -349,9 +349,12 @@ fn a_firewall_that_somebody_flushes_is_loaded_again() {
 #[test]
 #[ignore = "needs root and its own network namespace: unshare -n"]
 fn clearing_leaves_nothing_of_what_was_made_and_may_be_done_twice() {
-    let mut rig = Rig::bridged();
+    let mut rig = Rig::started();
+    // A new namespace may have it from its host (ip-sysctl.rst, net.core.devconf_inherit_init_net).
+    std::fs::write("/proc/sys/net/ipv4/ip_forward", "0").expect("forwards nothing");
     let forwards =
         || std::fs::read_to_string("/proc/sys/net/ipv4/ip_forward").expect("reads").trim().to_owned();
+    assert_eq!(rig.ask(&ensure_bridge()), Answer::Done);
     assert_eq!(forwards(), "1");
     for (vm, slot) in [("00000000000a", 10), ("00000000000b", 11)] {
         assert_eq!(rig.ask(&create_tap(vm, slot)), Answer::Done);
