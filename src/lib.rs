@@ -11,7 +11,7 @@
 //!
 //! Beside them [`publish`]: `banger internal`, for those who publish images, kernels and banger itself.
 //!
-//! Domain, pure, without I/O, clock or log: [`vm`], [`image`], [`network`], [`kernel::record`], [`release`], [`proto`].
+//! Domain, pure, without I/O, clock or log: [`vm`], [`image`], [`network`], [`kernel::record`], [`release`], [`git`] (its formats), [`proto`].
 //! Mechanisms, one foreign thing per folder: [`host`], [`netlink`], [`ext4`], [`oci`], [`catalog`], [`kernel`],
 //! [`vmm`], [`dns`], [`store`], [`system`], [`updater`].
 //!
@@ -25,6 +25,7 @@ pub mod cli;
 pub mod daemon;
 pub mod dns;
 pub mod ext4;
+pub mod git;
 pub mod guest;
 pub mod host;
 pub mod image;

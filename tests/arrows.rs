@@ -11,7 +11,8 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("image/", &["image"]),
     ("network/", &["network", "vm"]),
     ("kernel/record.rs", &[]),
-    ("proto/", &["proto", "vm", "image", "network", "kernel::record"]),
+    ("git/", &["git"]),
+    ("proto/", &["proto", "vm", "image", "network", "git", "kernel::record"]),
     // Mechanisms: the domain, the host, and never each other; but layers become ext4 in one pass.
     ("host/", &["host", "vm"]),
     ("netlink/", &["netlink", "network"]),
@@ -27,7 +28,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("release/", &["release"]),
     ("store/", &["store", "host", "vm", "image", "network", "kernel::record"]),
     // Personalities.
-    ("guest/", &["guest", "netlink", "host", "proto", "vm", "image", "build"]),
+    ("guest/", &["guest", "netlink", "host", "proto", "vm", "image", "git", "build"]),
     // The audit surface: what runs as root can reach this, and no more.
     ("root/", &["root", "network", "netlink", "vm", "vmm", "proto::root", "host", "build"]),
     // It makes bundles where there is no daemon; what it does that with is not the command line's business.
@@ -36,7 +37,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     (
         "cli/",
         &[
-            "cli", "proto", "host", "vm", "image", "network", "build", "publish", "release", "system",
+            "cli", "proto", "host", "vm", "image", "network", "git", "build", "publish", "release", "system",
             "updater",
         ],
     ),
@@ -70,7 +71,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
         "lib.rs",
         &[
             "vm", "image", "network", "kernel", "proto", "host", "ext4", "oci", "vmm", "dns", "store", "cli",
-            "daemon", "root", "guest", "system", "updater", "release",
+            "daemon", "root", "guest", "system", "updater", "release", "git",
         ],
     ),
 ];

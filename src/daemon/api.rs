@@ -18,7 +18,7 @@ use crate::daemon::orders::What;
 use crate::daemon::socket::{Asked, Client, NoRequest, Peer};
 use crate::daemon::{
     Daemon, Shared, bundles, cache, catalogs, doctor, guest, images, kernels, operations, ports, pulls,
-    registered, unsettled, vms,
+    registered, unsettled, vms, workspace,
 };
 use crate::host::files::remove_if_present;
 use crate::proto::api::*;
@@ -159,7 +159,11 @@ fn answer<C: Call>(value: C::Answer) -> Result<Answer, Fault> {
 }
 
 fn answer_with<C: Call<Answer = ()>>(fd: OwnedFd) -> Result<Answer, Fault> {
-    Ok(Answer { fd: Some(fd), ..answer::<C>(())? })
+    answer_and::<C>(((), fd))
+}
+
+fn answer_and<C: Call>((value, fd): (C::Answer, OwnedFd)) -> Result<Answer, Fault> {
+    Ok(Answer { fd: Some(fd), ..answer::<C>(value)? })
 }
 
 async fn dispatch(d: &Shared, op: &Op, request: Request, fd: Option<OwnedFd>) -> Result<Answer, Fault> {
@@ -179,6 +183,11 @@ async fn dispatch(d: &Shared, op: &Op, request: Request, fd: Option<OwnedFd>) ->
         Request::VmExec(r) => answer_with::<VmExec>(guest::exec(d, r).await?),
         Request::VmRead(r) => answer_with::<VmRead>(guest::read(d, r).await?),
         Request::VmWrite(r) => answer_with::<VmWrite>(guest::write(d, r).await?),
+        Request::VmPrepare(r) => answer_and::<VmPrepare>(workspace::prepare(d, r).await?),
+        Request::VmChanges(r) => answer_and::<VmChanges>(workspace::changes(d, r).await?),
+        Request::VmWorkspace(r) => {
+            answer::<VmWorkspace>(change(d, op, &r.vm, What::Workspace(Box::new(r.workspace))).await?)
+        }
         Request::VmPorts(r) => answer::<VmPorts>(ports::ports(d, &r.vm).await?),
         Request::VmLogs(r) => answer_with::<VmLogs>(guest::logs(d, &r)?),
         Request::ImagePull(r) => answer::<ImagePull>(pulls::pull(d, op, r).await?),

@@ -11,7 +11,9 @@ use crate::daemon::exit::Exit;
 use crate::daemon::fault::{Fault, chain};
 use crate::daemon::op::Op;
 use crate::daemon::orders::{Inbox, Order, What};
-use crate::daemon::{Daemon, Shared, apply, blocking, logs, machine, network, operations, set, start, stop};
+use crate::daemon::{
+    Daemon, Shared, apply, blocking, logs, machine, network, operations, set, start, stop, workspace,
+};
 use crate::host::failpoint;
 use crate::host::files::remove_tree_if_present;
 use crate::host::progress::Progress;
@@ -112,6 +114,7 @@ impl Driver {
                         What::Stop { force } => stop::stop(&mut self, &op, *force).await,
                         What::Delete => self.delete(&op).await,
                         What::Set(change) => set::set(&mut self, &op, change).await,
+                        What::Workspace(brought) => workspace::record(&mut self, &op, brought).await,
                     };
                     let gone = order.what == What::Delete && outcome.is_ok();
                     let verb = order.what.verb();

@@ -65,14 +65,21 @@ async fn converse(
     request: Request,
     fits: impl Fn(&Answer) -> bool,
 ) -> Result<OwnedFd, Fault> {
-    let (answer, fd) = blocking(d, move |_| agent::ask(&channel, &request, agent::ANSWER_DEADLINE)).await?;
-    if fits(&answer) {
-        return Ok(fd);
-    }
-    Err(Fault::new(
+    let (answer, fd) = ask(d, channel, request).await?;
+    if fits(&answer) { Ok(fd) } else { Err(another_answer()) }
+}
+
+/// Asks the agent behind `channel`; the connection stands just behind its answer.
+pub async fn ask(d: &Shared, channel: Channel, request: Request) -> Result<(Answer, OwnedFd), Fault> {
+    Ok(blocking(d, move |_| agent::ask(&channel, &request, agent::ANSWER_DEADLINE)).await?)
+}
+
+/// The guest answered something else than it was asked.
+pub fn another_answer() -> Fault {
+    Fault::new(
         Code::Failed,
         "the guest's agent does not speak banger's protocol: an answer to something else",
-    ))
+    )
 }
 
 /// The VM that `typed` means and the way into it.

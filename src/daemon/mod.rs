@@ -57,6 +57,7 @@ mod stop;
 mod threads;
 mod unsettled;
 mod vms;
+mod workspace;
 
 use std::ffi::OsString;
 use std::io;

@@ -7,14 +7,19 @@ use smol::channel::{Receiver, RecvError, Sender, bounded};
 use crate::daemon::fault::Fault;
 use crate::daemon::op::Op;
 use crate::vm::change::Change;
+use crate::vm::workspace::Workspace;
 
 /// What a VM can be told to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum What {
     Start,
-    Stop { force: bool },
+    Stop {
+        force: bool,
+    },
     Delete,
     Set(Change),
+    /// A work tree has been brought.
+    Workspace(Box<Workspace>),
 }
 
 impl What {
@@ -23,7 +28,7 @@ impl What {
             Self::Start => "start",
             Self::Stop { .. } => "stop",
             Self::Delete => "delete",
-            Self::Set(_) => "change",
+            Self::Set(_) | Self::Workspace(_) => "change",
         }
     }
 }

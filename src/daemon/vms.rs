@@ -305,6 +305,7 @@ fn settle(
         created_at: now(),
         started_at: None,
         owner,
+        workspaces: vec![],
     })
 }
 

@@ -36,6 +36,7 @@ mod spawn;
 mod syscalls;
 mod users;
 mod wire;
+mod workspace;
 
 use std::error::Error;
 use std::ffi::OsString;

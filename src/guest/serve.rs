@@ -8,7 +8,7 @@ use std::time::Duration;
 use rustix::pipe::{PipeFlags, pipe_with};
 
 use super::wire::Wire;
-use super::{clock, exec, files, forward, ports, session};
+use super::{clock, exec, files, forward, ports, session, workspace};
 use crate::build;
 use crate::proto::agent::{Answer, Code, Hello, Request};
 
@@ -131,6 +131,8 @@ fn converse(socket: OwnedFd, guest: &Guest) -> io::Result<After> {
         }
         Ok(Request::Read(wanted)) => files::send::run(&mut wire, &wanted)?,
         Ok(Request::Write(wanted)) => files::receive::run(&mut wire, &wanted)?,
+        Ok(Request::Prepare(wanted)) => workspace::prepare(&mut wire, &wanted)?,
+        Ok(Request::Changes(wanted)) => workspace::changes(&mut wire, &wanted)?,
         Ok(Request::Connect(wanted)) => return forward::run(wire, &wanted).map(|()| After::Nothing),
         Ok(Request::Ports) => wire.answer(&Answer::Ports { ports: ports::ports() })?,
         Ok(Request::PowerOff) => {

@@ -10,6 +10,7 @@
 //! | read | | Data, then Eof or Failed |
 //! | write | Data, then Eof | Eof when all of it is on disk, or Failed |
 //! | connect | Data, then Eof, or Failed | Data, then Eof, or Failed |
+//! | prepare, changes | see [`crate::proto::workspace`] | |
 //! | ports | | |
 //!
 //! When the host hangs up during exec, the command gets SIGHUP, as on a lost terminal.
@@ -21,6 +22,7 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::proto::workspace::{Changes, Held, Prepare};
 use crate::vm::publish::Protocol;
 
 /// The vsock port on which the agent listens.
@@ -46,6 +48,10 @@ pub enum Request {
     Write(Write),
     /// Connects to a port in the guest. Answered [`Answer::Done`] once that is open.
     Connect(Connect),
+    /// Brings a work tree. Answered by [`Answer::Held`].
+    Prepare(Prepare),
+    /// Tells how a work tree differs from what was brought. Answered by [`Answer::Held`].
+    Changes(Changes),
     /// What listens? Answered by [`Answer::Ports`].
     Ports,
     /// Sync, stop everything, and turn the machine off. Answered before it begins.
@@ -135,6 +141,8 @@ pub enum Answer {
     Ports {
         ports: Vec<Port>,
     },
+    /// What there is of a work tree; segments follow.
+    Held(Box<Held>),
     Refused(Refusal),
 }
 

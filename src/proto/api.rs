@@ -19,11 +19,13 @@ use crate::kernel::record::KernelRecord;
 use crate::proto::agent;
 use crate::proto::finding::Fix;
 pub use crate::proto::finding::{Finding, Verdict};
+use crate::proto::workspace::{self, Held};
 use crate::vm::change::Change;
 use crate::vm::name::VmName;
 use crate::vm::publish::{Protocol, Publish};
 use crate::vm::record::VmRecord;
 use crate::vm::spec::Wish;
+use crate::vm::workspace::Workspace;
 
 /// The longest request line, in bytes; above [`agent::MAX_REQUEST`], which travels in it.
 pub const MAX_REQUEST: usize = agent::MAX_REQUEST + 4096;
@@ -64,6 +66,12 @@ pub enum Request {
     VmRead(VmRead),
     #[serde(rename = "vm.write")]
     VmWrite(VmWrite),
+    #[serde(rename = "vm.workspace.prepare")]
+    VmPrepare(VmPrepare),
+    #[serde(rename = "vm.workspace.changes")]
+    VmChanges(VmChanges),
+    #[serde(rename = "vm.workspace.record")]
+    VmWorkspace(VmWorkspace),
     #[serde(rename = "vm.ports")]
     VmPorts(VmPorts),
     #[serde(rename = "vm.logs")]
@@ -147,6 +155,9 @@ calls! {
     VmExec -> ();
     VmRead -> ();
     VmWrite -> ();
+    VmPrepare -> Held;
+    VmChanges -> Held;
+    VmWorkspace -> VmView;
     VmPorts -> Vec<PortView>;
     VmLogs -> ();
     ImagePull -> ImageRecord;
@@ -272,6 +283,27 @@ pub struct VmRead {
 pub struct VmWrite {
     pub vm: String,
     pub write: agent::Write,
+}
+
+/// Brings a work tree into a running VM. The descriptor that comes with the answer stands behind the agent's (see `proto::workspace`).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VmPrepare {
+    pub vm: String,
+    pub prepare: workspace::Prepare,
+}
+
+/// Asks what became of a work tree; the descriptor as in [`VmPrepare`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VmChanges {
+    pub vm: String,
+    pub changes: workspace::Changes,
+}
+
+/// Records that a work tree has been brought: commands start in the one that was brought last.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VmWorkspace {
+    pub vm: String,
+    pub workspace: Workspace,
 }
 
 /// What listens in the guest of a running VM.

@@ -6,3 +6,4 @@ pub mod finding;
 pub mod frame;
 pub mod root;
 pub mod symlink;
+pub mod workspace;

@@ -13,3 +13,4 @@ pub mod record;
 pub mod size;
 pub mod spec;
 pub mod state;
+pub mod workspace;

@@ -7,6 +7,7 @@ use crate::vm::name::VmName;
 use crate::vm::publish::Publish;
 use crate::vm::spec::Spec;
 use crate::vm::state::{Process, State};
+use crate::vm::workspace::Workspace;
 
 /// One VM, as stored. Times are in seconds since 1970.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -32,4 +33,7 @@ pub struct VmRecord {
     /// The process for whose lifetime this VM exists (`vm run --rm`): when it ends, the VM is deleted.
     #[serde(default)]
     pub owner: Option<Process>,
+    /// The work trees in it; the one that was brought last is the last, and commands start there.
+    #[serde(default)]
+    pub workspaces: Vec<Workspace>,
 }

@@ -62,7 +62,8 @@ fn vms_are_listed_as_a_table_as_ids_and_as_json() {
             "running_on",
             "spec",
             "started_at",
-            "state"
+            "state",
+            "workspaces",
         ]
     );
 }

@@ -138,8 +138,17 @@ impl Client {
 
     /// Asks for a byte stream: returns the answer's descriptor.
     pub fn open<C: Call>(&self, request: C, attention: &mut Attention<'_>) -> Result<OwnedFd, ClientError> {
+        self.open_with(request, attention).map(|(_, fd)| fd)
+    }
+
+    /// As [`Client::open`], with what the answer says.
+    pub fn open_with<C: Call>(
+        &self,
+        request: C,
+        attention: &mut Attention<'_>,
+    ) -> Result<(C::Answer, OwnedFd), ClientError> {
         match self.converse::<C>(request, None, attention)? {
-            (_, Some(fd)) => Ok(fd),
+            (answer, Some(fd)) => Ok((answer, fd)),
             (_, None) => {
                 Err(ClientError::BadReply { why: "the answer came without its descriptor".to_owned() })
             }
