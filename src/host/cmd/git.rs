@@ -13,6 +13,7 @@ use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::fd::OwnedFd;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
@@ -49,6 +50,8 @@ pub struct Git {
     place: Place,
     /// A shallow file in the place of the repository's own, as `--shallow-file` takes it.
     shallow: Option<PathBuf>,
+    /// Further directories of objects, as GIT_ALTERNATE_OBJECT_DIRECTORIES takes them.
+    objects: OsString,
 }
 
 #[derive(Debug, Clone)]
@@ -73,20 +76,38 @@ pub struct Running {
 impl Git {
     /// For asking git which repository `directory` is the top of. It does not look further up.
     pub fn from(directory: &Path) -> Self {
-        Self { place: Place::From(directory.to_owned()), shallow: None }
+        Self::of(Place::From(directory.to_owned()))
     }
 
     /// For a repository that [`Git::from`] has been asked about: whatever its configuration says, it is this one, with this work tree.
     pub fn at(git_dir: &Path, work_tree: &Path) -> Self {
-        Self {
-            place: Place::At { git_dir: git_dir.to_owned(), work_tree: work_tree.to_owned() },
-            shallow: None,
-        }
+        Self::of(Place::At { git_dir: git_dir.to_owned(), work_tree: work_tree.to_owned() })
+    }
+
+    fn of(place: Place) -> Self {
+        Self { place, shallow: None, objects: OsString::new() }
     }
 
     /// As this one, with `file` saying which commits have no parents. An open descriptor's path in /proc/PID/fd will do.
     pub fn shallow_at(&self, file: &Path) -> Self {
         Self { shallow: Some(file.to_owned()), ..self.clone() }
+    }
+
+    /// As this one, with the objects in `directories` beside its own.
+    pub fn with_objects<'a>(&self, directories: impl Iterator<Item = &'a Path>) -> Self {
+        let mut objects = vec![];
+        for directory in directories {
+            // Quoted, for a colon would end it (git(1)).
+            objects.extend(if objects.is_empty() { &b"\""[..] } else { b":\"" });
+            for byte in directory.as_os_str().as_bytes() {
+                if matches!(byte, b'"' | b'\\') {
+                    objects.push(b'\\');
+                }
+                objects.push(*byte);
+            }
+            objects.push(b'"');
+        }
+        Self { objects: OsString::from_vec(objects), ..self.clone() }
     }
 
     /// Runs `git args` to its end, and returns its stdout.
@@ -181,6 +202,9 @@ impl Git {
         command.args(["--no-optional-locks", "--no-pager", "--literal-pathspecs"]);
         for setting in OVERRIDES {
             command.args(["-c", setting]);
+        }
+        if !self.objects.is_empty() {
+            command.env("GIT_ALTERNATE_OBJECT_DIRECTORIES", &self.objects);
         }
         if let Some(file) = &self.shallow {
             command.arg("--shallow-file").arg(file);
