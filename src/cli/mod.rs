@@ -30,6 +30,7 @@ mod update;
 mod version;
 mod vm;
 mod words;
+mod workspace;
 
 use std::ffi::OsString;
 use std::process::ExitCode;

@@ -62,8 +62,8 @@ mod tests {
 
     #[test]
     fn an_index_is_read_with_every_kind_of_name() {
-        let listing = format!("100644 {ID} 0\ta\n\tb\0120000 {ID} 2\tl\xff\0");
-        let listing: Vec<u8> = listing.chars().map(|c| c as u8).collect();
+        let mut listing = format!("100644 {ID} 0\ta\n\tb\0120000 {ID} 2\tl").into_bytes();
+        listing.extend(b"\xff\0");
         let read = parse(&listing).expect("reads");
         let paths: Vec<(Mode, &[u8])> = read.iter().map(|t| (t.mode, &t.path[..])).collect();
         assert_eq!(paths, [(Mode::File, &b"a\n\tb"[..]), (Mode::Symlink, &b"l\xff"[..])]);

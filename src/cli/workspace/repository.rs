@@ -15,7 +15,7 @@ use crate::git::{Mode, parse_path};
 
 /// A repository that has been read.
 #[derive(Debug)]
-pub struct Read {
+pub struct Repo {
     pub found: Found,
     /// The commit that HEAD is at.
     pub head: String,
@@ -29,7 +29,7 @@ pub struct Read {
     /// Commits that have lost their parents already.
     pub shallow: Vec<String>,
     /// Submodules with a work tree, by path relative to this repository's.
-    pub submodules: Vec<(String, Read)>,
+    pub submodules: Vec<(String, Repo)>,
 }
 
 /// What a guest needs of the configuration.
@@ -54,7 +54,7 @@ pub struct Listing {
 }
 
 /// Reads a repository and what it has on disk.
-pub fn read(found: Found, with_untracked: bool) -> Result<(Read, Listing), WorkspaceError> {
+pub fn read(found: Found, with_untracked: bool) -> Result<(Repo, Listing), WorkspaceError> {
     let mut tree = Tree::open(&found.top)?;
     let mut listing = Listing::default();
     let read = one(found, b"", &mut tree, with_untracked, &mut listing)?;
@@ -76,7 +76,7 @@ pub fn branch(found: &Found) -> Result<Option<String>, WorkspaceError> {
 }
 
 /// A repository without its paths.
-pub fn state(found: Found, notes: &mut Vec<String>) -> Result<Read, WorkspaceError> {
+pub fn state(found: Found, notes: &mut Vec<String>) -> Result<Repo, WorkspaceError> {
     let top = found.top.display().to_string();
     let Some(head) = commit(&found, "HEAD")? else {
         return WorkspaceError::refused(format!(
@@ -87,7 +87,7 @@ pub fn state(found: Found, notes: &mut Vec<String>) -> Result<Read, WorkspaceErr
     let settings = settings(&found, notes)?;
     let shallow = found.file("shallow")?.unwrap_or_default();
     let shallow = String::from_utf8_lossy(&shallow).lines().filter(|id| is_id(id)).map(str::to_owned).collect();
-    Ok(Read {
+    Ok(Repo {
         found,
         head,
         branch,
@@ -105,7 +105,7 @@ fn one(
     tree: &mut Tree,
     with_untracked: bool,
     listing: &mut Listing,
-) -> Result<Read, WorkspaceError> {
+) -> Result<Repo, WorkspaceError> {
     // It walks the directories while we do.
     let looking = found.git.start(&["ls-files", "-o", "--exclude-standard", "-z"], std::process::Stdio::null())?;
     let mut read = state(found, &mut listing.notes)?;
@@ -127,7 +127,7 @@ fn one(
 
 /// Takes up a tracked path as it is on disk.
 fn place(
-    read: &mut Read,
+    read: &mut Repo,
     prefix: &[u8],
     tracked: &Tracked,
     tree: &mut Tree,
