@@ -11,8 +11,8 @@ use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags};
 
 use super::error::WorkspaceError;
-use crate::cli::copy::CopyError;
 use crate::cli::client::Attention;
+use crate::cli::copy::CopyError;
 use crate::proto::api::{Event, Unit};
 use crate::proto::frame::{BadFrame, HEADER, Header, Kind, MAX_PAYLOAD};
 
@@ -273,7 +273,9 @@ mod tests {
         let mut progress = Progress::silent();
         let mut attention = Attention::to(&mut progress);
         let mut peer = Peer::new(near.into(), &mut attention);
-        for frame in [Frame::new(Kind::Data, *b"ab"), Frame::new(Kind::Data, *b"c"), Frame::new(Kind::Eof, [])] {
+        for frame in
+            [Frame::new(Kind::Data, *b"ab"), Frame::new(Kind::Data, *b"c"), Frame::new(Kind::Eof, [])]
+        {
             frame.write(&mut far).expect("writes");
         }
         assert_eq!(peer.segment().expect("reads"), b"abc");

@@ -1,9 +1,8 @@
 //! What a repository is like: its HEAD, what it is configured to, and which paths it holds, those of its submodules included.
 
 use std::collections::HashSet;
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::io::Read;
-use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
 use super::error::WorkspaceError;
@@ -86,7 +85,8 @@ pub fn state(found: Found, notes: &mut Vec<String>) -> Result<Repo, WorkspaceErr
     let branch = branch(&found)?;
     let settings = settings(&found, notes)?;
     let shallow = found.file("shallow")?.unwrap_or_default();
-    let shallow = String::from_utf8_lossy(&shallow).lines().filter(|id| is_id(id)).map(str::to_owned).collect();
+    let shallow =
+        String::from_utf8_lossy(&shallow).lines().filter(|id| is_id(id)).map(str::to_owned).collect();
     Ok(Repo {
         found,
         head,
@@ -107,7 +107,8 @@ fn one(
     listing: &mut Listing,
 ) -> Result<Repo, WorkspaceError> {
     // It walks the directories while we do.
-    let looking = found.git.start(&["ls-files", "-o", "--exclude-standard", "-z"], std::process::Stdio::null())?;
+    let looking =
+        found.git.start(&["ls-files", "-o", "--exclude-standard", "-z"], std::process::Stdio::null())?;
     let mut read = state(found, &mut listing.notes)?;
     read.index = read.found.git.read(&["ls-files", "-s", "-z"])?;
     let mut before: Option<Vec<u8>> = None;
@@ -197,7 +198,9 @@ fn untracked(
         if name.ends_with(b"/") {
             if bring {
                 let shown = tree.shown(&path);
-                listing.notes.push(format!("{} is a repository of its own and stays behind", shown.display()));
+                listing
+                    .notes
+                    .push(format!("{} is a repository of its own and stays behind", shown.display()));
             }
             continue;
         }
@@ -247,7 +250,9 @@ fn parse_settings(told: &str, notes: &mut Vec<String>) -> Settings {
             "user.email" => settings.user_email = plain,
             "core.filemode" => settings.file_mode = !matches!(value, "false" | "no" | "off" | "0"),
             "extensions.partialclone" => {
-                notes.push("it is a partial clone: what it has not fetched is missing in the guest too".to_owned());
+                notes.push(
+                    "it is a partial clone: what it has not fetched is missing in the guest too".to_owned(),
+                );
             }
             _ => {}
         }
@@ -271,11 +276,6 @@ fn exclude(found: &Found) -> Result<String, WorkspaceError> {
     }
     text.push_str(&String::from_utf8_lossy(&shared));
     Ok(text)
-}
-
-/// `path` for people, relative to the top.
-pub fn shown(path: &[u8]) -> String {
-    OsStr::from_bytes(path).to_string_lossy().into_owned()
 }
 
 #[cfg(test)]
