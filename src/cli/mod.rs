@@ -11,6 +11,7 @@
 mod bundle;
 mod client;
 mod complete;
+mod config;
 mod copy;
 mod daemon;
 mod doctor;
@@ -66,6 +67,7 @@ fn run(args: Vec<OsString>) -> Result<(), Error> {
         Noun::Bundle(bundle) => bundle.run(),
         Noun::System(system) => system.run(),
         Noun::Update(update) => update.run(),
+        Noun::Config(config) => config.run(),
         Noun::Daemon(daemon) => daemon.run(),
         Noun::Doctor(doctor) => doctor.run(),
         Noun::Version(version) => version.run(),

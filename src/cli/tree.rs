@@ -4,6 +4,7 @@ use argh::{ArgsInfo, FromArgs};
 
 use crate::cli::bundle::Bundle;
 use crate::cli::complete::{Complete, Completion};
+use crate::cli::config::Config;
 use crate::cli::daemon::Daemon;
 use crate::cli::doctor::Doctor;
 use crate::cli::error::Error;
@@ -43,6 +44,7 @@ pub enum Noun {
     Bundle(Bundle),
     System(System),
     Update(Update),
+    Config(Config),
     Daemon(Daemon),
     Doctor(Doctor),
     Version(Version),
