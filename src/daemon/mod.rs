@@ -28,6 +28,7 @@ mod jail;
 mod kernels;
 mod launch;
 mod leases;
+mod lifetime;
 mod logs;
 mod machine;
 mod made_of;
@@ -54,6 +55,7 @@ mod start;
 mod stop;
 mod threads;
 mod unsettled;
+mod uses;
 mod vms;
 mod workspace;
 
@@ -77,6 +79,7 @@ use crate::daemon::place::Place;
 use crate::daemon::publish::Ports;
 use crate::daemon::pulls::Images;
 use crate::daemon::root_client::RootClient;
+use crate::daemon::uses::Uses;
 use crate::daemon::vms::Vms;
 use crate::host::descriptors;
 use crate::host::dirs::Dirs;
@@ -119,6 +122,7 @@ pub struct Daemon {
     pub dns: Dns,
     pub ports: Ports,
     pub operations: Operations,
+    pub uses: Uses,
     /// Of updates, in an installation.
     pub journal: Option<PathBuf>,
     /// Seconds since 1970.
@@ -278,6 +282,7 @@ fn run(place: Place, config: config::Read) -> Result<(), Fault> {
         dns: Dns::start(&config.network.suffix, config.network.dns_port, None),
         ports: Ports::default(),
         operations: Operations::default(),
+        uses: Uses::default(),
         journal,
         started_at: now(),
         stop,

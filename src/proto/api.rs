@@ -20,7 +20,7 @@ use crate::proto::agent;
 use crate::proto::finding::Fix;
 pub use crate::proto::finding::{Finding, Verdict};
 use crate::proto::workspace::{self, Held};
-use crate::vm::change::Change;
+use crate::vm::change::{Change, Later};
 use crate::vm::name::VmName;
 use crate::vm::publish::{Protocol, Publish};
 use crate::vm::record::VmRecord;
@@ -223,6 +223,9 @@ pub struct VmCreate {
     pub ephemeral: bool,
     #[serde(default)]
     pub publish: Vec<Publish>,
+    /// How long it is to exist, whatever it does, in seconds; None: until it is deleted.
+    #[serde(default)]
+    pub ttl_s: Option<u64>,
     /// Tell the person, once, what this host does not offer.
     #[serde(default)]
     pub advise: bool,
@@ -256,6 +259,9 @@ pub struct VmSet {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VmDelete {
     pub vm: String,
+    /// Only if it is stopped or has failed when its turn comes (`vm prune`); else it is a [`Code::Conflict`].
+    #[serde(default)]
+    pub only_if_ended: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -558,6 +564,9 @@ pub struct VmView {
     /// What is published of it now: the record says what is asked for.
     #[serde(default)]
     pub published: Vec<Published>,
+    /// What has been changed and counts from its next start.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub pending: Vec<Later>,
     /// Why nothing can reach the guest although it runs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub problem: Option<String>,

@@ -7,6 +7,7 @@ mod exec;
 pub mod list;
 mod logs;
 mod ports;
+mod prune;
 mod run;
 mod set;
 mod several;
@@ -40,6 +41,7 @@ enum Verb {
     Kill(several::Kill),
     Restart(several::Restart),
     Delete(several::Delete),
+    Prune(prune::Prune),
     Set(set::Set),
     Exec(exec::Exec),
     Shell(exec::Shell),
@@ -62,6 +64,7 @@ impl Vm {
             Verb::Kill(kill) => kill.run(),
             Verb::Restart(restart) => restart.run(),
             Verb::Delete(delete) => delete.run(),
+            Verb::Prune(prune) => prune.run(),
             Verb::Set(set) => set.run(),
             Verb::Exec(exec) => exec.run(command),
             Verb::Shell(shell) => shell.run(),

@@ -138,7 +138,7 @@ impl Act<'_> {
                 client.call(VmStop { vm: vm(), force: false }, attention)?;
                 client.call(VmStart { vm: vm() }, attention).map(drop)
             }
-            Self::Delete => client.call(VmDelete { vm: vm() }, attention),
+            Self::Delete => client.call(VmDelete { vm: vm(), only_if_ended: false }, attention),
             Self::Set(change) => client.call(VmSet { vm: vm(), change: change.clone() }, attention).map(drop),
         }
     }
