@@ -50,6 +50,7 @@ fn vms_are_listed_as_a_table_as_ids_and_as_json() {
             "address",
             "created_at",
             "directory",
+            "expires_at",
             "id",
             "image",
             "image_name",
