@@ -18,10 +18,12 @@ mod dial;
 mod dns;
 mod doctor;
 mod driver;
+mod events;
 mod exit;
 mod fault;
 mod guest;
 mod guest_text;
+mod health;
 mod image_id;
 mod images;
 mod initramfs;
@@ -29,6 +31,7 @@ mod jail;
 mod kernels;
 mod launch;
 mod leases;
+mod log_times;
 mod logs;
 mod machine;
 mod made_of;
@@ -41,6 +44,7 @@ mod operations;
 mod orders;
 mod place;
 mod ports;
+mod probe;
 mod programs;
 mod publish;
 mod pulls;
@@ -56,6 +60,7 @@ mod start;
 mod stop;
 mod threads;
 mod unsettled;
+mod usage;
 mod vms;
 mod workspace;
 
@@ -72,6 +77,7 @@ use smol::{Executor, Task};
 
 use crate::daemon::config::Config;
 use crate::daemon::dns::Dns;
+use crate::daemon::events::Events;
 use crate::daemon::fault::{Fault, chain};
 use crate::daemon::network::Bridge;
 use crate::daemon::operations::Operations;
@@ -119,6 +125,7 @@ pub struct Daemon {
     pub dns: Dns,
     pub ports: Ports,
     pub operations: Operations,
+    pub events: Events,
     /// Of updates, in an installation.
     pub journal: Option<PathBuf>,
     /// Seconds since 1970.
@@ -257,6 +264,7 @@ fn run(place: Place) -> Result<(), Fault> {
         dns: Dns::start(&config.network.suffix, config.network.dns_port, None),
         ports: Ports::default(),
         operations: Operations::default(),
+        events: Events::default(),
         journal,
         started_at: now(),
         stop,

@@ -8,7 +8,7 @@ use std::time::Duration;
 use rustix::pipe::{PipeFlags, pipe_with};
 
 use super::wire::Wire;
-use super::{clock, exec, files, forward, ports, session, workspace};
+use super::{clock, exec, files, forward, ports, session, stats, workspace};
 use crate::build;
 use crate::proto::agent::{Answer, Code, Hello, Request};
 
@@ -135,6 +135,7 @@ fn converse(socket: OwnedFd, guest: &Guest) -> io::Result<After> {
         Ok(Request::Changes(wanted)) => workspace::changes(&mut wire, &wanted)?,
         Ok(Request::Connect(wanted)) => return forward::run(wire, &wanted).map(|()| After::Nothing),
         Ok(Request::Ports) => wire.answer(&Answer::Ports { ports: ports::ports() })?,
+        Ok(Request::Stats) => wire.answer(&Answer::Stats(Box::new(stats::read())))?,
         Ok(Request::PowerOff) => {
             wire.answer(&Answer::Done)?;
             after = After::PowerOff;
