@@ -65,7 +65,7 @@ mod vms;
 mod workspace;
 
 use std::ffi::OsString;
-use std::io;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -191,7 +191,7 @@ pub fn main(args: Vec<OsString>) -> ExitCode {
         return launch::become_ordered();
     }
     let level = std::env::var("BANGER_LOG_LEVEL").unwrap_or_else(|_| "info".to_owned());
-    env_logger::Builder::new().parse_filters(&level).format_target(false).init();
+    env_logger::Builder::new().parse_filters(&level).format(write_line).init();
     let dirs = match args.system {
         true => Dirs::installed(),
         false => match Dirs::from_env() {
@@ -220,6 +220,13 @@ pub fn main(args: Vec<OsString>) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(fault) => fail(&fault.message),
     }
+}
+
+/// A line of the log: people read it on terminals, and guests have a part in what it says.
+fn write_line(out: &mut env_logger::fmt::Formatter, record: &log::Record<'_>) -> io::Result<()> {
+    const LONGEST: usize = 8192;
+    let text = guest_text::harmless(&record.args().to_string(), LONGEST);
+    writeln!(out, "[{} {:<5}] {text}", out.timestamp(), record.level())
 }
 
 fn fail(why: &str) -> ExitCode {
