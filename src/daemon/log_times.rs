@@ -14,6 +14,9 @@ use std::path::{Path, PathBuf};
 /// More marks than this are thinned out, the older half first.
 const MOST: usize = 4096;
 
+/// How far the time of a file's change may be behind the clock: the kernel takes that of its last tick, 100 a second at least.
+const TICK_MS: u64 = 10;
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Mark {
     /// Milliseconds since 1970.
@@ -73,7 +76,11 @@ impl Times {
 
     /// Where in the log that begins which was written at `since_ms` or later.
     pub fn start(&self, since_ms: u64, meta: &Metadata) -> u64 {
-        start(&self.marks, since_ms, Mark { at_ms: changed_ms(meta), length: meta.len() })
+        start(
+            &self.marks,
+            since_ms.saturating_sub(TICK_MS),
+            Mark { at_ms: changed_ms(meta), length: meta.len() },
+        )
     }
 
     fn write(&self) -> io::Result<()> {

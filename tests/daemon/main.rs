@@ -11,3 +11,4 @@ mod rig;
 mod set;
 mod socket;
 mod start;
+mod watch;
