@@ -30,8 +30,8 @@ pub fn compare<E>(
         let Some(record) = ledger.get(&item.path) else { continue };
         found += 1;
         let stamped = item.stamp != NEVER && item.stamp == record.stamp;
-        let unchanged = record.mode == item.mode
-            && (stamped || item.mode == Mode::Directory || same(item, record)?);
+        let unchanged =
+            record.mode == item.mode && (stamped || item.mode == Mode::Directory || same(item, record)?);
         changes.sent[at] = !unchanged;
         if !unchanged && record.fate != Fate::Unchanged {
             changes.conflicts.push(item.path.clone());
@@ -75,7 +75,8 @@ pub enum Head {
 
 /// Decides what becomes of HEAD, which is wanted to be at `head` and `branch`.
 pub fn head(held: &Held, head: &str, branch: Option<&str>, force: bool) -> Head {
-    let Some(placed) = held.placed.as_ref().filter(|placed| placed.head.is_some() && held.head.is_some()) else {
+    let Some(placed) = held.placed.as_ref().filter(|placed| placed.head.is_some() && held.head.is_some())
+    else {
         return Head::Set { keep: held.head.is_some() };
     };
     let at = (placed.head.as_deref(), placed.branch.as_deref());
@@ -145,7 +146,8 @@ mod tests {
             assert_eq!(!got.conflicts.is_empty(), conflict, "{case}");
             assert_eq!(got.removed, usize::from(new.is_none() && fate == Unchanged), "{case}");
         }
-        let new = compare::<Infallible>(&[item("g", 7)], &HashMap::new(), |_, _| Ok(true)).expect("does not fail");
+        let new =
+            compare::<Infallible>(&[item("g", 7)], &HashMap::new(), |_, _| Ok(true)).expect("does not fail");
         assert_eq!(new.sent, [true]);
     }
 

@@ -75,7 +75,9 @@ pub fn gather(wish: &Wish) -> Result<Gathered, WorkspaceError> {
                 None => None,
                 Some(from) => match repository::commit(&found, from)? {
                     Some(id) => Some(id),
-                    None => return WorkspaceError::refused(format!("{} has no commit {from}", top.display())),
+                    None => {
+                        return WorkspaceError::refused(format!("{} has no commit {from}", top.display()));
+                    }
                 },
             };
             let here = repository::commit(&found, "HEAD")?;
@@ -134,20 +136,30 @@ fn take_tree(read: &mut Repo, from: &str, listing: &mut Listing) -> Result<(), W
             continue;
         }
         let stamp = stamp::of_blob(&entry.id, entry.mode.word());
-        listing.items.push(Item { path: entry.path, mode: entry.mode, stamp, size: 0, mtime: 0, blob: Some(entry.id) });
+        listing.items.push(Item {
+            path: entry.path,
+            mode: entry.mode,
+            stamp,
+            size: 0,
+            mtime: 0,
+            blob: Some(entry.id),
+        });
     }
     read.index = index;
     sizes(read, &mut listing.items)?;
     listing.notes.push("the files are as they were committed; uncommitted changes stay behind".to_owned());
     if submodules > 0 {
-        listing.notes.push(format!("{submodules} submodules stay behind, as another commit's are not checked out here"));
+        listing.notes.push(format!(
+            "{submodules} submodules stay behind, as another commit's are not checked out here"
+        ));
     }
     Ok(())
 }
 
 /// Fills in how large blobs are.
 fn sizes(read: &Repo, items: &mut [Item]) -> Result<(), WorkspaceError> {
-    let asked: String = items.iter().filter_map(|item| item.blob.as_ref()).map(|id| format!("{id}\n")).collect();
+    let asked: String =
+        items.iter().filter_map(|item| item.blob.as_ref()).map(|id| format!("{id}\n")).collect();
     let told = read.found.git.read_fed(&["cat-file", "--batch-check=%(objectsize)"], asked.as_bytes())?;
     let told = String::from_utf8_lossy(&told);
     for (item, size) in items.iter_mut().filter(|item| item.blob.is_some()).zip(told.lines()) {

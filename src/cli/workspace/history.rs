@@ -9,8 +9,8 @@ use std::process::{ChildStdin, ChildStdout, Stdio};
 
 use super::error::WorkspaceError;
 use super::index::is_id;
-use crate::host::cmd::git::{Git, Running};
 use crate::host::cmd::CmdError;
+use crate::host::cmd::git::{Git, Running};
 
 /// Commits from some heads on down.
 #[derive(Debug, Default)]
@@ -149,7 +149,10 @@ impl Objects {
         self.parents.get(id).cloned().unwrap_or_default()
     }
 
-    fn moved<T>(&mut self, mut act: impl FnMut(&mut Self) -> std::io::Result<T>) -> Result<T, WorkspaceError> {
+    fn moved<T>(
+        &mut self,
+        mut act: impl FnMut(&mut Self) -> std::io::Result<T>,
+    ) -> Result<T, WorkspaceError> {
         act(self).map_err(|source| {
             WorkspaceError::Git(CmdError::Spawn { program: "git cat-file".to_owned(), source })
         })
@@ -207,7 +210,11 @@ mod tests {
         ];
         for (heads, depth, cut, commits, edge) in table {
             let walk = walked(heads, depth, cut);
-            assert_eq!((text(&walk.commits), text(&walk.edge)), (commits.into(), edge.into()), "{heads} {depth:?} {cut}");
+            assert_eq!(
+                (text(&walk.commits), text(&walk.edge)),
+                (commits.into(), edge.into()),
+                "{heads} {depth:?} {cut}"
+            );
         }
     }
 

@@ -34,7 +34,8 @@ pub fn parse_tree(listing: &[u8]) -> Result<(Vec<Tracked>, Vec<u8>), WorkspaceEr
 
 /// `mode id stage TAB path`, or `mode type id TAB path`: the id is the word at `at`.
 fn entry(line: &[u8], at: usize) -> Result<Tracked, WorkspaceError> {
-    let bad = || WorkspaceError::Refused(format!("git lists \"{}\", which is not understood", line.escape_ascii()));
+    let bad =
+        || WorkspaceError::Refused(format!("git lists \"{}\", which is not understood", line.escape_ascii()));
     let tab = line.iter().position(|b| *b == b'\t').ok_or_else(bad)?;
     let words: Vec<&[u8]> = line[..tab].split(|b| *b == b' ').collect();
     let [mode, ..] = words[..] else { return Err(bad()) };
@@ -43,7 +44,8 @@ fn entry(line: &[u8], at: usize) -> Result<Tracked, WorkspaceError> {
         b"100664" => Mode::File,
         mode => Mode::parse(mode).ok_or_else(bad)?,
     };
-    let id = words.get(at).and_then(|id| std::str::from_utf8(id).ok()).filter(|id| is_id(id)).ok_or_else(bad)?;
+    let id =
+        words.get(at).and_then(|id| std::str::from_utf8(id).ok()).filter(|id| is_id(id)).ok_or_else(bad)?;
     let path = parse_path(&line[tab + 1..])
         .map_err(|e| WorkspaceError::Refused(format!("the repository is not to be trusted: {e}")))?;
     Ok(Tracked { mode, id: id.to_owned(), path: path.to_vec() })

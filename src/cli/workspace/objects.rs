@@ -15,8 +15,8 @@ use super::error::WorkspaceError;
 use super::history::{Objects, Walk, boundary, walk};
 use super::index::{is_id, parse_tree};
 use super::repository::Repo;
-use crate::host::cmd::git::{Git, Running, path_of};
 use crate::host::cmd::CmdError;
+use crate::host::cmd::git::{Git, Running, path_of};
 use crate::proto::workspace::Placed;
 
 /// What a repository's guest gets beside files.
@@ -194,7 +194,8 @@ fn staged(read: &Repo, head: &str) -> Result<Vec<String>, WorkspaceError> {
     let asked: String = only.iter().map(|id| format!("{id}\n")).collect();
     let told = git.read_fed(&["cat-file", "--batch-check"], asked.as_bytes())?;
     // One that was only announced (`git add -N`) need not be.
-    let there = String::from_utf8_lossy(&told).lines().map(|line| !line.ends_with(" missing")).collect::<Vec<_>>();
+    let there =
+        String::from_utf8_lossy(&told).lines().map(|line| !line.ends_with(" missing")).collect::<Vec<_>>();
     Ok(only.into_iter().zip(there).filter(|(_, there)| *there).map(|(id, _)| id.clone()).collect())
 }
 

@@ -11,8 +11,8 @@ use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags};
 
 use super::error::WorkspaceError;
-use crate::cli::copy::CopyError;
 use crate::cli::client::Attention;
+use crate::cli::copy::CopyError;
 use crate::proto::api::{Event, Unit};
 use crate::proto::frame::{BadFrame, HEADER, Header, Kind, MAX_PAYLOAD};
 
@@ -152,6 +152,24 @@ impl<'a, 'b> Peer<'a, 'b> {
         Ok(whole)
     }
 
+    /// The next piece of the guest's segment; None: it has ended.
+    pub fn piece(&mut self) -> Result<Option<Vec<u8>>, WorkspaceError> {
+        // A guest that never stops talking is not waited for.
+        self.heard()?;
+        match self.frame()? {
+            (Kind::Data, payload) => Ok(Some(payload)),
+            _ => Ok(None),
+        }
+    }
+
+    /// Whether the person has asked to end.
+    fn heard(&mut self) -> Result<(), WorkspaceError> {
+        match self.attention.signals.as_mut().and_then(|signals| signals.asked_to_end()) {
+            Some(signal) => Err(WorkspaceError::Interrupted(signal)),
+            None => Ok(()),
+        }
+    }
+
     /// The next Data or Eof.
     fn frame(&mut self) -> Result<(Kind, Vec<u8>), WorkspaceError> {
         let header: [u8; HEADER] = self.take(HEADER)?.try_into().unwrap_or_default();
@@ -273,7 +291,9 @@ mod tests {
         let mut progress = Progress::silent();
         let mut attention = Attention::to(&mut progress);
         let mut peer = Peer::new(near.into(), &mut attention);
-        for frame in [Frame::new(Kind::Data, *b"ab"), Frame::new(Kind::Data, *b"c"), Frame::new(Kind::Eof, [])] {
+        for frame in
+            [Frame::new(Kind::Data, *b"ab"), Frame::new(Kind::Data, *b"c"), Frame::new(Kind::Eof, [])]
+        {
             frame.write(&mut far).expect("writes");
         }
         assert_eq!(peer.segment().expect("reads"), b"abc");

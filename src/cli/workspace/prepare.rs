@@ -5,6 +5,7 @@ use std::io::Read as _;
 use std::os::fd::OwnedFd;
 use std::process::Stdio;
 
+use super::blob;
 use super::changes::{Changes, Head, compare, head, named, wanted};
 use super::error::WorkspaceError;
 use super::gather::{Brought, Gathered};
@@ -15,7 +16,6 @@ use super::peer::Peer;
 use super::repository::Repo;
 use super::send::{Contents, send};
 use super::tree::{Item, Tree};
-use super::blob;
 use crate::cli::client::Attention;
 use crate::cli::copy::CopyError;
 use crate::git::{Format, Mode};
@@ -168,14 +168,18 @@ fn decide(
              --force goes on and keeps them in the guest as refs/banger/before/N",
         );
     }
-    Ok(Decided { changes, head: if gathered.repository.is_some() { head } else { Head::Set { keep: false } } })
+    Ok(Decided {
+        changes,
+        head: if gathered.repository.is_some() { head } else { Head::Set { keep: false } },
+    })
 }
 
 fn ledger(text: &[u8]) -> Result<HashMap<Vec<u8>, Record>, WorkspaceError> {
     let mut ledger = HashMap::new();
     for record in text.split(|b| *b == 0).filter(|record| !record.is_empty()) {
-        let record = Record::parse(record)
-            .map_err(|e| WorkspaceError::Refused(format!("the guest's list of files is not understood: {e}")))?;
+        let record = Record::parse(record).map_err(|e| {
+            WorkspaceError::Refused(format!("the guest's list of files is not understood: {e}"))
+        })?;
         ledger.insert(record.path.clone(), record);
     }
     Ok(ledger)

@@ -86,7 +86,8 @@ pub fn state(found: Found, notes: &mut Vec<String>) -> Result<Repo, WorkspaceErr
     let branch = branch(&found)?;
     let settings = settings(&found, notes)?;
     let shallow = found.file("shallow")?.unwrap_or_default();
-    let shallow = String::from_utf8_lossy(&shallow).lines().filter(|id| is_id(id)).map(str::to_owned).collect();
+    let shallow =
+        String::from_utf8_lossy(&shallow).lines().filter(|id| is_id(id)).map(str::to_owned).collect();
     Ok(Repo {
         found,
         head,
@@ -107,7 +108,8 @@ fn one(
     listing: &mut Listing,
 ) -> Result<Repo, WorkspaceError> {
     // It walks the directories while we do.
-    let looking = found.git.start(&["ls-files", "-o", "--exclude-standard", "-z"], std::process::Stdio::null())?;
+    let looking =
+        found.git.start(&["ls-files", "-o", "--exclude-standard", "-z"], std::process::Stdio::null())?;
     let mut read = state(found, &mut listing.notes)?;
     read.index = read.found.git.read(&["ls-files", "-s", "-z"])?;
     let mut before: Option<Vec<u8>> = None;
@@ -197,7 +199,9 @@ fn untracked(
         if name.ends_with(b"/") {
             if bring {
                 let shown = tree.shown(&path);
-                listing.notes.push(format!("{} is a repository of its own and stays behind", shown.display()));
+                listing
+                    .notes
+                    .push(format!("{} is a repository of its own and stays behind", shown.display()));
             }
             continue;
         }
@@ -247,7 +251,9 @@ fn parse_settings(told: &str, notes: &mut Vec<String>) -> Settings {
             "user.email" => settings.user_email = plain,
             "core.filemode" => settings.file_mode = !matches!(value, "false" | "no" | "off" | "0"),
             "extensions.partialclone" => {
-                notes.push("it is a partial clone: what it has not fetched is missing in the guest too".to_owned());
+                notes.push(
+                    "it is a partial clone: what it has not fetched is missing in the guest too".to_owned(),
+                );
             }
             _ => {}
         }
@@ -257,7 +263,7 @@ fn parse_settings(told: &str, notes: &mut Vec<String>) -> Settings {
 
 /// What is ignored here beside what the tree's own .gitignore files say. The file of the person's own is asked of their configuration alone:
 /// a repository could name any file of theirs.
-fn exclude(found: &Found) -> Result<String, WorkspaceError> {
+pub fn exclude(found: &Found) -> Result<String, WorkspaceError> {
     let args = ["config", "--global", "--includes", "--path", "--get", "core.excludesFile"];
     let named = found.git.line(&args).ok().flatten().map(PathBuf::from);
     let config = std::env::var_os("XDG_CONFIG_HOME").filter(|dir| !dir.is_empty()).map(PathBuf::from);

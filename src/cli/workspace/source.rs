@@ -84,7 +84,8 @@ impl Source {
 
 /// The nearest directory from `path` upwards that has a `.git`, on the same file system, as git looks for it.
 fn top_of(path: &Path) -> Result<Option<PathBuf>, WorkspaceError> {
-    let device = |dir: &Path| fs::metadata(dir).map(|meta| meta.dev()).map_err(WorkspaceError::here("read", dir));
+    let device =
+        |dir: &Path| fs::metadata(dir).map(|meta| meta.dev()).map_err(WorkspaceError::here("read", dir));
     let start = device(path)?;
     if is_bare(path) {
         return Ok(None);
@@ -134,7 +135,9 @@ pub fn open(top: &Path, modules: Option<&Path>) -> Result<Found, WorkspaceError>
         Some("sha256") => Format::Sha256,
         other => {
             let other = other.unwrap_or_default();
-            return WorkspaceError::refused(format!("{shown} names its objects by {other:?}, which is not known here"));
+            return WorkspaceError::refused(format!(
+                "{shown} names its objects by {other:?}, which is not known here"
+            ));
         }
     };
     let found = Found { top: top.to_owned(), git_dir, common, format, git };
@@ -157,7 +160,9 @@ fn ask(top: &Path, git_dir: &Path) -> Result<(), WorkspaceError> {
     let mut lines = answer.split(|b| *b == b'\n');
     let (told, bare) = (lines.next().unwrap_or_default(), lines.next().unwrap_or_default());
     if bare == b"true" {
-        return WorkspaceError::refused(format!("{shown} is a bare repository and has no files; clone it, and name the clone"));
+        return WorkspaceError::refused(format!(
+            "{shown} is a bare repository and has no files; clone it, and name the clone"
+        ));
     }
     let told = Path::new(std::ffi::OsStr::from_bytes(told));
     match told.canonicalize() {
@@ -173,7 +178,10 @@ fn ask(top: &Path, git_dir: &Path) -> Result<(), WorkspaceError> {
 fn linked(dot_git: &Path) -> Result<PathBuf, WorkspaceError> {
     let text = small(CWD, dot_git)?.unwrap_or_default();
     let Some(named) = text.strip_prefix(b"gitdir: ") else {
-        return WorkspaceError::refused(format!("{} is neither a directory nor a file that names one", dot_git.display()));
+        return WorkspaceError::refused(format!(
+            "{} is neither a directory nor a file that names one",
+            dot_git.display()
+        ));
     };
     resolve(dot_git.parent().unwrap_or(dot_git), line_of(named))
 }
@@ -197,17 +205,25 @@ fn common(git_dir: &Path) -> Result<PathBuf, WorkspaceError> {
 fn points_back(top: &Path, git_dir: &Path, common: &Path, modules: Option<&Path>) -> bool {
     if git_dir != common {
         let back = small(CWD, &git_dir.join("gitdir")).ok().flatten();
-        return back.is_some_and(|back| {
-            resolve(git_dir, line_of(&back)).is_ok_and(|back| back == top.join(".git"))
-        });
+        return back
+            .is_some_and(|back| resolve(git_dir, line_of(&back)).is_ok_and(|back| back == top.join(".git")));
     }
     if let Some(modules) = modules {
-        return modules.canonicalize().is_ok_and(|modules| git_dir.starts_with(&modules) && git_dir != modules);
+        return modules
+            .canonicalize()
+            .is_ok_and(|modules| git_dir.starts_with(&modules) && git_dir != modules);
     }
     let config = git_dir.join("config");
-    let args = ["config".as_ref(), "--file".as_ref(), config.as_os_str(), "--get".as_ref(), "core.worktree".as_ref()];
+    let args = [
+        "config".as_ref(),
+        "--file".as_ref(),
+        config.as_os_str(),
+        "--get".as_ref(),
+        "core.worktree".as_ref(),
+    ];
     let worktree = Git::at(git_dir, top).line::<&std::ffi::OsStr>(&args).ok().flatten();
-    worktree.is_some_and(|worktree| resolve(git_dir, worktree.as_bytes()).is_ok_and(|worktree| worktree == top))
+    worktree
+        .is_some_and(|worktree| resolve(git_dir, worktree.as_bytes()).is_ok_and(|worktree| worktree == top))
 }
 
 impl Found {
@@ -216,7 +232,8 @@ impl Found {
         let head = small(CWD, &self.git_dir.join("HEAD"))?.unwrap_or_default();
         let branch = head.strip_prefix(b"ref: ").map(line_of).unwrap_or_default();
         let branch = Path::new(std::ffi::OsStr::from_bytes(branch)).to_owned();
-        let shared = ["config", "info/exclude", "objects", "packed-refs", "refs/heads", "refs/tags", "shallow"];
+        let shared =
+            ["config", "info/exclude", "objects", "packed-refs", "refs/heads", "refs/tags", "shallow"];
         let own = ["HEAD", "index", "config.worktree"];
         let shared = shared.map(PathBuf::from).into_iter().chain([branch]).map(|name| (&self.common, name));
         let own = own.map(PathBuf::from).into_iter().map(|name| (&self.git_dir, name));
