@@ -7,6 +7,7 @@ use crate::cli::client::ClientError;
 use crate::cli::copy::CopyError;
 use crate::cli::session::SessionError;
 use crate::cli::words::Usage;
+use crate::cli::workspace::WorkspaceError;
 use crate::host::trusted::Untrusted;
 use crate::proto::api::{Code, Failure};
 use crate::publish::PublishError;
@@ -23,6 +24,7 @@ pub enum Error {
     Client(ClientError),
     Session(SessionError),
     Copy(CopyError),
+    Workspace(WorkspaceError),
     Publish(PublishError),
     Release(Box<ReleaseError>),
     System(SystemError),
@@ -65,6 +67,7 @@ impl Error {
             | Self::Client(_)
             | Self::Session(_)
             | Self::Copy(_)
+            | Self::Workspace(_)
             | Self::Publish(_)
             | Self::Release(_)
             | Self::System(_)
@@ -113,6 +116,7 @@ impl fmt::Display for Error {
             Self::Client(e) => e.fmt(f),
             Self::Session(e) => e.fmt(f),
             Self::Copy(e) => e.fmt(f),
+            Self::Workspace(e) => e.fmt(f),
             Self::Publish(e) => e.fmt(f),
             Self::Release(e) => e.fmt(f),
             Self::System(e) => e.fmt(f),
@@ -134,6 +138,7 @@ impl std::error::Error for Error {
             Self::Client(e) => e.source(),
             Self::Session(e) => e.source(),
             Self::Copy(e) => e.source(),
+            Self::Workspace(e) => e.source(),
             Self::Publish(e) => e.source(),
             Self::Release(e) => e.source(),
             Self::System(e) => e.source(),
@@ -166,6 +171,15 @@ impl From<SessionError> for Error {
 impl From<CopyError> for Error {
     fn from(e: CopyError) -> Self {
         Self::Copy(e)
+    }
+}
+
+impl From<WorkspaceError> for Error {
+    fn from(e: WorkspaceError) -> Self {
+        match e {
+            WorkspaceError::Interrupted(signal) => Self::Client(ClientError::Interrupted(signal)),
+            e => Self::Workspace(e),
+        }
     }
 }
 

@@ -10,6 +10,7 @@ mod ports;
 mod run;
 mod set;
 mod several;
+mod workspace;
 
 use argh::{ArgsInfo, FromArgs};
 
@@ -48,6 +49,7 @@ enum Verb {
     Logs(logs::Logs),
     Ports(ports::Ports),
     Cp(cp::Cp),
+    Workspace(workspace::WorkspaceGroup),
 }
 
 impl Vm {
@@ -70,6 +72,7 @@ impl Vm {
             Verb::Logs(logs) => logs.run(),
             Verb::Ports(ports) => ports.run(),
             Verb::Cp(cp) => cp.run(),
+            Verb::Workspace(workspace) => workspace.run(),
         }
     }
 }

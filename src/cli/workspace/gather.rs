@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::error::WorkspaceError;
 use super::index::parse_tree;
+use super::prepare::{Done, commits};
 use super::repository::{self, Listing, Repo, directory};
 use super::source::Source;
 use super::tree::{Item, Tree};
@@ -185,8 +186,22 @@ impl Gathered {
         format!("/root/{}", safe_name(&self.top))
     }
 
-    pub fn bytes(&self) -> u64 {
-        self.items.iter().map(|item| item.size).sum()
+    /// What it comes to where a guest has none of it.
+    pub fn all(&self) -> Result<Done, WorkspaceError> {
+        let commits = match &self.repository {
+            Some(brought) => commits(brought)?,
+            None => 0,
+        };
+        let bytes = self.items.iter().map(|item| item.size).sum();
+        Ok(Done { sent: self.items.len(), commits, bytes, ..Done::default() })
+    }
+}
+
+/// The commit that the repository at `path` is at; None: whatever stands in the way of knowing it.
+pub fn head_of(path: &Path) -> Option<String> {
+    match Source::find(path, false) {
+        Ok(Source::Repository(found)) => repository::commit(&found, "HEAD").ok().flatten(),
+        Ok(Source::Plain(_)) | Err(_) => None,
     }
 }
 

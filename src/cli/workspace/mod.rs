@@ -30,5 +30,5 @@ mod stamp;
 mod tree;
 
 pub use self::error::WorkspaceError;
-pub use self::gather::{DEPTH, Gathered, Wish, gather, guest_path};
+pub use self::gather::{DEPTH, Gathered, Wish, gather, guest_path, head_of};
 pub use self::prepare::{Done, Guest, bring, compare_with};

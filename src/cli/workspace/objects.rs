@@ -165,7 +165,9 @@ impl Asked {
     pub fn lacking(self, made: &HashSet<String>, to: &mut Vec<u8>) -> Result<(), WorkspaceError> {
         let mut had = HashSet::new();
         if let Some(have) = self.have {
-            have.each(|id| drop(had.insert(id.to_owned())))?;
+            have.each(|id| {
+                had.insert(id.to_owned());
+            })?;
         }
         let mut add = |id: &str| {
             if !made.contains(id) && !had.contains(id) {

@@ -67,7 +67,7 @@ mod tests {
         let _socket = std::os::unix::net::UnixListener::bind(at("s")).expect("binds");
         let listing = list(&mut Tree::open(dir.path()).expect("opens")).expect("lists");
         let mut items: Vec<(&[u8], Mode)> = listing.items.iter().map(|i| (&i.path[..], i.mode)).collect();
-        items.sort();
+        items.sort_by_key(|(path, _)| *path);
         let want = [
             (&b"a/b/f"[..], Mode::File),
             (b"empty", Mode::Directory),

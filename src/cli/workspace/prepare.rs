@@ -124,6 +124,11 @@ pub fn bring(
     Ok(done)
 }
 
+/// How many commits a guest that has none gets.
+pub fn commits(brought: &Brought) -> Result<usize, WorkspaceError> {
+    Ok(Planned::of(brought, None)?.commits())
+}
+
 /// What the guest has of a repository: nothing, if that is gone.
 fn placed(held: &Held) -> Option<&Placed> {
     held.placed.as_ref().filter(|placed| placed.head.is_some() && held.head.is_some())

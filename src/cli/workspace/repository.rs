@@ -1,9 +1,8 @@
 //! What a repository is like: its HEAD, what it is configured to, and which paths it holds, those of its submodules included.
 
 use std::collections::HashSet;
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::io::Read;
-use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
 use super::error::WorkspaceError;
@@ -277,11 +276,6 @@ pub fn exclude(found: &Found) -> Result<String, WorkspaceError> {
     }
     text.push_str(&String::from_utf8_lossy(&shared));
     Ok(text)
-}
-
-/// `path` for people, relative to the top.
-pub fn shown(path: &[u8]) -> String {
-    OsStr::from_bytes(path).to_string_lossy().into_owned()
 }
 
 #[cfg(test)]

@@ -72,14 +72,6 @@ impl Source {
             )),
         }
     }
-
-    /// The directory whose name the work tree has in the guest.
-    pub fn top(&self) -> &Path {
-        match self {
-            Self::Repository(found) => &found.top,
-            Self::Plain(top) => top,
-        }
-    }
 }
 
 /// The nearest directory from `path` upwards that has a `.git`, on the same file system, as git looks for it.
