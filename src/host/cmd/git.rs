@@ -92,7 +92,8 @@ impl Git {
         Self { place, shallow: None, objects: OsString::new(), alone: false, env: vec![] }
     }
 
-    /// As this one, with no configuration but the repository's: for one that is ours.
+    /// As this one, with no configuration but the repository's: for one that is ours. Paths that begin with a colon are magic then, since
+    /// check-ignore does not take them literally.
     pub fn alone(&self) -> Self {
         Self { alone: true, ..self.clone() }
     }
@@ -229,7 +230,10 @@ impl Git {
             ("GIT_NO_REPLACE_OBJECTS", "1"),
             ("GIT_GRAFT_FILE", "/dev/null"),
         ]);
-        command.args(["--no-optional-locks", "--no-pager", "--literal-pathspecs"]);
+        command.args(["--no-optional-locks", "--no-pager"]);
+        if !self.alone {
+            command.arg("--literal-pathspecs");
+        }
         for setting in OVERRIDES {
             command.args(["-c", setting]);
         }

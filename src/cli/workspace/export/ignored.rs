@@ -33,7 +33,8 @@ pub fn among(
     lay_out(scratch, peer, differences)?;
     let info = scratch.git_dir().join("info/exclude");
     fs::write(&info, exclude).map_err(WorkspaceError::here("write", &info))?;
-    let input = [new.join(&0), vec![0]].concat();
+    // Else one that begins with a colon would be magic.
+    let input: Vec<u8> = new.iter().flat_map(|path| [b"./", *path, b"\0"].concat()).collect();
     let args = ["check-ignore", "-z", "--stdin", "--no-index"];
     let ignored = match scratch.git.read_fed(&args, &input) {
         Ok(ignored) => ignored,
@@ -41,7 +42,7 @@ pub fn among(
         Err(CmdError::Failed { status, .. }) if status.code() == Some(1) => vec![],
         Err(e) => return Err(e.into()),
     };
-    Ok(ignored.split(|b| *b == 0).filter(|path| !path.is_empty()).map(<[u8]>::to_vec).collect())
+    Ok(ignored.split(|b| *b == 0).filter_map(|path| path.strip_prefix(b"./")).map(<[u8]>::to_vec).collect())
 }
 
 fn lay_out(

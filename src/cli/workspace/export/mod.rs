@@ -22,6 +22,9 @@ mod scratch;
 mod seen;
 mod status;
 
+#[cfg(test)]
+mod tests;
+
 pub use self::patch::{Base, How, Patch, Unwritten};
 pub use self::seen::Origin;
 pub use self::status::Status;

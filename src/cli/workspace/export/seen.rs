@@ -27,7 +27,6 @@ pub struct Origin {
 pub struct Seen<'a, 'b> {
     pub held: Held,
     pub placed: Placed,
-    pub format: Format,
     /// Sorted by path; of new ones, those that are not ignored. Files and symlinks only.
     pub differences: Vec<Difference>,
     pub notes: Vec<String>,
@@ -82,7 +81,7 @@ impl Origin {
             .filter(|d| !ignored.contains(&d.path))
             .filter_map(|d| content(d, &mut notes))
             .collect();
-        Ok(Seen { held, placed, format, differences, notes, scratch, peer })
+        Ok(Seen { held, placed, differences, notes, scratch, peer })
     }
 }
 
