@@ -1,5 +1,6 @@
 //! `banger vm workspace`: work trees in a VM.
 
+mod branch;
 pub mod dry;
 mod export;
 mod file;

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use argh::{ArgsInfo, FromArgs};
 
+use super::branch;
 use super::file::Output;
 use super::prepare::guest_path_of;
 use crate::cli::client::{Attention, Client, ClientError};
@@ -44,6 +45,12 @@ pub struct Export {
     /// everything that differs from this commit of the repository here
     #[argh(option, arg_name = "commit")]
     base_commit: Option<String>,
+    /// bring the guest's commits as this branch of the repository here, and no patch
+    #[argh(option, arg_name = "branch")]
+    as_branch: Option<String>,
+    /// with --as-branch: move a branch that exists
+    #[argh(switch)]
+    force: bool,
 }
 
 #[derive(FromArgs, ArgsInfo, Debug)]
@@ -76,7 +83,7 @@ pub struct Diff {
 
 /// A work tree of a VM, and who attends to what is asked about it.
 pub struct Asked {
-    client: Client,
+    pub client: Client,
     pub vm: VmView,
     pub workspace: Workspace,
     pub progress: Progress,
@@ -145,6 +152,15 @@ fn chosen<'v>(vm: &'v VmView, guest_path: Option<&str>) -> Result<&'v Workspace,
 
 impl Export {
     pub fn run(&self) -> Result<(), Error> {
+        match &self.as_branch {
+            Some(_) if self.output.is_some() || self.base_commit.is_some() => {
+                let text = "--as-branch brings commits, --output and --base-commit are about a patch; choose one of them";
+                return Err(Error::Refused(text.to_owned()));
+            }
+            Some(name) => return branch::bring(&self.vm, self.guest_path.as_deref(), name, self.force),
+            None if self.force => return Err(Error::Refused("--force goes with --as-branch".to_owned())),
+            None => {}
+        }
         // Before anything is asked of the guest.
         let output = self.output.as_deref().map(Output::open).transpose()?;
         let mut asked = Asked::find(&self.vm, self.guest_path.as_deref())?;

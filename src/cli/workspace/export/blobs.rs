@@ -22,6 +22,13 @@ pub struct Blobs<'a> {
 
 const MARKS: &str = "marks";
 
+/// How much a guest may send, in bytes: it may fill its own disk, not this host's.
+pub fn room(scratch: &Scratch) -> Result<u64, WorkspaceError> {
+    let dir = scratch.git_dir();
+    let stat = rustix::fs::statvfs(&dir).map_err(|e| WorkspaceError::here("read", &dir)(e.into()))?;
+    Ok(stat.f_bavail.saturating_mul(stat.f_frsize) / 10 * 9)
+}
+
 impl<'a> Blobs<'a> {
     pub fn start(scratch: &'a Scratch) -> Result<Self, WorkspaceError> {
         let marks = scratch.path(MARKS);
@@ -32,10 +39,7 @@ impl<'a> Blobs<'a> {
         let Some(stdin) = git.stdin.take() else {
             return WorkspaceError::refused("git fast-import takes no input");
         };
-        let cache = scratch.git_dir();
-        let stat = rustix::fs::statvfs(&cache).map_err(|e| WorkspaceError::here("read", &cache)(e.into()))?;
-        // A guest may fill its own disk, not this host's.
-        let room = stat.f_bavail.saturating_mul(stat.f_frsize) / 10 * 9;
+        let room = room(scratch)?;
         Ok(Self { scratch, git, stdin: BufWriter::with_capacity(64 * 1024, stdin), count: 0, room })
     }
 

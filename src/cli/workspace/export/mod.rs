@@ -12,12 +12,15 @@
 //! | contents.rs, blobs.rs | what files hold, from a hostile tar stream into objects |
 //! | patch.rs | two trees, and git's word on what lies between them |
 //! | status.rs | one line for each path |
+//! | branch.rs, run.rs | commits, from a hostile pack into a branch |
 
 mod blobs;
+mod branch;
 mod contents;
 mod ignored;
 mod listing;
 mod patch;
+mod run;
 mod scratch;
 mod seen;
 mod status;
@@ -25,6 +28,10 @@ mod status;
 #[cfg(test)]
 mod tests;
 
+use self::blobs::room;
+pub use self::branch::{Branch, feed};
 pub use self::patch::{Base, How, Patch, Unwritten};
+pub use self::run::{Ran, run};
+pub use self::scratch::Scratch;
 pub use self::seen::Origin;
 pub use self::status::Status;
