@@ -12,6 +12,8 @@ use std::thread;
 
 use tempfile::TempDir;
 
+mod branch;
+
 use super::super::error::WorkspaceError;
 use super::super::prepare::Guest;
 use super::*;
