@@ -8,6 +8,7 @@ use crate::cli::copy::CopyError;
 use crate::cli::session::SessionError;
 use crate::cli::words::Usage;
 use crate::cli::workspace::WorkspaceError;
+use crate::config::ConfigError;
 use crate::host::trusted::Untrusted;
 use crate::proto::api::{Code, Failure};
 use crate::publish::PublishError;
@@ -27,6 +28,7 @@ pub enum Error {
     Workspace(WorkspaceError),
     Publish(PublishError),
     Release(Box<ReleaseError>),
+    Config(ConfigError),
     System(SystemError),
     Update(UpdateError),
     /// install.toml cannot be believed.
@@ -70,6 +72,7 @@ impl Error {
             | Self::Workspace(_)
             | Self::Publish(_)
             | Self::Release(_)
+            | Self::Config(_)
             | Self::System(_)
             | Self::Update(_)
             | Self::Install(_)
@@ -119,6 +122,7 @@ impl fmt::Display for Error {
             Self::Workspace(e) => e.fmt(f),
             Self::Publish(e) => e.fmt(f),
             Self::Release(e) => e.fmt(f),
+            Self::Config(e) => e.fmt(f),
             Self::System(e) => e.fmt(f),
             Self::Update(e) => e.fmt(f),
             Self::Install(e) => e.fmt(f),
@@ -141,6 +145,7 @@ impl std::error::Error for Error {
             Self::Workspace(e) => e.source(),
             Self::Publish(e) => e.source(),
             Self::Release(e) => e.source(),
+            Self::Config(e) => e.source(),
             Self::System(e) => e.source(),
             Self::Update(e) => e.source(),
             Self::Install(e) => e.source(),

@@ -4,13 +4,16 @@ use argh::{ArgsInfo, FromArgs};
 
 use crate::cli::bundle::Bundle;
 use crate::cli::complete::{Complete, Completion};
+use crate::cli::config::Config;
 use crate::cli::daemon::Daemon;
 use crate::cli::doctor::Doctor;
 use crate::cli::error::Error;
+use crate::cli::events::Events;
 use crate::cli::image::Image;
 use crate::cli::internal::Internal;
 use crate::cli::kernel::Kernel;
 use crate::cli::system::System;
+use crate::cli::top::Top;
 use crate::cli::update::Update;
 use crate::cli::version::Version;
 use crate::cli::vm::Vm;
@@ -38,11 +41,14 @@ pub struct Banger {
 pub enum Noun {
     Vm(Vm),
     Ps(Ps),
+    Top(Top),
+    Events(Events),
     Image(Image),
     Kernel(Kernel),
     Bundle(Bundle),
     System(System),
     Update(Update),
+    Config(Config),
     Daemon(Daemon),
     Doctor(Doctor),
     Version(Version),

@@ -128,6 +128,12 @@ impl Shell {
     }
 }
 
+/// Opens a shell on this terminal, as `banger vm shell` does, and stays in it to its end.
+pub fn shell(vm: &str) -> Result<(), Error> {
+    let client = Client::from_env()?;
+    exec(&client, vm, asked::command(vec![], &[], None, None, true)?, How { tty: true, stdin: true })
+}
+
 fn exec(client: &Client, vm: &str, asked: Asked, how: How) -> Result<(), Error> {
     let mut signals =
         Signals::catch().map_err(|source| Error::Host { what: "catch signals".to_owned(), source })?;

@@ -18,7 +18,8 @@ use crate::cli::signals::Signals;
 use crate::cli::workspace::{Gathered, gather};
 use crate::host::environment::Environment;
 use crate::image::config::Asked;
-use crate::proto::api::{Call, VmCreate, VmDelete, VmExec, VmStart, VmView};
+use crate::proto::api::{Call, Code, VmCreate, VmDelete, VmExec, VmShow, VmStart, VmView};
+use crate::vm::lifetime::Ttl;
 use crate::vm::name::VmName;
 use crate::vm::publish::Publish;
 use crate::vm::size::Mib;
@@ -38,7 +39,8 @@ use crate::vm::spec::{AccelChoice, VmmChoice, Wish};
                banger vm run --image python:3.12 -- python -c 'print(1)'\n\
                tar c . | banger vm run --rm -q -- tar t             # stdin, stdout and stderr are the command's\n\
                banger vm run -d --name dev --memory 4G              # for later: banger vm exec dev\n\
-               banger vm run -d --image nginx -p 8080:80            # http://127.0.0.1:8080",
+               banger vm run -d --image nginx -p 8080:80            # http://127.0.0.1:8080\n\
+               banger vm run -d --ttl 2h                            # deleted in two hours, whatever it does then",
     note = "What follows -- is the command. Its exit status is banger's: 128 and the signal's number if a signal ended it, 126 and 127 as in a shell.\n\
             Ctrl-C reaches the command; a second one within two seconds gives up waiting for it."
 )]
@@ -70,6 +72,9 @@ pub struct Run {
     /// lead a port of this host to the guest, [addr:]host:guest[/udp], on 127.0.0.1 if no address is given; host 0 takes any free port; may be repeated
     #[argh(option, short = 'p', arg_name = "ports")]
     publish: Vec<Publish>,
+    /// delete the VM after this time, whatever it does, such as 30m or 2h
+    #[argh(option, arg_name = "time")]
+    ttl: Option<Ttl>,
     /// delete the VM afterwards, whatever happened
     #[argh(switch)]
     rm: bool,
@@ -174,6 +179,10 @@ impl Run {
             render::error(e);
         }
         let left = match self.fate(&outcome) {
+            Fate::Kept if self.has_expired(&at, &vm) => {
+                render::say(&format!("VM {} is deleted: its time (--ttl) was over", vm.record.name));
+                Ok(())
+            }
             Fate::Kept => {
                 if let Some(text) = self.reminder(&vm.record.name, &outcome) {
                     render::say(&text);
@@ -273,6 +282,7 @@ impl Run {
             soon: true,
             ephemeral: self.rm,
             publish: self.publish.clone(),
+            ttl_s: asked::ttl(self.ttl),
             advise: !self.quiet,
             environment: Environment::of_process().to_bring(),
         })
@@ -320,6 +330,13 @@ impl Run {
         }
     }
 
+    /// Whether the VM is gone by now.
+    fn has_expired(&self, at: &At, vm: &VmView) -> bool {
+        let show = || at.client.ask(VmShow { vm: vm.record.id.to_string() });
+        let gone = |e| matches!(e, ClientError::Failed(failure) if failure.code == Code::NotFound);
+        self.ttl.is_some() && show().err().is_some_and(gone)
+    }
+
     /// A line about the VM that stays; None where it is not wanted.
     fn reminder(&self, name: &VmName, outcome: &Outcome) -> Option<String> {
         let next = format!("banger vm exec {name} / banger vm delete {name}");
@@ -351,7 +368,7 @@ impl Run {
             render::say(&going);
             return Ok(());
         }
-        let deleted = at.call(VmDelete { vm: vm.record.id.to_string() });
+        let deleted = at.call(VmDelete { vm: vm.record.id.to_string(), only_if_ended: false });
         at.progress.clear();
         match deleted {
             Ok(()) => Ok(()),
