@@ -120,12 +120,8 @@ impl Shell {
 
 /// Opens a shell on this terminal, as `banger vm shell` does, and stays in it to its end.
 pub fn shell(vm: &str) -> Result<(), Error> {
-    exec(
-        &Client::from_env()?,
-        vm,
-        asked::command(vec![], &[], None, None, true)?,
-        How { tty: true, stdin: true },
-    )
+    let client = Client::from_env()?;
+    exec(&client, vm, asked::command(vec![], &[], None, None, true)?, How { tty: true, stdin: true })
 }
 
 fn exec(client: &Client, vm: &str, asked: Asked, how: How) -> Result<(), Error> {

@@ -9,10 +9,12 @@
 //! | history.rs, objects.rs | which commits and objects a guest gets, by what it has |
 //! | changes.rs | what is sent, what goes, and what stands against it |
 //! | peer.rs, send.rs, prepare.rs | the conversation |
+//! | export/ | what became of it: changes, a patch, a branch |
 
 mod blob;
 mod changes;
 mod error;
+pub mod export;
 mod gather;
 mod history;
 mod index;

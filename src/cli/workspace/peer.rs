@@ -152,19 +152,50 @@ impl<'a, 'b> Peer<'a, 'b> {
         Ok(whole)
     }
 
+    /// The next piece of the guest's segment; None: it has ended.
+    pub fn piece(&mut self) -> Result<Option<Vec<u8>>, WorkspaceError> {
+        match self.frame()? {
+            (Kind::Data, payload) => Ok(Some(payload)),
+            _ => Ok(None),
+        }
+    }
+
+    /// Whether the person has asked to end.
+    fn heard(&mut self) -> Result<(), WorkspaceError> {
+        match self.attention.signals.as_mut().and_then(|signals| signals.asked_to_end()) {
+            Some(signal) => Err(WorkspaceError::Interrupted(signal)),
+            None => Ok(()),
+        }
+    }
+
     /// The next Data or Eof.
     fn frame(&mut self) -> Result<(Kind, Vec<u8>), WorkspaceError> {
-        let header: [u8; HEADER] = self.take(HEADER)?.try_into().unwrap_or_default();
-        let header = Header::parse(header).map_err(CopyError::from)?;
-        let payload = self.take(header.length)?;
-        match header.kind {
-            Kind::Data | Kind::Eof => Ok((header.kind, payload)),
-            Kind::Failed => {
+        match self.any()? {
+            (kind @ (Kind::Data | Kind::Eof), payload) => Ok((kind, payload)),
+            (Kind::Failed, payload) => {
                 let message = String::from_utf8_lossy(&payload).into_owned();
                 Err(CopyError::Guest { message }.into())
             }
-            kind => Err(CopyError::from(BadFrame::Unexpected(kind)).into()),
+            (kind, _) => Err(CopyError::from(BadFrame::Unexpected(kind)).into()),
         }
+    }
+
+    /// The next frame, whatever it is.
+    pub fn any(&mut self) -> Result<(Kind, Vec<u8>), WorkspaceError> {
+        // A guest that never stops talking is not waited for.
+        self.heard()?;
+        let header: [u8; HEADER] = self.take(HEADER)?.try_into().unwrap_or_default();
+        let header = Header::parse(header).map_err(CopyError::from)?;
+        Ok((header.kind, self.take(header.length)?))
+    }
+
+    /// Sends one frame of at most [`MAX_PAYLOAD`] bytes, outside of any segment.
+    pub fn say(&mut self, kind: Kind, payload: &[u8]) -> Result<(), WorkspaceError> {
+        let header = Header { kind, length: payload.len() }.bytes();
+        self.framed = header.len() + payload.len();
+        self.out[..HEADER].copy_from_slice(&header);
+        self.out[HEADER..self.framed].copy_from_slice(payload);
+        self.flush()
     }
 
     fn take(&mut self, n: usize) -> Result<Vec<u8>, WorkspaceError> {

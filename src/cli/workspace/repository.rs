@@ -262,7 +262,7 @@ fn parse_settings(told: &str, notes: &mut Vec<String>) -> Settings {
 
 /// What is ignored here beside what the tree's own .gitignore files say. The file of the person's own is asked of their configuration alone:
 /// a repository could name any file of theirs.
-fn exclude(found: &Found) -> Result<String, WorkspaceError> {
+pub fn exclude(found: &Found) -> Result<String, WorkspaceError> {
     let args = ["config", "--global", "--includes", "--path", "--get", "core.excludesFile"];
     let named = found.git.line(&args).ok().flatten().map(PathBuf::from);
     let config = std::env::var_os("XDG_CONFIG_HOME").filter(|dir| !dir.is_empty()).map(PathBuf::from);

@@ -52,6 +52,10 @@ pub struct Git {
     shallow: Option<PathBuf>,
     /// Further directories of objects, as GIT_ALTERNATE_OBJECT_DIRECTORIES takes them.
     objects: OsString,
+    /// The person's configuration and the system's do not count.
+    alone: bool,
+    /// What else is in its environment.
+    env: Vec<(&'static str, PathBuf)>,
 }
 
 #[derive(Debug, Clone)]
@@ -85,7 +89,29 @@ impl Git {
     }
 
     fn of(place: Place) -> Self {
-        Self { place, shallow: None, objects: OsString::new() }
+        Self { place, shallow: None, objects: OsString::new(), alone: false, env: vec![] }
+    }
+
+    /// As this one, with no configuration but the repository's: for one that is ours. Paths that begin with a colon are magic then, since
+    /// check-ignore does not take them literally.
+    pub fn alone(&self) -> Self {
+        Self { alone: true, ..self.clone() }
+    }
+
+    /// As this one, with its index in `file`.
+    pub fn index_at(&self, file: &Path) -> Self {
+        self.with_env("GIT_INDEX_FILE", file)
+    }
+
+    /// As this one, with new objects going to `directory`, and its own being those there.
+    pub fn writing_to(&self, directory: &Path) -> Self {
+        self.with_env("GIT_OBJECT_DIRECTORY", directory)
+    }
+
+    fn with_env(&self, name: &'static str, value: &Path) -> Self {
+        let mut git = self.clone();
+        git.env.push((name, value.to_owned()));
+        git
     }
 
     /// As this one, with `file` saying which commits have no parents. An open descriptor's path in /proc/PID/fd will do.
@@ -183,11 +209,16 @@ impl Git {
         let path = absolute_path();
         let mut command = Command::new(program(&path)?);
         command.env_clear().env("PATH", &path).env("LC_ALL", "C");
-        for name in ["HOME", "XDG_CONFIG_HOME"] {
-            if let Some(value) = std::env::var_os(name) {
-                command.env(name, value);
+        if self.alone {
+            command.env("GIT_CONFIG_NOSYSTEM", "1").env("GIT_CONFIG_GLOBAL", "/dev/null");
+        } else {
+            for name in ["HOME", "XDG_CONFIG_HOME"] {
+                if let Some(value) = std::env::var_os(name) {
+                    command.env(name, value);
+                }
             }
         }
+        command.envs(self.env.iter().map(|(name, value)| (name, value)));
         command.envs([
             ("GIT_OPTIONAL_LOCKS", "0"),
             ("GIT_NO_LAZY_FETCH", "1"),
@@ -199,7 +230,10 @@ impl Git {
             ("GIT_NO_REPLACE_OBJECTS", "1"),
             ("GIT_GRAFT_FILE", "/dev/null"),
         ]);
-        command.args(["--no-optional-locks", "--no-pager", "--literal-pathspecs"]);
+        command.args(["--no-optional-locks", "--no-pager"]);
+        if !self.alone {
+            command.arg("--literal-pathspecs");
+        }
         for setting in OVERRIDES {
             command.args(["-c", setting]);
         }
