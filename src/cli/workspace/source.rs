@@ -114,7 +114,7 @@ pub fn open(top: &Path, modules: Option<&Path>) -> Result<Found, WorkspaceError>
     };
     let common = common(&git_dir)?;
     leads_nowhere_else(&git_dir, &common)?;
-    ask(top, &git_dir)?;
+    let format = ask(top, &git_dir)?;
     if !kind.is_dir() && !points_back(top, &git_dir, &common, modules) {
         return WorkspaceError::refused(format!(
             "{shown}/.git names {}, which is the repository of another work tree; --copy brings the files without their history",
@@ -122,24 +122,14 @@ pub fn open(top: &Path, modules: Option<&Path>) -> Result<Found, WorkspaceError>
         ));
     }
     let git = Git::at(&git_dir, top);
-    let format = git.line(&["rev-parse", "--show-object-format"])?;
-    let format = match format.as_deref() {
-        Some("sha1") => Format::Sha1,
-        Some("sha256") => Format::Sha256,
-        other => {
-            let other = other.unwrap_or_default();
-            return WorkspaceError::refused(format!(
-                "{shown} names its objects by {other:?}, which is not known here"
-            ));
-        }
-    };
     Ok(Found { top: top.to_owned(), git_dir, common, format, git })
 }
 
-/// Asks git whether the repository is one, and ours.
-fn ask(top: &Path, git_dir: &Path) -> Result<(), WorkspaceError> {
+/// Asks git whether the repository is one, and ours, and how it names objects.
+fn ask(top: &Path, git_dir: &Path) -> Result<Format, WorkspaceError> {
     let shown = top.display();
-    let answer = match Git::from(top).read(&["rev-parse", "--absolute-git-dir", "--is-bare-repository"]) {
+    let question = ["rev-parse", "--absolute-git-dir", "--is-bare-repository", "--show-object-format"];
+    let answer = match Git::from(top).read(&question) {
         Ok(answer) => answer,
         Err(CmdError::Failed { stderr, .. }) if stderr.contains("dubious ownership") => {
             return WorkspaceError::refused(format!(
@@ -149,18 +139,25 @@ fn ask(top: &Path, git_dir: &Path) -> Result<(), WorkspaceError> {
         Err(e) => return Err(e.into()),
     };
     let mut lines = answer.split(|b| *b == b'\n');
-    let (told, bare) = (lines.next().unwrap_or_default(), lines.next().unwrap_or_default());
+    let [told, bare, format] = [(); 3].map(|()| lines.next().unwrap_or_default());
     if bare == b"true" {
         return WorkspaceError::refused(format!(
             "{shown} is a bare repository and has no files; clone it, and name the clone"
         ));
     }
     let told = Path::new(std::ffi::OsStr::from_bytes(told));
-    match told.canonicalize() {
-        Ok(told) if told == git_dir => Ok(()),
-        _ => WorkspaceError::refused(format!(
+    if told.canonicalize().ok().as_deref() != Some(git_dir) {
+        return WorkspaceError::refused(format!(
             "{shown}/.git is no repository to git, which goes on to {}; --copy brings the files alone",
             told.display()
+        ));
+    }
+    match format {
+        b"sha1" => Ok(Format::Sha1),
+        b"sha256" => Ok(Format::Sha256),
+        other => WorkspaceError::refused(format!(
+            "{shown} names its objects by \"{}\", which is not known here",
+            other.escape_ascii()
         )),
     }
 }
