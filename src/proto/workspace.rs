@@ -80,6 +80,9 @@ pub struct Placed {
     /// Its history is cut off at a depth ([`Repository::shallow`]).
     #[serde(default)]
     pub shallow: bool,
+    /// Commits whose parents the guest lacks, as its `shallow` file has them now.
+    #[serde(default)]
+    pub boundary: Vec<String>,
 }
 
 /// What the host wants done beside the files.
@@ -102,7 +105,8 @@ pub struct Repository {
     /// Tags by name, without `refs/tags/`, and what they point to.
     #[serde(default)]
     pub tags: Vec<(String, String)>,
-    /// Commits whose parents are not there (gitformat-shallow).
+    /// Commits whose parents are not there (gitformat-shallow), older ones of [`Placed::boundary`] that still have none included: all of the
+    /// `shallow` file; empty: there is none.
     #[serde(default)]
     pub shallow: Vec<String>,
     /// `remote.origin.url`, without credentials.
