@@ -3,20 +3,31 @@
 use super::Format;
 
 /// Renders a repository's config. No value can become another key, whatever is in it.
-pub fn render(format: Format, origin: Option<&str>, user_name: Option<&str>, user_email: Option<&str>) -> String {
+pub fn render(
+    format: Format,
+    origin: Option<&str>,
+    user_name: Option<&str>,
+    user_email: Option<&str>,
+) -> String {
     let mut text = "[core]\n".to_owned();
     // Extensions count from version 1 on (gitrepository-layout).
     let version = if format == Format::Sha1 { "0" } else { "1" };
-    for (key, value) in
-        [("repositoryformatversion", version), ("filemode", "true"), ("bare", "false"), ("logallrefupdates", "true")]
-    {
+    for (key, value) in [
+        ("repositoryformatversion", version),
+        ("filemode", "true"),
+        ("bare", "false"),
+        ("logallrefupdates", "true"),
+    ] {
         text += &format!("\t{key} = {value}\n");
     }
     if format != Format::Sha1 {
         text += &format!("[extensions]\n\tobjectformat = {}\n", format.name());
     }
     if let Some(url) = origin {
-        text += &format!("[remote \"origin\"]\n\turl = {}\n\tfetch = +refs/heads/*:refs/remotes/origin/*\n", quoted(url));
+        text += &format!(
+            "[remote \"origin\"]\n\turl = {}\n\tfetch = +refs/heads/*:refs/remotes/origin/*\n",
+            quoted(url)
+        );
     }
     if user_name.is_some() || user_email.is_some() {
         text += "[user]\n";
@@ -59,7 +70,11 @@ mod tests {
         let evil = "x\" # ; \\\n[core]\n\tfsmonitor = touch /tmp/x\\";
         std::fs::write(&file, render(Format::Sha256, Some(evil), Some(" A \"B\"\t"), Some("a@b\r")))
             .expect("writes");
-        let out = Command::new("git").args(["config", "-z", "--list", "--file"]).arg(&file).output().expect("runs git");
+        let out = Command::new("git")
+            .args(["config", "-z", "--list", "--file"])
+            .arg(&file)
+            .output()
+            .expect("runs git");
         let text = String::from_utf8(out.stdout).expect("text");
         let keys: Vec<&str> = text.split('\0').filter(|s| !s.is_empty()).collect();
         let url = format!("remote.origin.url\n{evil}");

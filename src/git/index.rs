@@ -105,7 +105,9 @@ mod tests {
     fn only_lines_that_may_be_checked_out_are_taken() {
         let id = "0123456789abcdef0123456789abcdef01234567";
         let parse = |line: &str| Entry::parse(line.as_bytes(), Format::Sha1);
-        for line in [format!("100644 {id} 0\ta\tb"), format!("160000 {id} 3\ts"), format!("100664 {id} 0\told")] {
+        for line in
+            [format!("100644 {id} 0\ta\tb"), format!("160000 {id} 3\ts"), format!("100664 {id} 0\told")]
+        {
             assert!(parse(&line).is_some(), "{line:?}");
         }
         for line in [

@@ -3,7 +3,10 @@
 /// Whether git would take it below `refs/heads/` or `refs/tags/` (git-check-ref-format). Such a name is also a safe path.
 pub fn is_ref_name(name: &str) -> bool {
     let plain = |component: &str| {
-        !component.is_empty() && !component.starts_with('.') && !component.ends_with(".lock") && component.len() <= 255
+        !component.is_empty()
+            && !component.starts_with('.')
+            && !component.ends_with(".lock")
+            && component.len() <= 255
     };
     name.len() <= 1024
         && name.split('/').all(plain)
@@ -24,8 +27,8 @@ mod tests {
             assert!(is_ref_name(name), "{name:?}");
         }
         for name in [
-            "", "/", "a/", "/a", "a//b", ".a", "a/.b", "..", "a/../b", "a..b", "a.lock", "a.lock/b", "a b", "a\n", "a~1", "a^", "a:b",
-            "a?", "a*", "a[", "a\\b", "a@{1}", "a.", "-d", "\u{7f}",
+            "", "/", "a/", "/a", "a//b", ".a", "a/.b", "..", "a/../b", "a..b", "a.lock", "a.lock/b", "a b",
+            "a\n", "a~1", "a^", "a:b", "a?", "a*", "a[", "a\\b", "a@{1}", "a.", "-d", "\u{7f}",
         ] {
             assert!(!is_ref_name(name), "{name:?}");
         }

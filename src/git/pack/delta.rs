@@ -31,7 +31,9 @@ pub fn apply(base: &[u8], delta: &[u8], most: u64) -> io::Result<Vec<u8>> {
                 0 => 0x1_0000,
                 length => length as usize,
             };
-            base.get(offset..).and_then(|from| from.get(..length)).ok_or_else(|| bad("a delta copies what its base has not"))?
+            base.get(offset..)
+                .and_then(|from| from.get(..length))
+                .ok_or_else(|| bad("a delta copies what its base has not"))?
         } else if code > 0 {
             let (piece, left) = rest.split_at_checked(usize::from(code)).ok_or_else(cut)?;
             rest = left;
@@ -92,7 +94,10 @@ mod tests {
             ("no sizes", &[][..]),
             ("another base", &[5, 1, 1, b'x']),
             ("a result without end", &[6, 0xff, 0xff, 0xff, 0xff, 0xff, 0x7f, 1, b'x']),
-            ("a size of more than 64 bits", &[6, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1]),
+            (
+                "a size of more than 64 bits",
+                &[6, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1],
+            ),
             ("a copy from behind the end", &[6, 1, 0x91, 6, 1]),
             ("a copy over the end", &[6, 3, 0x91, 4, 3]),
             ("an insert that is cut off", &[6, 3, 3, b'x']),

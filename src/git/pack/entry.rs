@@ -45,7 +45,9 @@ impl Kind {
     }
 
     pub fn parse(name: &[u8]) -> Option<Self> {
-        [Self::Commit, Self::Tree, Self::Blob, Self::Tag].into_iter().find(|kind| kind.name().as_bytes() == name)
+        [Self::Commit, Self::Tree, Self::Blob, Self::Tag]
+            .into_iter()
+            .find(|kind| kind.name().as_bytes() == name)
     }
 
     fn number(self) -> u8 {

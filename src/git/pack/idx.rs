@@ -90,7 +90,12 @@ impl Index {
 
     fn up_to(&self, first: usize) -> u64 {
         let at = 4 * first;
-        u64::from(u32::from_be_bytes([self.fanout[at], self.fanout[at + 1], self.fanout[at + 2], self.fanout[at + 3]]))
+        u64::from(u32::from_be_bytes([
+            self.fanout[at],
+            self.fanout[at + 1],
+            self.fanout[at + 2],
+            self.fanout[at + 3],
+        ]))
     }
 
     fn nth_offset(&self, n: u64) -> io::Result<u64> {

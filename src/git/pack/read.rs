@@ -74,7 +74,9 @@ impl<'a> Pack<'a> {
     pub fn stream(&self, at: u64) -> io::Result<Option<(Kind, u64, Inflate<'a>)>> {
         let head = self.head(at)?;
         match head.form {
-            Form::Whole(kind) => Ok(Some((kind, head.size, Inflate::new(self.file, at + head.length as u64)))),
+            Form::Whole(kind) => {
+                Ok(Some((kind, head.size, Inflate::new(self.file, at + head.length as u64))))
+            }
             Form::Offset(_) | Form::Reference(_) => Ok(None),
         }
     }

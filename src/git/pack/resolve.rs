@@ -26,17 +26,23 @@ pub type Elsewhere<'a> = dyn FnMut(&Id) -> io::Result<Option<(Kind, Vec<u8>)>> +
 ///
 /// # Errors
 /// `InvalidData` if a delta is broken, or its base is nowhere.
-pub fn resolve(mut scanned: Scanned, file: &File, elsewhere: &mut Elsewhere<'_>) -> io::Result<(Vec<Entry>, Id)> {
+pub fn resolve(
+    mut scanned: Scanned,
+    file: &File,
+    elsewhere: &mut Elsewhere<'_>,
+) -> io::Result<(Vec<Entry>, Id)> {
     let mut waiting = Waiting::of(&scanned.objects);
     let mut located: HashMap<u64, u64> = HashMap::new();
     let mut cache = Cache::new(CACHE);
     let mut stack: Vec<u32> = vec![];
-    for number in 0..scanned.objects.len() as u32 {
-        if let State::Named(id) = scanned.objects[number as usize].state {
-            let offset = scanned.objects[number as usize].offset;
-            waiting.release(number, offset, &id, &mut stack, &mut located, &scanned.objects);
-            unfold(&mut scanned, file, &mut waiting, &mut stack, &mut located, &mut cache)?;
-        }
+    // Those that are named from the start: the others come up once, from these.
+    let named = (0u32..).zip(&scanned.objects).filter_map(|(number, object)| match object.state {
+        State::Named(id) => Some((number, object.offset, id)),
+        State::Delta(_) | State::Reference(_) => None,
+    });
+    for (number, offset, id) in named.collect::<Vec<_>>() {
+        waiting.release(number, offset, &id, &mut stack, &mut located, &scanned.objects);
+        unfold(&mut scanned, file, &mut waiting, &mut stack, &mut located, &mut cache)?;
     }
     let (before, checksum) = (scanned.objects.len(), scanned.checksum);
     let mut bases: Vec<Id> = waiting.by_name.keys().copied().collect();
@@ -98,7 +104,9 @@ impl Waiting {
         objects: &[Object],
     ) {
         let from = self.by_number.partition_point(|(base, _)| *base < number);
-        stack.extend(self.by_number[from..].iter().take_while(|(base, _)| *base == number).map(|(_, delta)| delta));
+        stack.extend(
+            self.by_number[from..].iter().take_while(|(base, _)| *base == number).map(|(_, delta)| delta),
+        );
         for delta in self.by_name.remove(id).unwrap_or_default() {
             located.insert(objects[delta as usize].offset, offset);
             stack.push(delta);

@@ -71,11 +71,14 @@ pub fn scan(from: &mut dyn Read, to: &mut dyn Write, format: Format) -> io::Resu
         let head = Head::parse(stream.peek(MAX_HEAD)?, format)?;
         stream.consume(head.length)?;
         let state = match head.form {
-            Form::Whole(kind) => State::Named(stream.named(kind, head.size, format, &mut inflater, &mut out)?),
+            Form::Whole(kind) => {
+                State::Named(stream.named(kind, head.size, format, &mut inflater, &mut out)?)
+            }
             _ if head.size > MAX_DELTIFIED => return Err(bad("a delta is too long")),
             Form::Offset(distance) => {
                 let base = offset.checked_sub(distance).filter(|_| distance > 0);
-                let base = base.and_then(|base| objects.binary_search_by_key(&base, |object| object.offset).ok());
+                let base =
+                    base.and_then(|base| objects.binary_search_by_key(&base, |object| object.offset).ok());
                 stream.inflate(head.size, &mut inflater, &mut out, |_| {})?;
                 State::Delta(base.ok_or_else(|| bad("a delta's base is no object"))? as u32)
             }
@@ -139,7 +142,14 @@ impl Stream<'_> {
         Ok(())
     }
 
-    fn named(&mut self, kind: Kind, size: u64, format: Format, inflater: &mut Decompress, out: &mut [u8]) -> io::Result<Id> {
+    fn named(
+        &mut self,
+        kind: Kind,
+        size: u64,
+        format: Format,
+        inflater: &mut Decompress,
+        out: &mut [u8],
+    ) -> io::Result<Id> {
         let mut hasher = Hasher::object(format, kind.name(), size);
         self.inflate(size, inflater, out, |bytes| hasher.update(bytes))?;
         Ok(hasher.finish())

@@ -32,7 +32,16 @@ impl Repo {
 
     fn try_git(&self, args: &[&str], input: &[u8]) -> (Vec<u8>, bool) {
         let mut child = Command::new("git")
-            .args(["-c", "user.name=A", "-c", "user.email=a@b", "-c", "gc.auto=0", "-c", "maintenance.auto=false"])
+            .args([
+                "-c",
+                "user.name=A",
+                "-c",
+                "user.email=a@b",
+                "-c",
+                "gc.auto=0",
+                "-c",
+                "maintenance.auto=false",
+            ])
             .args(args)
             .current_dir(self.path())
             .env("GIT_CONFIG_GLOBAL", "/dev/null")
@@ -157,7 +166,8 @@ fn a_thin_pack_is_completed_from_the_repository_that_it_goes_to() {
         let path = receive(&pack, Format::Sha1, dir.path(), &mut elsewhere).expect("receives");
         assert!(asked > 0, "it is thin");
         repo.git(&["verify-pack", path.to_str().expect("text")], b"");
-        let error = receive(&pack, Format::Sha1, dir.path(), &mut nowhere).expect_err("has no bases").to_string();
+        let error =
+            receive(&pack, Format::Sha1, dir.path(), &mut nowhere).expect_err("has no bases").to_string();
         assert!(error.starts_with("the base ") && error.ends_with(" of a delta is missing"), "{error}");
     }
 }
@@ -212,7 +222,8 @@ fn a_hostile_pack_is_refused_with_a_sentence() {
     for (want, pack) in [
         ("it is no pack", b"PACK\0\0\0\x09\0\0\0\0".to_vec()),
         ("it is no pack", b"PAC".to_vec()),
-        ("it ends within an object", forged(u32::MAX, &[blob(b"x")])),
+        // It takes the checksum for an object.
+        ("an object of the unknown kind 5", forged(u32::MAX, &[blob(b"x")])),
         ("something comes after its end", forged(0, &[blob(b"")])),
         ("an object is longer than it says", forged(1, &[(head(Kind::Blob, 3), b"long")])),
         ("an object is longer than it says", forged(1, &[(head(Kind::Blob, 9), &zeros)])),
@@ -268,12 +279,21 @@ fn a_chain_of_deltas_without_end_is_refused_and_a_long_one_is_not() {
         forged(length as u32 + 1, &entries)
     };
     receive(&chain(4000), Format::Sha1, dir.path(), &mut nowhere).expect("receives");
-    Repo::new(Format::Sha1).git(&["verify-pack", dir.path().join("received.pack").to_str().expect("text")], b"");
-    let file = File::open(dir.path().join("received.pack")).expect("opens");
-    // The last one, with nothing to begin from.
-    let last = file.metadata().expect("stats").len() - 20;
-    let pack = Pack { file: &file, format: Format::Sha1 };
-    assert!(pack.content(last, &mut Cache::new(0), &|_, _| Ok(None)).is_err());
+    Repo::new(Format::Sha1)
+        .git(&["verify-pack", dir.path().join("received.pack").to_str().expect("text")], b"");
+    let last = |length: usize| {
+        let pack = chain(length);
+        let mut scanned =
+            scan(&mut &pack[..], &mut io::sink(), Format::Sha1).expect("scans").expect("objects");
+        let at = scanned.objects.pop().expect("the last").offset;
+        std::fs::write(dir.path().join("plain"), &pack).expect("writes");
+        let file = File::open(dir.path().join("plain")).expect("opens");
+        let content =
+            Pack { file: &file, format: Format::Sha1 }.content(at, &mut Cache::new(0), &|_, _| Ok(None));
+        content.map(|(_, content)| content.len()).map_err(|e| e.to_string())
+    };
+    assert_eq!(last(4000), Ok(4001));
+    assert_eq!(last(4200), Err("a chain of deltas is too long".to_owned()));
 }
 
 #[test]
