@@ -83,6 +83,9 @@ pub struct Placed {
     /// Commits whose parents the guest lacks, as its `shallow` file has them now.
     #[serde(default)]
     pub boundary: Vec<String>,
+    /// The same of each submodule's repository, by path relative to this one.
+    #[serde(default)]
+    pub submodules: Vec<(String, Placed)>,
 }
 
 /// What the host wants done beside the files.

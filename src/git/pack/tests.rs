@@ -122,7 +122,7 @@ fn a_pack_of_gits_gets_the_very_index_that_git_gives_it() {
         let (repo, dir) = (Repo::new(format), tempfile::tempdir().expect("a directory"));
         repo.fill(120);
         repo.git(&["tag", "-a", "-m", "a tag", "v1"], b"");
-        let pack = repo.pack(args, "--all\n");
+        let pack = repo.pack(args, "main\nv1\n");
         let path = receive(&pack, format, dir.path(), &mut nowhere).expect("receives");
         assert_eq!(std::fs::read(&path).expect("reads"), pack);
         let theirs = dir.path().join("theirs.idx");
@@ -176,7 +176,7 @@ fn a_thin_pack_is_completed_from_the_repository_that_it_goes_to() {
 fn every_cut_and_every_flipped_byte_is_noticed() {
     let (repo, dir) = (Repo::new(Format::Sha1), tempfile::tempdir().expect("a directory"));
     repo.fill(4);
-    let pack = repo.pack(&["--delta-base-offset"], "--all\n");
+    let pack = repo.pack(&["--delta-base-offset"], "main\n");
     for length in (1..pack.len()).step_by(pack.len() / 150 + 1) {
         receive(&pack[..length], Format::Sha1, dir.path(), &mut nowhere).expect_err("cut off");
     }
@@ -224,7 +224,7 @@ fn a_hostile_pack_is_refused_with_a_sentence() {
         ("it is no pack", b"PAC".to_vec()),
         // It takes the checksum for an object.
         ("an object of the unknown kind 5", forged(u32::MAX, &[blob(b"x")])),
-        ("something comes after its end", forged(0, &[blob(b"")])),
+        ("its checksum is wrong", forged(0, &[blob(b"")])),
         ("an object is longer than it says", forged(1, &[(head(Kind::Blob, 3), b"long")])),
         ("an object is longer than it says", forged(1, &[(head(Kind::Blob, 9), &zeros)])),
         ("an object is shorter than it says", forged(1, &[(head(Kind::Blob, 1 << 60), b"short")])),
