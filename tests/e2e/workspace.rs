@@ -114,8 +114,8 @@ fn a_guest_with_git_has_the_tree_as_it_is_here() {
     assert!(old.status == 0 && old.stderr.contains("--auto-prepare"), "{}", old.stderr);
     rig.sh("dev", "echo guest >/root/repo/d2/sub/f; echo own >/root/repo/own");
     let new = rig.banger("vm exec --auto-prepare dev -- git status --porcelain");
-    assert!(new.stderr.contains("dev: /root/repo: 1 file sent, 1 removed, 1 commit ("), "{}", new.stderr);
-    assert_eq!(new.stdout, " M d2/sub/f\n m lib\n?? own\n");
+    assert!(new.stderr.contains("dev: /root/repo: 2 files sent, 1 removed, 1 commit ("), "{}", new.stderr);
+    assert_eq!(new.stdout, " M d2/sub/f\n M lib\n?? own\n");
     fs::write(repo.join("d2/sub/f"), "host\n").expect("writes");
     let said = rig.refused("vm workspace prepare dev");
     assert!(said.contains("changed in the guest and here: d2/sub/f; "), "{said}");
