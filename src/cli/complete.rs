@@ -208,7 +208,7 @@ fn argument(verb: &str, n: usize) -> Due {
         ("vm start" | "vm stop" | "vm kill" | "vm restart" | "vm delete" | "vm set" | "vm ports", _) => {
             Due::Vms
         }
-        ("vm exec" | "vm shell" | "vm show" | "vm logs", 0) => Due::Vms,
+        ("vm exec" | "vm shell" | "vm ssh" | "vm show" | "vm logs", 0) => Due::Vms,
         ("vm cp", 0 | 1) => Due::VmsOrFiles,
         ("image show" | "image delete" | "image tag" | "image promote", 0) => Due::Images,
         ("image pull", 0) => Due::ImageOffers,

@@ -8,6 +8,7 @@ use argh::{ArgsInfo, FromArgs};
 
 use crate::cli::error::Error;
 use crate::cli::shown::Shown;
+use crate::cli::ssh::proxy::SshProxy;
 use crate::cli::{recovery, render};
 use crate::publish::{self, ImageWish, KernelWish};
 use crate::vm::size::Mib;
@@ -31,6 +32,7 @@ enum Verb {
     MakeBundle(MakeBundle),
     Release(release::Release),
     FinishUpdate(FinishUpdate),
+    SshProxy(SshProxy),
 }
 
 #[derive(FromArgs, ArgsInfo, Debug)]
@@ -105,6 +107,7 @@ impl Internal {
             Verb::MakeBundle(make) => make.run(),
             Verb::Release(release) => release.run(),
             Verb::FinishUpdate(FinishUpdate {}) => recovery::at_boot(),
+            Verb::SshProxy(proxy) => proxy.run(),
         }
     }
 }

@@ -24,6 +24,7 @@ mod render;
 mod session;
 mod shown;
 mod signals;
+mod ssh;
 mod system;
 mod tree;
 mod update;
@@ -66,6 +67,7 @@ fn run(args: Vec<OsString>) -> Result<(), Error> {
         Noun::Bundle(bundle) => bundle.run(),
         Noun::System(system) => system.run(),
         Noun::Update(update) => update.run(),
+        Noun::SshConfig(config) => config.run(),
         Noun::Daemon(daemon) => daemon.run(),
         Noun::Doctor(doctor) => doctor.run(),
         Noun::Version(version) => version.run(),

@@ -10,6 +10,7 @@ use crate::cli::error::Error;
 use crate::cli::image::Image;
 use crate::cli::internal::Internal;
 use crate::cli::kernel::Kernel;
+use crate::cli::ssh::config::SshConfig;
 use crate::cli::system::System;
 use crate::cli::update::Update;
 use crate::cli::version::Version;
@@ -43,6 +44,7 @@ pub enum Noun {
     Bundle(Bundle),
     System(System),
     Update(Update),
+    SshConfig(SshConfig),
     Daemon(Daemon),
     Doctor(Doctor),
     Version(Version),
