@@ -212,7 +212,9 @@ fn argument(verb: &str, n: usize) -> Due {
         ("vm cp", 0 | 1) => Due::VmsOrFiles,
         ("image show" | "image delete" | "image tag" | "image promote", 0) => Due::Images,
         ("image pull", 0) => Due::ImageOffers,
-        ("image import" | "image register" | "bundle create" | "bundle install", 0) => Due::Files,
+        ("image import" | "image register" | "bundle create" | "bundle install" | "config check", 0) => {
+            Due::Files
+        }
         ("kernel pull", 0) => Due::KernelOffers,
         ("kernel show" | "kernel rm" | "kernel default", 0) => Due::Kernels,
         ("completion", 0) => {

@@ -7,6 +7,7 @@ use crate::cli::client::ClientError;
 use crate::cli::copy::CopyError;
 use crate::cli::session::SessionError;
 use crate::cli::words::Usage;
+use crate::config::ConfigError;
 use crate::host::trusted::Untrusted;
 use crate::proto::api::{Code, Failure};
 use crate::publish::PublishError;
@@ -25,6 +26,7 @@ pub enum Error {
     Copy(CopyError),
     Publish(PublishError),
     Release(Box<ReleaseError>),
+    Config(ConfigError),
     System(SystemError),
     Update(UpdateError),
     /// install.toml cannot be believed.
@@ -67,6 +69,7 @@ impl Error {
             | Self::Copy(_)
             | Self::Publish(_)
             | Self::Release(_)
+            | Self::Config(_)
             | Self::System(_)
             | Self::Update(_)
             | Self::Install(_)
@@ -115,6 +118,7 @@ impl fmt::Display for Error {
             Self::Copy(e) => e.fmt(f),
             Self::Publish(e) => e.fmt(f),
             Self::Release(e) => e.fmt(f),
+            Self::Config(e) => e.fmt(f),
             Self::System(e) => e.fmt(f),
             Self::Update(e) => e.fmt(f),
             Self::Install(e) => e.fmt(f),
@@ -136,6 +140,7 @@ impl std::error::Error for Error {
             Self::Copy(e) => e.source(),
             Self::Publish(e) => e.source(),
             Self::Release(e) => e.source(),
+            Self::Config(e) => e.source(),
             Self::System(e) => e.source(),
             Self::Update(e) => e.source(),
             Self::Install(e) => e.source(),

@@ -11,6 +11,7 @@
 mod bundle;
 mod client;
 mod complete;
+mod config;
 mod copy;
 mod daemon;
 mod doctor;
@@ -68,6 +69,7 @@ fn run(args: Vec<OsString>) -> Result<(), Error> {
         Noun::System(system) => system.run(),
         Noun::Update(update) => update.run(),
         Noun::SshConfig(config) => config.run(),
+        Noun::Config(config) => config.run(),
         Noun::Daemon(daemon) => daemon.run(),
         Noun::Doctor(doctor) => doctor.run(),
         Noun::Version(version) => version.run(),

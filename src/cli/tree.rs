@@ -4,13 +4,14 @@ use argh::{ArgsInfo, FromArgs};
 
 use crate::cli::bundle::Bundle;
 use crate::cli::complete::{Complete, Completion};
+use crate::cli::config::Config;
 use crate::cli::daemon::Daemon;
 use crate::cli::doctor::Doctor;
 use crate::cli::error::Error;
 use crate::cli::image::Image;
 use crate::cli::internal::Internal;
 use crate::cli::kernel::Kernel;
-use crate::cli::ssh::config::SshConfig;
+use crate::cli::ssh::configuration::SshConfig;
 use crate::cli::system::System;
 use crate::cli::update::Update;
 use crate::cli::version::Version;
@@ -45,6 +46,7 @@ pub enum Noun {
     System(System),
     Update(Update),
     SshConfig(SshConfig),
+    Config(Config),
     Daemon(Daemon),
     Doctor(Doctor),
     Version(Version),

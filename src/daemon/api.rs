@@ -235,5 +235,6 @@ fn status(d: &Daemon) -> Result<DaemonView, Fault> {
         running_vms: d.store.all::<Run>()?.len(),
         dns: d.dns.view(),
         dns_suffix: d.config.network.suffix.to_string(),
+        config: d.config_digest.clone(),
     })
 }

@@ -121,6 +121,10 @@ pub enum Request {
 /// How a daemon's refusal of a request begins that it has never heard of: it is of another version of banger.
 pub const UNKNOWN_REQUEST: &str = "this is no request that bangerd knows";
 
+/// The exit status of a bangerd that did not start since its configuration is wrong (sysexits.h, EX_CONFIG); the last line that it
+/// wrote says what.
+pub const BAD_CONFIG: u8 = 78;
+
 /// A request together with the type of its answer.
 pub trait Call: Into<Request> {
     type Answer: Serialize + DeserializeOwned;
@@ -512,6 +516,9 @@ pub struct DaemonView {
     /// What names of VMs end with.
     #[serde(default)]
     pub dns_suffix: String,
+    /// Tells the configuration that it has read from others.
+    #[serde(default)]
+    pub config: String,
 }
 
 /// A request that changes something, on its way.

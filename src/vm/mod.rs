@@ -5,6 +5,7 @@
 pub mod boot;
 pub mod change;
 pub mod cow;
+pub mod duration;
 pub mod id;
 pub mod lookup;
 pub mod name;

@@ -2,6 +2,7 @@
 
 mod bundle;
 mod complete;
+mod config;
 mod copy;
 mod doctor;
 mod fake;

@@ -18,12 +18,8 @@ pub fn exec(vm: &str, public: &str) -> VmExec {
     let hash = digest(&SHA256, public.as_bytes());
     let name: String = hash.as_ref()[..6].iter().map(|byte| format!("{byte:02x}")).collect();
     let argv = ["sh", "-c", SCRIPT, "banger-ssh", public, &format!("ssh-{name}")].map(str::to_owned);
-    let asked = Asked {
-        argv: argv.to_vec(),
-        env: vec![],
-        cwd: Some("/".to_owned()),
-        user: Some("0:0".to_owned()),
-    };
+    let asked =
+        Asked { argv: argv.to_vec(), env: vec![], cwd: Some("/".to_owned()), user: Some("0:0".to_owned()) };
     VmExec { vm: vm.to_owned(), asked, as_run: false, tty: None, stdin: true }
 }
 

@@ -210,7 +210,9 @@ mod tests {
     fn what_is_no_public_key_is_none() {
         let good = pair(&[7; 32], [0; 4]).expect("a key").1;
         assert_eq!(line(&format!("{good} a comment\n")), Some(good.clone()));
-        for bad in ["", "ssh-ed25519", "ssh-ed25519 ???", "ssh-rsa AAAA", &good.replace("ssh-ed25519", "ssh-rsa")] {
+        for bad in
+            ["", "ssh-ed25519", "ssh-ed25519 ???", "ssh-rsa AAAA", &good.replace("ssh-ed25519", "ssh-rsa")]
+        {
             assert_eq!(line(bad), None, "{bad}");
         }
     }

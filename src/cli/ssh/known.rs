@@ -53,9 +53,8 @@ fn change(place: &Place, new: impl FnOnce(&str) -> String) -> Result<(), Error> 
 
 /// `text` with a line for each of `vms` that has one, by its present name, and one for `this`. Lines of others than VMs stay.
 fn pinned(text: &str, vms: &[Living], suffix: &str, this: Option<(&str, &str)>) -> String {
-    let entry = |vm: &Living, host_key: &str| {
-        format!("{}.{suffix},{} {host_key} {MARK}{}\n", vm.name, vm.id, vm.id)
-    };
+    let entry =
+        |vm: &Living, host_key: &str| format!("{}.{suffix},{} {host_key} {MARK}{}\n", vm.name, vm.id, vm.id);
     let living = |id: &str| vms.iter().find(|vm| vm.id == id);
     let mut new = String::new();
     let mut this = this;
@@ -116,7 +115,8 @@ mod tests {
 
     #[test]
     fn lines_follow_the_names_of_vms_and_leave_others_alone() {
-        let text = format!("# mine\nelsewhere {ONE}\ndev.vm,aa {ONE} banger:aa\ndev.vm,bb broken banger:bb\n");
+        let text =
+            format!("# mine\nelsewhere {ONE}\ndev.vm,aa {ONE} banger:aa\ndev.vm,bb broken banger:bb\n");
         let now = pinned(&text, &vms(&[("aa", "old"), ("bb", "dev")]), "box", Some(("bb", TWO)));
         assert_eq!(
             now,

@@ -12,7 +12,7 @@
 //! The host key is the VM's own, and comes over vsock before ssh says a word ([`proxy`]), so it is never trusted blindly: ssh is told to
 //! refuse whatever is not in our known_hosts ([`known`]). What is there belongs to a VM by its id, and goes with it.
 
-pub mod config;
+pub mod configuration;
 mod edit;
 mod guest;
 mod key;
@@ -28,9 +28,9 @@ use std::path::{Path, PathBuf};
 pub use self::known::forget;
 use crate::cli::client::Client;
 use crate::cli::error::Error;
+use crate::config;
 use crate::host::dirs::Dirs;
 use crate::host::files::{create_private_dir, lock};
-use crate::proto::api::{DaemonStatus, DaemonView};
 
 /// Where the files of this user's are, whoever's daemon it is that they speak to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,18 +44,15 @@ pub struct Place {
 }
 
 impl Place {
-    /// As the daemon's configuration says.
+    /// As the configuration says.
     pub fn find(client: &Client) -> Result<Self, Error> {
-        Self::of(&dirs()?, client.ask(DaemonStatus {})?)
-    }
-
-    fn of(dirs: &Dirs, daemon: DaemonView) -> Result<Self, Error> {
-        let dir = dirs.state.join("ssh");
-        let key = daemon.ssh_key_path.map_or_else(|| dir.join("id_ed25519"), PathBuf::from);
+        let config = config::read(client.config()).map_err(Error::Config)?.config;
+        let dir = dirs()?.state.join("ssh");
+        let key = config.ssh_key.unwrap_or_else(|| dir.join("id_ed25519"));
         for path in [&dir, &key] {
             options::refuse_unspeakable(path)?;
         }
-        Ok(Self { dir, key, suffix: daemon.dns_suffix })
+        Ok(Self { dir, key, suffix: config.network.suffix.to_string() })
     }
 
     fn known_hosts(&self) -> PathBuf {

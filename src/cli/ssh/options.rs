@@ -70,8 +70,8 @@ mod tests {
     #[test]
     fn a_shell_makes_the_same_words_of_a_line() {
         let words = [
-            "printf", "%s\\n", "", "a b", "it's", "'", "$HOME", "`id`", "a\nb", "A=b", "~", "*", "\\", "\"", "!x", "-n",
-            "ü", "a;b", "#", "%d",
+            "printf", "%s\\n", "", "a b", "it's", "'", "$HOME", "`id`", "a\nb", "A=b", "~", "*", "\\", "\"",
+            "!x", "-n", "ü", "a;b", "#", "%d",
         ];
         let argv: Vec<String> = words.map(str::to_owned).to_vec();
         let said = cmd::run("sh", ["-c", &line(&argv)]).expect("runs");
@@ -83,11 +83,8 @@ mod tests {
     #[test]
     fn ssh_reads_of_the_configuration_what_is_meant() {
         let dir = tempfile::tempdir().expect("a directory");
-        let place = Place {
-            dir: "/a b/100%/ssh".into(),
-            key: "/a b/100%/key".into(),
-            suffix: "vm".to_owned(),
-        };
+        let place =
+            Place { dir: "/a b/100%/ssh".into(), key: "/a b/100%/key".into(), suffix: "vm".to_owned() };
         let file = dir.path().join("config");
         std::fs::write(&file, configuration(&place, Path::new("/it's 1%/banger"))).expect("writes");
         let read = |host: &str| {

@@ -57,7 +57,8 @@ impl SshProxy {
         let mut from_guest = Guest { socket: File::from(guest), stderr: vec![] };
         let rest = match from_guest.first_word()? {
             (Word::Ready(host_key), rest) => {
-                let living = |vm: &VmView| Living { id: vm.record.id.to_string(), name: vm.record.name.to_string() };
+                let living =
+                    |vm: &VmView| Living { id: vm.record.id.to_string(), name: vm.record.name.to_string() };
                 let living: Vec<Living> = vms.iter().map(living).collect();
                 known::pin(&place, &living, &id, &host_key)?;
                 rest
@@ -109,7 +110,8 @@ impl Guest {
         loop {
             if let Some(end) = text.iter().position(|byte| *byte == b'\n') {
                 let rest = text.split_off(end + 1);
-                let word = Word::parse(&text[..end]).ok_or_else(|| self.gone("something else than was asked"))?;
+                let word =
+                    Word::parse(&text[..end]).ok_or_else(|| self.gone("something else than was asked"))?;
                 return Ok((word, rest));
             }
             match self.next()? {
@@ -295,7 +297,10 @@ mod tests {
     #[test]
     fn a_guest_that_says_something_else_is_an_error_with_its_last_line() {
         let table = [
-            (vec![Frame::new(Kind::Stderr, "a\nbad option\n\n"), Frame::new(Kind::Exit, [1])], "its log: bad option"),
+            (
+                vec![Frame::new(Kind::Stderr, "a\nbad option\n\n"), Frame::new(Kind::Exit, [1])],
+                "its log: bad option",
+            ),
             (vec![Frame::new(Kind::Stdout, "SSH-2.0-x\n")], "something else than was asked"),
             (vec![Frame::new(Kind::Stdout, vec![b'x'; 3 * MAX_WORD]); 2], "nothing that could be understood"),
             (vec![Frame::new(Kind::Failed, "no room")], "the guest says: no room"),

@@ -57,7 +57,9 @@ impl Ssh {
         let vm = client.ask(VmShow { vm: self.vm.clone() })?.record;
         if let State::Stopped | State::Failed { .. } = vm.state {
             let name = &vm.name;
-            return Err(Error::Refused(format!("VM {name} does not run; `banger vm start {name}` starts it")));
+            return Err(Error::Refused(format!(
+                "VM {name} does not run; `banger vm start {name}` starts it"
+            )));
         }
         // ssh reads it before it runs the proxy, which would make it too.
         key::public(&place)?;

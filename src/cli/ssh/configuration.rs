@@ -51,7 +51,9 @@ impl SshConfig {
                 if !install {
                     render::out_line(&own.display().to_string())?;
                     render::out_line(&include)?;
-                    render::say("The second line belongs at the top of ~/.ssh/config; `banger ssh-config --install` puts it there.");
+                    render::say(
+                        "The second line belongs at the top of ~/.ssh/config; `banger ssh-config --install` puts it there.",
+                    );
                     return Ok(());
                 }
                 let changed = rewrite(&user_config()?, |text| edit::with_block(text, &include))?;
@@ -98,10 +100,7 @@ fn user_config() -> Result<PathBuf, Error> {
 
 /// Changes the file at the end of any symlinks, whole and with its mode; makes it only for something to be in it. Returns whether there
 /// was something to change.
-fn rewrite(
-    path: &Path,
-    edited: impl FnOnce(&[u8]) -> Result<Vec<u8>, edit::Torn>,
-) -> Result<bool, Error> {
+fn rewrite(path: &Path, edited: impl FnOnce(&[u8]) -> Result<Vec<u8>, edit::Torn>) -> Result<bool, Error> {
     let (real, old, mode) = match fs::canonicalize(path) {
         Ok(real) => {
             let old = fs::read(&real).map_err(failed("read", path))?;
