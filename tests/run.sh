@@ -24,7 +24,8 @@ install_packages() {
     local need=(qemu-system-x86 mmdebstrap skopeo umoci docker-registry busybox-static e2fsprogs
         acl attr libcap2-bin python3 bsdutils wget
         gcc libc6-dev xz-utils zstd tar cpio kmod git file strace tmux openssl dnsmasq-base iproute2 util-linux shellcheck zsh fish
-        nftables iptables tcpdump bind9-dnsutils iputils-ping curl procps netcat-openbsd)
+        nftables iptables tcpdump bind9-dnsutils iputils-ping curl procps netcat-openbsd
+        openssh-client rsync groff)
     local missing=()
     for package in "${need[@]}"; do
         dpkg-query -W -f='${Status}' "$package" 2>/dev/null | grep -q 'ok installed' || missing+=("$package")

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use argh::{ArgsInfo, FromArgs};
 
 use crate::cli::error::Error;
+use crate::cli::help::man::Man;
 use crate::cli::shown::Shown;
 use crate::cli::ssh::proxy::SshProxy;
 use crate::cli::{recovery, render};
@@ -33,6 +34,7 @@ enum Verb {
     Release(release::Release),
     FinishUpdate(FinishUpdate),
     SshProxy(SshProxy),
+    Man(Man),
 }
 
 #[derive(FromArgs, ArgsInfo, Debug)]
@@ -108,6 +110,7 @@ impl Internal {
             Verb::Release(release) => release.run(),
             Verb::FinishUpdate(FinishUpdate {}) => recovery::at_boot(),
             Verb::SshProxy(proxy) => proxy.run(),
+            Verb::Man(man) => man.run(),
         }
     }
 }

@@ -17,6 +17,7 @@ mod daemon;
 mod doctor;
 mod error;
 mod files;
+mod help;
 mod image;
 mod internal;
 mod kernel;
@@ -52,6 +53,11 @@ pub fn main(args: Vec<OsString>) -> ExitCode {
 
 fn run(args: Vec<OsString>) -> Result<(), Error> {
     let args = tree::text_of(args)?;
+    if let [help, "examples"] = *args.iter().map(String::as_str).collect::<Vec<_>>()
+        && words::is_help(help)
+    {
+        return render::out(help::EXAMPLES);
+    }
     let words = words::order(&Banger::get_args_info(), &args)?;
     let noun = match tree::read(&words)? {
         Meaning::Help(text) => return render::out(&text),

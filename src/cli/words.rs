@@ -67,7 +67,7 @@ fn takes_command(path: &[&str]) -> bool {
     matches!(path.last(), Some(&("run" | "exec" | "ssh" | "complete")))
 }
 
-fn is_help(word: &str) -> bool {
+pub fn is_help(word: &str) -> bool {
     matches!(word, "-h" | "--help" | "help")
 }
 
