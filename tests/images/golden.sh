@@ -15,7 +15,7 @@ umask 022
 # name; ip, ps and less for whoever looks around.
 packages=(
     systemd systemd-sysv dbus udev openssh-server git tmux jq docker.io build-essential
-    libpam-systemd apparmor kmod ca-certificates curl libnss-myhostname iproute2 procps less rsync
+    libpam-systemd apparmor kmod ca-certificates curl libnss-myhostname iproute2 procps less
 )
 
 build_tar() {
