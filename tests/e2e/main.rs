@@ -22,5 +22,6 @@ mod publish;
 mod rig;
 mod run;
 mod set;
+mod ssh;
 mod terminal;
 mod world;
