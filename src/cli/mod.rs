@@ -37,6 +37,7 @@ mod usage;
 mod version;
 mod vm;
 mod words;
+mod workspace;
 
 use std::ffi::OsString;
 use std::process::ExitCode;

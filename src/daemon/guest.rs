@@ -16,21 +16,24 @@ use crate::vm::record::VmRecord;
 use crate::vm::state::State;
 use crate::vmm::Channel;
 
-/// Starts a command, composed as docker composes it of the image and what was asked for.
+/// Starts a command, composed as docker composes it of the image and what was asked for; in the work tree that was brought last, if one was.
 pub async fn exec(d: &Shared, wanted: VmExec) -> Result<OwnedFd, Fault> {
     let (record, channel, _using) = using(d, &wanted.vm)?;
     let image = d.store.get::<ImageRecord>(&record.image)?;
     let config = image.map(|image| image.config).unwrap_or_default();
     let command = if wanted.as_run { config.run(&wanted.asked) } else { config.exec(&wanted.asked) };
+    let tree = record.workspaces.last();
+    let in_tree = tree.filter(|_| wanted.asked.cwd.is_none()).map(|tree| tree.guest_path.clone());
     let request = Request::Exec(Exec {
         argv: command.argv,
         env: command.env,
-        cwd: command.cwd,
+        cwd: in_tree.unwrap_or(command.cwd),
         // docker makes a WorkingDir that is missing, and refuses a directory that a person has misspelt.
         make_cwd: wanted.asked.cwd.is_none(),
         user: command.user,
         tty: wanted.tty,
         stdin: wanted.stdin,
+        login: tree.is_some(),
     });
     converse(d, channel, request, |answer| matches!(answer, Answer::Started { .. })).await
 }

@@ -85,6 +85,9 @@ pub struct Exec {
     /// Whether Stdin frames will come; if not, the command reads /dev/null.
     #[serde(default)]
     pub stdin: bool,
+    /// Run it with what a login shell sets up, as far as the guest has one, and with what mise does, where that is there.
+    #[serde(default)]
+    pub login: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

@@ -13,6 +13,7 @@ mod run;
 mod set;
 pub mod several;
 mod stats;
+mod workspace;
 
 use argh::{ArgsInfo, FromArgs};
 
@@ -57,6 +58,7 @@ enum Verb {
     Logs(logs::Logs),
     Ports(ports::Ports),
     Cp(cp::Cp),
+    Workspace(workspace::WorkspaceGroup),
 }
 
 impl Vm {
@@ -84,6 +86,7 @@ impl Vm {
             Verb::Logs(logs) => logs.run(),
             Verb::Ports(ports) => ports.run(),
             Verb::Cp(cp) => cp.run(),
+            Verb::Workspace(workspace) => workspace.run(),
         }
     }
 }
