@@ -99,8 +99,12 @@ async fn stop_unless_used(driver: &mut Driver) {
         }
     };
     driver.clock.used = looked.checked_sub(unused).unwrap_or(looked);
-    if unused < after || !driver.d.uses.close(id, looked) {
+    if unused < after {
         return;
+    }
+    if !driver.d.uses.close(id, looked) {
+        // Somebody is on the way to it.
+        return driver.clock.reset();
     }
     log::info!("{op} vm {name}: nobody has used it for {}; it is stopped", humantime::format_duration(after));
     let going = operations::begin(&driver.d, &op, "vm.stop", name.to_string());
