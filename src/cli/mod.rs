@@ -16,18 +16,22 @@ mod copy;
 mod daemon;
 mod doctor;
 mod error;
+mod events;
 mod files;
 mod image;
 mod internal;
 mod kernel;
+mod moment;
 mod recovery;
 mod render;
 mod session;
 mod shown;
 mod signals;
 mod system;
+mod top;
 mod tree;
 mod update;
+mod usage;
 mod version;
 mod vm;
 mod words;
@@ -62,6 +66,8 @@ fn run(args: Vec<OsString>) -> Result<(), Error> {
     match noun {
         Noun::Vm(vm) => vm.run(words.command),
         Noun::Ps(ps) => ps.run(),
+        Noun::Top(top) => top.run(),
+        Noun::Events(events) => events.run(),
         Noun::Image(image) => image.run(),
         Noun::Kernel(kernel) => kernel.run(),
         Noun::Bundle(bundle) => bundle.run(),

@@ -11,7 +11,7 @@ use crate::daemon::exit::Exit;
 use crate::daemon::fault::{Fault, chain};
 use crate::daemon::lifetime::Clock;
 use crate::daemon::op::Op;
-use crate::daemon::orders::{Inbox, Order, What};
+use crate::daemon::orders::{self, Inbox, Order};
 use crate::daemon::{
     Daemon, Shared, apply, blocking, lifetime, logs, machine, network, operations, set, start, stop,
     workspace,
@@ -20,7 +20,7 @@ use crate::host::failpoint;
 use crate::host::files::remove_tree_if_present;
 use crate::host::progress::Progress;
 use crate::network::lease::Lease;
-use crate::proto::api::Code;
+use crate::proto::api::{Code, What};
 use crate::store::Changes;
 use crate::store::record::Run;
 use crate::vm::id::VmId;
@@ -107,8 +107,10 @@ impl Driver {
                 Next::OwnerEnded => {
                     let op = Op::own();
                     log::info!("{op} vm {}: its owner has ended", self.record.name);
-                    let _going = operations::begin(&self.d, &op, "vm.delete", self.record.name.to_string());
-                    match self.delete(&op).await {
+                    let going = operations::begin(&self.d, &op, "vm.delete", self.record.name.to_string());
+                    let outcome = self.delete(&op).await;
+                    going.ended(outcome.as_ref().err());
+                    match outcome {
                         Ok(()) => return,
                         Err(fault) => log::error!("{op} vm {}: {}", self.record.name, fault.message),
                     }
@@ -127,17 +129,18 @@ impl Driver {
                 Next::Order(order) => {
                     let op = order.op.clone();
                     let outcome = match &order.what {
-                        What::Start => {
+                        orders::What::Start => {
                             self.awaited = None;
                             start::start(&mut self, &op).await
                         }
-                        What::Stop { force } => stop::stop(&mut self, &op, *force).await,
-                        What::Delete => self.delete(&op).await,
-                        What::Prune => self.prune(&op).await,
-                        What::Set(change) => set::set(&mut self, &op, change).await,
-                        What::Workspace(brought) => workspace::record(&mut self, &op, brought).await,
+                        orders::What::Stop { force } => stop::stop(&mut self, &op, *force).await,
+                        orders::What::Delete => self.delete(&op).await,
+                        orders::What::Prune => self.prune(&op).await,
+                        orders::What::Set(change) => set::set(&mut self, &op, change).await,
+                        orders::What::Workspace(brought) => workspace::record(&mut self, &op, brought).await,
                     };
-                    let gone = matches!(order.what, What::Delete | What::Prune) && outcome.is_ok();
+                    let gone =
+                        matches!(order.what, orders::What::Delete | orders::What::Prune) && outcome.is_ok();
                     let verb = order.what.verb();
                     let name = &self.record.name;
                     order.answer(outcome.map_err(|fault| fault.within(format!("cannot {verb} vm {name}"))));
@@ -201,7 +204,7 @@ impl Driver {
     }
 
     /// Returns when an order waits, or the owner has ended, so that the present one must give way.
-    pub async fn interrupted(&mut self, urgent: impl Fn(&What) -> bool) {
+    pub async fn interrupted(&mut self, urgent: impl Fn(&orders::What) -> bool) {
         let Self { inbox, owner, .. } = self;
         let owner = async {
             match owner {
@@ -240,7 +243,8 @@ impl Driver {
         if let Err(fault) = self.enter(op, event, None).await {
             log::error!("{op} vm {name}: {}", fault.message);
             if let Ok(state) = state {
-                self.record.state = state;
+                let record = VmRecord { state, ..self.record.clone() };
+                self.took(op, record);
             }
         }
     }
@@ -257,6 +261,7 @@ impl Driver {
             };
             log::info!("{op} vm {}: {from} -> {to}{more}", record.name);
         }
+        self.d.events.vm_took(op, &self.record, &record);
         self.record = record;
     }
 
@@ -297,6 +302,7 @@ impl Driver {
         failpoint::reach("delete: record removed");
         log::info!("{op} vm {name}: deleted");
         self.d.uses.forget(id);
+        self.d.events.vm(Some(op), What::VmDeleted, &self.record, None);
         self.d.vms.forget(id);
         Ok(())
     }

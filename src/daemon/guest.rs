@@ -5,6 +5,7 @@ use std::os::fd::OwnedFd;
 
 use crate::daemon::agent;
 use crate::daemon::fault::Fault;
+use crate::daemon::log_times::Times;
 use crate::daemon::uses::{self, Using};
 use crate::daemon::{Daemon, Shared, blocking, machine, vms};
 use crate::image::record::ImageRecord;
@@ -44,19 +45,25 @@ pub async fn write(d: &Shared, wanted: VmWrite) -> Result<OwnedFd, Fault> {
     converse(d, channel, Request::Write(wanted.write), |answer| *answer == Answer::Done).await
 }
 
-/// Opens a log; the one of a VM that never ran does not exist.
-pub fn logs(d: &Daemon, wanted: &VmLogs) -> Result<OwnedFd, Fault> {
+/// Opens a log, and finds where what was asked for begins; the one of a VM that never ran does not exist.
+pub fn logs(d: &Daemon, wanted: &VmLogs) -> Result<(Option<u64>, OwnedFd), Fault> {
     let record = vms::find(d, &wanted.vm)?;
     let name = match wanted.which {
         Log::Console => machine::CONSOLE,
         Log::Vmm => machine::VMM_LOG,
     };
-    match File::open(d.dirs.vm(record.id).join(name)) {
-        Ok(file) => Ok(file.into()),
+    let path = d.dirs.vm(record.id).join(name);
+    let cannot = |e: std::io::Error| Fault::failed(format!("cannot open the log of vm {}", record.name), &e);
+    match File::open(&path) {
+        Ok(file) => {
+            let meta = file.metadata().map_err(cannot)?;
+            let start = wanted.since_ms.map(|since| Times::open(&path).start(since, &meta));
+            Ok((start, file.into()))
+        }
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
             Err(Fault::new(Code::NotFound, format!("vm {} has not run yet, so there is no log", record.name)))
         }
-        Err(e) => Err(Fault::failed(format!("cannot open the log of vm {}", record.name), &e)),
+        Err(e) => Err(cannot(e)),
     }
 }
 

@@ -21,7 +21,7 @@ use crate::host::progress::Progress;
 use crate::host::undo::Undo;
 use crate::image::record::ImageRecord;
 use crate::kernel::record::KernelRecord;
-use crate::proto::api::{Code, RunningOn, VmCreate, VmView};
+use crate::proto::api::{self as proto, Code, RunningOn, VmCreate, VmView};
 use crate::store::Changes;
 use crate::store::record::Run;
 use crate::vm::change::{Later, later};
@@ -280,6 +280,7 @@ pub async fn create(d: &Shared, op: &Op, wanted: VmCreate) -> Result<VmView, Fau
     .await?;
     let (id, name) = (record.id, record.name.clone());
     log::info!("{op} vm {name}: created ({id}, {})", record.spec);
+    d.events.vm(Some(op), proto::What::VmCreated, &record, None);
     d.vms.drive(d, record, soon || start);
     // The VM is made, whatever becomes of the advice.
     if advise && let Err(fault) = network_hint::say_once(d, op).await {

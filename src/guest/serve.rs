@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use rustix::pipe::{PipeFlags, pipe_with};
 
 use super::wire::Wire;
-use super::{clock, exec, files, forward, identity, ports, session, workspace};
+use super::{clock, exec, files, forward, identity, ports, session, stats, workspace};
 use crate::build;
 use crate::proto::agent::{Answer, Code, Hello, Request};
 use crate::vm::lifetime::Activity;
@@ -176,6 +176,7 @@ fn converse(socket: OwnedFd, guest: &Guest) -> io::Result<After> {
         Ok(Request::Changes(wanted)) => workspace::changes(&mut wire, &wanted)?,
         Ok(Request::Connect(wanted)) => return forward::run(wire, &wanted).map(|()| After::Nothing),
         Ok(Request::Ports) => wire.answer(&Answer::Ports { ports: ports::ports() })?,
+        Ok(Request::Stats) => wire.answer(&Answer::Stats(Box::new(stats::read())))?,
         Ok(Request::PowerOff) => {
             wire.answer(&Answer::Done)?;
             after = After::PowerOff;
@@ -201,6 +202,7 @@ fn is_use(request: &Request) -> bool {
         | Request::Configure(_)
         | Request::Hostname(_)
         | Request::Activity
+        | Request::Stats
         | Request::Ports
         | Request::PowerOff => false,
     }

@@ -11,7 +11,7 @@
 //! | write | Data, then Eof | Eof when all of it is on disk, or Failed |
 //! | connect | Data, then Eof, or Failed | Data, then Eof, or Failed |
 //! | prepare, changes | see [`crate::proto::workspace`] | |
-//! | ports | | |
+//! | ports, stats | | |
 //!
 //! When the host hangs up during exec, the command gets SIGHUP, as on a lost terminal.
 //!
@@ -22,6 +22,7 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::proto::stats::GuestStats;
 use crate::proto::workspace::{Changes, Held, Prepare};
 use crate::vm::lifetime::Activity;
 use crate::vm::name::VmName;
@@ -60,6 +61,8 @@ pub enum Request {
     Changes(Changes),
     /// What listens? Answered by [`Answer::Ports`].
     Ports,
+    /// What is used? Answered by [`Answer::Stats`].
+    Stats,
     /// Sync, stop everything, and turn the machine off. Answered before it begins.
     PowerOff,
 }
@@ -153,6 +156,7 @@ pub enum Answer {
         ports: Vec<Port>,
     },
     Activity(Activity),
+    Stats(Box<GuestStats>),
     /// What there is of a work tree; segments follow.
     Held(Box<Held>),
     Refused(Refusal),

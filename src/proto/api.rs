@@ -19,6 +19,7 @@ use crate::kernel::record::KernelRecord;
 use crate::proto::agent;
 use crate::proto::finding::Fix;
 pub use crate::proto::finding::{Finding, Verdict};
+pub use crate::proto::watch::*;
 use crate::proto::workspace::{self, Held};
 use crate::vm::change::{Change, Later};
 use crate::vm::name::VmName;
@@ -46,6 +47,8 @@ pub enum Request {
     DaemonStop(DaemonStop),
     #[serde(rename = "daemon.operations.list")]
     DaemonOperations(DaemonOperations),
+    #[serde(rename = "daemon.events")]
+    DaemonEvents(DaemonEvents),
     #[serde(rename = "vm.create")]
     VmCreate(VmCreate),
     #[serde(rename = "vm.start")]
@@ -74,6 +77,12 @@ pub enum Request {
     VmWorkspace(VmWorkspace),
     #[serde(rename = "vm.ports")]
     VmPorts(VmPorts),
+    #[serde(rename = "vm.stats")]
+    VmStats(VmStats),
+    #[serde(rename = "vm.ping")]
+    VmPing(VmPing),
+    #[serde(rename = "vm.health")]
+    VmHealth(VmHealth),
     #[serde(rename = "vm.logs")]
     VmLogs(VmLogs),
     #[serde(rename = "image.pull")]
@@ -149,6 +158,7 @@ calls! {
     DaemonMend -> ();
     DaemonStop -> ();
     DaemonOperations -> Vec<OperationView>;
+    DaemonEvents -> ();
     VmCreate -> VmView;
     VmStart -> VmView;
     VmStop -> VmView;
@@ -163,7 +173,10 @@ calls! {
     VmChanges -> Held;
     VmWorkspace -> VmView;
     VmPorts -> Vec<PortView>;
-    VmLogs -> ();
+    VmStats -> StatsView;
+    VmPing -> PingView;
+    VmHealth -> Vec<Finding>;
+    VmLogs -> Option<u64>;
     ImagePull -> ImageRecord;
     ImageImport -> ImageRecord;
     ImageRegister -> ImageRecord;
@@ -320,13 +333,19 @@ pub struct VmWorkspace {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VmPorts {
     pub vm: String,
+    /// Find out which of it is a web server, by asking.
+    #[serde(default)]
+    pub probe: bool,
 }
 
-/// The descriptor that comes with the answer is the log, open for reading.
+/// The descriptor that comes with the answer is the log, open for reading; the answer is where what was asked for begins, in bytes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VmLogs {
     pub vm: String,
     pub which: Log,
+    /// What was written at this time or later, in milliseconds since 1970; None: all of it.
+    #[serde(default)]
+    pub since_ms: Option<u64>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -594,6 +613,16 @@ pub struct PortView {
     pub program: Option<String>,
     /// How it is reached from here: `127.0.0.1:8080`, `dev.vm:80`. Empty: not at all.
     pub reach: Vec<String>,
+    /// What it speaks, if it is a web server. None: it is none, or nobody asked it.
+    #[serde(default)]
+    pub scheme: Option<Scheme>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Scheme {
+    Http,
+    Https,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -743,6 +772,8 @@ pub enum Event {
     Progress { done: u64, total: u64, unit: Unit },
     /// Something worth a line, such as a warning.
     Note { text: String },
+    /// Something that was listened for.
+    Happened(Box<Happening>),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

@@ -12,3 +12,4 @@ mod rig;
 mod set;
 mod socket;
 mod start;
+mod watch;

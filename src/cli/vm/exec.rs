@@ -93,6 +93,11 @@ impl Shell {
     }
 }
 
+/// Opens a shell on this terminal, as `banger vm shell` does, and stays in it to its end.
+pub fn shell(vm: &str) -> Result<(), Error> {
+    exec(vm, asked::command(vec![], &[], None, None, true)?, How { tty: true, stdin: true })
+}
+
 fn exec(vm: &str, asked: crate::image::config::Asked, how: How) -> Result<(), Error> {
     let client = Client::from_env()?;
     let mut signals =

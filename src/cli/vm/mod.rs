@@ -3,14 +3,16 @@
 pub mod asked;
 mod cp;
 mod create;
-mod exec;
+pub mod exec;
+mod health;
 pub mod list;
-mod logs;
-mod ports;
+pub mod logs;
+pub mod ports;
 mod prune;
 mod run;
 mod set;
-mod several;
+pub mod several;
+mod stats;
 
 use argh::{ArgsInfo, FromArgs};
 
@@ -47,6 +49,9 @@ enum Verb {
     Shell(exec::Shell),
     List(list::List),
     Show(list::Show),
+    Stats(stats::Stats),
+    Health(health::Health),
+    Ping(health::Ping),
     Logs(logs::Logs),
     Ports(ports::Ports),
     Cp(cp::Cp),
@@ -70,6 +75,9 @@ impl Vm {
             Verb::Shell(shell) => shell.run(),
             Verb::List(list) => list.run(),
             Verb::Show(show) => show.run(),
+            Verb::Stats(stats) => stats.run(),
+            Verb::Health(health) => health.run(),
+            Verb::Ping(ping) => ping.run(),
             Verb::Logs(logs) => logs.run(),
             Verb::Ports(ports) => ports.run(),
             Verb::Cp(cp) => cp.run(),

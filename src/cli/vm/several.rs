@@ -205,6 +205,20 @@ pub fn each(typed: &[String], act: Act<'_>, quiet: bool) -> Result<(), Error> {
     if failed { Err(Error::Said(1)) } else { Ok(()) }
 }
 
+/// Says what went wrong: one thing as the command's own error, several in lines of their own.
+pub fn complain(mut errors: Vec<Error>) -> Result<(), Error> {
+    match errors.len() {
+        0 => Ok(()),
+        1 => errors.pop().map_or(Ok(()), Err),
+        _ => {
+            for error in &errors {
+                render::error(error);
+            }
+            Err(Error::Said(1))
+        }
+    }
+}
+
 /// Does it to all of them, a few at a time, and returns what became of each.
 pub fn at_once<T: Send>(
     act: impl Fn(&str) -> Result<T, ClientError> + Sync,
