@@ -6,6 +6,7 @@
 mod bad_input;
 mod bundles;
 mod catalog;
+mod changing;
 mod crash;
 mod disk;
 mod doctor;
