@@ -214,7 +214,9 @@ fn top(rig: &Rig) {
             && screen.contains("  web   stopped")
     });
     tmux.keys(&["e"]);
-    tmux.until("a shell has the terminal", |screen| screen.contains(":/#") && !screen.contains("NAME  STATE"));
+    tmux.until("a shell has the terminal", |screen| {
+        screen.contains(":/#") && !screen.contains("NAME  STATE")
+    });
     tmux.keys(&["echo in''side; exit 5", "Enter"]);
     tmux.until("the table is back", |screen| screen.contains("> dev") && !screen.contains("inside"));
     tmux.keys(&["l"]);
