@@ -119,8 +119,10 @@ fn numbers(rig: &Rig) {
     rig.sh("dev", "(i=0; while [ $i -lt 100000000 ]; do i=$((i+1)); done) >/dev/null 2>&1 & echo $! >/busy");
     rig.sh("dev", "dd if=/dev/urandom of=/big bs=1M count=16 conv=fsync 2>/dev/null");
     let after = rig.json("vm stats dev --json");
-    assert!(number(&after, "rates", "cpu_percent") > 30.0, "{after}");
-    assert!(number(&after, "rates", "vmm_cpu_percent") > 20.0, "{after}");
+    // On a busy host the two looks of one call may see nothing of it.
+    let busy = |part: &str| number(&rig.json("vm stats dev --json"), "rates", part);
+    rig.until("the guest is seen to be busy", || busy("cpu_percent") > 30.0);
+    rig.until("its VMM is seen to be busy", || busy("vmm_cpu_percent") > 20.0);
     for (part, key) in [("guest", "disk_written_bytes"), ("vmm", "disk_bytes")] {
         let written = number(&after, part, key) - number(&before, part, key);
         assert!(written >= f64::from(16 << 20), "{part} {key}: {written}");
@@ -131,6 +133,7 @@ fn numbers(rig: &Rig) {
     );
     assert!(number(&after, "guest", "memory_bytes") < f64::from(512 << 20), "{after}");
     rig.sh("dev", "kill $(cat /busy); rm /big");
+    rig.until("the guest is seen to be idle", || busy("cpu_percent") < 30.0);
     let table = rig.ok("vm stats");
     assert!(table.lines().count() == 2 && table.contains("MiB / "), "{table}");
     let row = rig.ok("ps").lines().find(|line| line.contains("  dev  ")).map(str::to_owned).expect("a row");
