@@ -12,6 +12,7 @@
 //! Beside them [`publish`]: `banger internal`, for those who publish images, kernels and banger itself.
 //!
 //! Domain, pure, without I/O, clock or log: [`vm`], [`image`], [`network`], [`kernel::record`], [`release`], [`git`] (its formats), [`proto`].
+//! [`config`]: what a user may set, for the daemon and the command line alike.
 //! Mechanisms, one foreign thing per folder: [`host`], [`netlink`], [`ext4`], [`oci`], [`catalog`], [`kernel`],
 //! [`vmm`], [`dns`], [`store`], [`system`], [`updater`].
 //!
@@ -22,6 +23,7 @@
 pub mod build;
 pub mod catalog;
 pub mod cli;
+pub mod config;
 pub mod daemon;
 pub mod dns;
 pub mod ext4;

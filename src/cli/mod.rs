@@ -11,12 +11,14 @@
 mod bundle;
 mod client;
 mod complete;
+mod config;
 mod copy;
 mod daemon;
 mod doctor;
 mod error;
 mod events;
 mod files;
+mod help;
 mod image;
 mod internal;
 mod kernel;
@@ -26,6 +28,7 @@ mod render;
 mod session;
 mod shown;
 mod signals;
+mod ssh;
 mod system;
 mod top;
 mod tree;
@@ -34,6 +37,7 @@ mod usage;
 mod version;
 mod vm;
 mod words;
+mod workspace;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -54,6 +58,11 @@ pub fn main(args: Vec<OsString>) -> ExitCode {
 
 fn run(args: Vec<OsString>) -> Result<(), Error> {
     let args = tree::text_of(args)?;
+    if let [help, "examples"] = *args.iter().map(String::as_str).collect::<Vec<_>>()
+        && words::is_help(help)
+    {
+        return render::out(help::EXAMPLES);
+    }
     let words = words::order(&Banger::get_args_info(), &args)?;
     let noun = match tree::read(&words)? {
         Meaning::Help(text) => return render::out(&text),
@@ -72,6 +81,8 @@ fn run(args: Vec<OsString>) -> Result<(), Error> {
         Noun::Bundle(bundle) => bundle.run(),
         Noun::System(system) => system.run(),
         Noun::Update(update) => update.run(),
+        Noun::SshConfig(config) => config.run(),
+        Noun::Config(config) => config.run(),
         Noun::Daemon(daemon) => daemon.run(),
         Noun::Doctor(doctor) => doctor.run(),
         Noun::Version(version) => version.run(),

@@ -180,8 +180,11 @@ async fn dispatch(d: &Shared, op: &Op, request: Request, fd: Option<OwnedFd>) ->
         Request::VmCreate(r) => answer::<VmCreate>(vms::create(d, op, r).await?),
         Request::VmStart(r) => answer::<VmStart>(change(d, op, &r.vm, What::Start).await?),
         Request::VmStop(r) => answer::<VmStop>(change(d, op, &r.vm, What::Stop { force: r.force }).await?),
-        Request::VmSet(r) => answer::<VmSet>(change(d, op, &r.vm, What::Set(r.change)).await?),
-        Request::VmDelete(r) => answer::<VmDelete>(vms::order(d, op, &r.vm, What::Delete).await.map(drop)?),
+        Request::VmSet(r) => answer::<VmSet>(change(d, op, &r.vm, What::Set(Box::new(r.change))).await?),
+        Request::VmDelete(r) => {
+            let what = if r.only_if_ended { What::Prune } else { What::Delete };
+            answer::<VmDelete>(vms::order(d, op, &r.vm, what).await.map(drop)?)
+        }
         Request::VmList(_) => answer::<VmList>(vms::list(d)?),
         Request::VmShow(r) => answer::<VmShow>(vms::show(d, &r.vm)?),
         Request::VmExec(r) => answer_with::<VmExec>(guest::exec(d, r).await?),
@@ -242,5 +245,6 @@ fn status(d: &Daemon) -> Result<DaemonView, Fault> {
         running_vms: d.store.all::<Run>()?.len(),
         dns: d.dns.view(),
         dns_suffix: d.config.network.suffix.to_string(),
+        config: d.config_digest.clone(),
     })
 }

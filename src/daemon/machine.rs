@@ -148,6 +148,7 @@ pub fn prepare(d: &Shared, record: &VmRecord, op: &Op) -> Result<Ready, Fault> {
         address: net.map(|net| net.address.to_string()),
         bridged: joined.is_some(),
         jailed,
+        spec: Some(record.spec),
         ports: vec![],
     };
     Ok(Ready { how, channel, run, listener, patience: patience(accel) })

@@ -21,7 +21,7 @@ use crate::proto::finding::Fix;
 pub use crate::proto::finding::{Finding, Verdict};
 pub use crate::proto::watch::*;
 use crate::proto::workspace::{self, Held};
-use crate::vm::change::Change;
+use crate::vm::change::{Change, Later};
 use crate::vm::name::VmName;
 use crate::vm::publish::{Protocol, Publish};
 use crate::vm::record::VmRecord;
@@ -130,6 +130,10 @@ pub enum Request {
 /// How a daemon's refusal of a request begins that it has never heard of: it is of another version of banger.
 pub const UNKNOWN_REQUEST: &str = "this is no request that bangerd knows";
 
+/// The exit status of a bangerd that did not start since its configuration is wrong (sysexits.h, EX_CONFIG); the last line that it
+/// wrote says what.
+pub const BAD_CONFIG: u8 = 78;
+
 /// A request together with the type of its answer.
 pub trait Call: Into<Request> {
     type Answer: Serialize + DeserializeOwned;
@@ -232,6 +236,9 @@ pub struct VmCreate {
     pub ephemeral: bool,
     #[serde(default)]
     pub publish: Vec<Publish>,
+    /// How long it is to exist, whatever it does, in seconds; None: until it is deleted.
+    #[serde(default)]
+    pub ttl_s: Option<u64>,
     /// Tell the person, once, what this host does not offer.
     #[serde(default)]
     pub advise: bool,
@@ -265,6 +272,9 @@ pub struct VmSet {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VmDelete {
     pub vm: String,
+    /// Only if it is stopped or has failed when its turn comes (`vm prune`); else it is a [`Code::Conflict`].
+    #[serde(default)]
+    pub only_if_ended: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -531,6 +541,9 @@ pub struct DaemonView {
     /// What names of VMs end with.
     #[serde(default)]
     pub dns_suffix: String,
+    /// Tells the configuration that it has read from others.
+    #[serde(default)]
+    pub config: String,
 }
 
 /// A request that changes something, on its way.
@@ -570,6 +583,9 @@ pub struct VmView {
     /// What is published of it now: the record says what is asked for.
     #[serde(default)]
     pub published: Vec<Published>,
+    /// What has been changed and counts from its next start.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub pending: Vec<Later>,
     /// Why nothing can reach the guest although it runs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub problem: Option<String>,

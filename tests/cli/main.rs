@@ -1,7 +1,9 @@
 //! The command line, as people and scripts use it: the built program against a daemon that says what a test wants.
 
 mod bundle;
+mod changing;
 mod complete;
+mod config;
 mod copy;
 mod doctor;
 mod fake;

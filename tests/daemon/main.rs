@@ -6,6 +6,7 @@ mod guests;
 mod images;
 mod launch;
 mod life;
+mod lifetime;
 mod publish;
 mod rig;
 mod set;

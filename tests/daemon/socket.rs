@@ -202,7 +202,10 @@ fn a_bad_configuration_is_named() {
     std::fs::create_dir_all(&rig.dirs().config).expect("makes a directory");
     std::fs::write(rig.dirs().config_file(), "[vm_defaults]\nmemroy = '1G'\n").expect("writes");
     let said = String::from_utf8_lossy(&rig.run(&[]).stderr).into_owned();
-    assert!(said.contains("config.toml: there is no key \"memroy\"; did you mean memory?"), "{said}");
+    assert!(
+        said.contains("config.toml:2:1: there is no key \"memroy\" in [vm_defaults]; did you mean memory?"),
+        "{said}"
+    );
 }
 
 #[test]

@@ -183,7 +183,7 @@ fn a_vm_that_is_starting_can_be_stopped_and_deleted() {
             rig.call(VmStop { vm: name.to_owned(), force: false }).expect("stops");
             assert_eq!(rig.label(name), "stopped");
         } else {
-            rig.call(VmDelete { vm: name.to_owned() }).expect("deletes");
+            rig.call(VmDelete { vm: name.to_owned(), only_if_ended: false }).expect("deletes");
         }
         let failure = starting.outcome::<VmStart>().expect_err("gives way");
         assert_eq!(failure.message, format!("cannot start vm {name}: it was stopped while it was starting"));
@@ -263,7 +263,7 @@ fn a_vm_without_its_disk_is_not_started() {
     std::fs::remove_file(std::path::Path::new(&vm.directory).join("cow")).expect("removes it");
     let failure = start(&rig, "dev").expect_err("fails");
     assert!(failure.message.starts_with("cannot start vm dev: its disk is not in /"), "{failure:?}");
-    rig.call(VmDelete { vm: "dev".to_owned() }).expect("deletes");
+    rig.call(VmDelete { vm: "dev".to_owned(), only_if_ended: false }).expect("deletes");
 }
 
 #[test]

@@ -136,7 +136,7 @@ fn a_life_is_told_as_it_is_lived_and_to_those_who_ask_later() {
     let change = banger::vm::change::Change { vcpu: Some(2), ..Default::default() };
     rig.call(VmSet { vm: "dev".to_owned(), change }).expect("changes");
     rig.call(VmStop { vm: "dev".to_owned(), force: true }).expect("stops");
-    rig.call(VmDelete { vm: "dev".to_owned() }).expect("deletes");
+    rig.call(VmDelete { vm: "dev".to_owned(), only_if_ended: false }).expect("deletes");
     let want = [
         What::VmCreated,
         What::VmStarting,

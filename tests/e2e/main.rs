@@ -22,6 +22,7 @@ mod publish;
 mod rig;
 mod run;
 mod set;
+mod ssh;
 mod terminal;
 mod watch;
 mod world;

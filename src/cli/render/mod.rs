@@ -3,6 +3,7 @@
 //! Text that a guest, an image or a registry chose is made harmless here ([`text::escape`]); the bytes of a command's own
 //! output, of a log on a pipe, and of a tar stream are not text and do not come through here.
 
+mod patch;
 mod progress;
 pub mod screen;
 mod table;
@@ -14,6 +15,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
 
+pub use self::patch::PatchLines;
 pub use self::progress::Progress;
 pub use self::table::{fields, rows, table};
 pub use self::text::{age, bytes, escape, log_line, span};

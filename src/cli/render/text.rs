@@ -56,6 +56,19 @@ pub fn log_line(line: &[u8]) -> String {
     out
 }
 
+/// Returns a line of a file for a terminal: tabs kept, everything else that a terminal would act on escaped.
+pub fn escape_line(line: &[u8]) -> String {
+    let text = String::from_utf8_lossy(line);
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '\t' => out.push('\t'),
+            c => push(&mut out, c),
+        }
+    }
+    out
+}
+
 /// The length of the SGR sequence (ECMA-48, 8.3.117) that `text` begins with.
 fn colour(text: &str) -> Option<usize> {
     let body = text.strip_prefix("\x1b[")?;

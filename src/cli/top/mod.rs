@@ -234,7 +234,7 @@ impl Live {
         std::thread::spawn(move || {
             let outcome = match act {
                 Act::Stop => client.ask(VmStop { vm: id, force: false }).map(drop),
-                Act::Delete => client.ask(VmDelete { vm: id }),
+                Act::Delete => client.ask(VmDelete { vm: id, only_if_ended: false }),
             };
             post.send(News::Note(match outcome {
                 Ok(()) => format!("{name} is {done}"),

@@ -8,14 +8,17 @@ mod health;
 pub mod list;
 pub mod logs;
 pub mod ports;
+mod prune;
 mod run;
 mod set;
 pub mod several;
 mod stats;
+mod workspace;
 
 use argh::{ArgsInfo, FromArgs};
 
 use crate::cli::error::Error;
+use crate::cli::ssh::session;
 
 #[derive(FromArgs, ArgsInfo, Debug)]
 /// Make, use and delete virtual machines. A VM is named by its name, its id, or the beginning of its id.
@@ -42,9 +45,11 @@ enum Verb {
     Kill(several::Kill),
     Restart(several::Restart),
     Delete(several::Delete),
+    Prune(prune::Prune),
     Set(set::Set),
     Exec(exec::Exec),
     Shell(exec::Shell),
+    Ssh(session::Ssh),
     List(list::List),
     Show(list::Show),
     Stats(stats::Stats),
@@ -53,6 +58,7 @@ enum Verb {
     Logs(logs::Logs),
     Ports(ports::Ports),
     Cp(cp::Cp),
+    Workspace(workspace::WorkspaceGroup),
 }
 
 impl Vm {
@@ -67,9 +73,11 @@ impl Vm {
             Verb::Kill(kill) => kill.run(),
             Verb::Restart(restart) => restart.run(),
             Verb::Delete(delete) => delete.run(),
+            Verb::Prune(prune) => prune.run(),
             Verb::Set(set) => set.run(),
             Verb::Exec(exec) => exec.run(command),
             Verb::Shell(shell) => shell.run(),
+            Verb::Ssh(ssh) => ssh.run(&command),
             Verb::List(list) => list.run(),
             Verb::Show(show) => show.run(),
             Verb::Stats(stats) => stats.run(),
@@ -78,6 +86,7 @@ impl Vm {
             Verb::Logs(logs) => logs.run(),
             Verb::Ports(ports) => ports.run(),
             Verb::Cp(cp) => cp.run(),
+            Verb::Workspace(workspace) => workspace.run(),
         }
     }
 }

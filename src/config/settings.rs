@@ -1,49 +1,23 @@
-//! The configuration, config.toml: what a user may set. An unknown key is refused, since a misspelt one would be ignored.
+//! What bangerd and banger go by, as types that cannot be wrong.
 
-use std::fmt;
-use std::io;
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::time::Duration;
 
 use serde::Deserialize;
 
 use crate::catalog::KeyAt;
-use crate::daemon::registries;
+use crate::config::registries;
 use crate::host::location::Location;
 use crate::host::signature::Key;
 use crate::network::subnet::{self, Subnet};
 use crate::network::suffix::Suffix;
 use crate::oci::Limits;
 use crate::oci::registries::Registries;
-use crate::vm::lookup::nearest;
+use crate::vm::duration;
 use crate::vm::size::Mib;
-use crate::vm::spec::Wish;
+use crate::vm::spec::{AccelChoice, BadChoice, VmmChoice, Wish};
 
-/// Some are the root helper's and the updater's, which read the same file (root::settings, updater::settings).
-const KEYS: [&str; 17] = [
-    "bridge_address",
-    "catalog_keys",
-    "catalog_urls",
-    "default_image_name",
-    "dns_port",
-    "dns_suffix",
-    "firecracker_bin",
-    "image_limits",
-    "jail_uids",
-    "jailer_bin",
-    "jailer_enabled",
-    "network",
-    "qemu_bin",
-    "registries",
-    "update",
-    "vhost_device_vsock_bin",
-    "vm_defaults",
-];
-const VM_KEYS: [&str; 3] = ["vcpu", "memory", "disk_size"];
-const LIMIT_KEYS: [&str; 4] = ["layer_size", "ratio", "entries", "metadata_size"];
-/// Where an installation has them, in root's file alone; `update` is what updates go by (cli::update).
-const ROOTS_ALONE: &str = "update";
-/// What the root helper goes by as well, which reads root's file and no other.
-const SHARED: [&str; 2] = ["bridge_address", "dns_suffix"];
 /// Where questions about VMs' names are answered.
 const DNS_PORT: u16 = 42069;
 /// What a VM is made of when nobody says it: an image of the catalog in banger.
@@ -65,6 +39,12 @@ pub struct Config {
     pub network: Network,
     /// Whether Firecracker runs under its jailer, where there is the privilege for it.
     pub jailer: bool,
+    /// error, warn, info, debug or trace.
+    pub log_level: Option<String>,
+    /// The private key to go into guests with, in the place of banger's own.
+    pub ssh_key: Option<PathBuf>,
+    /// How long nobody uses a VM before it is stopped; None: it runs on.
+    pub stale_after: Option<Duration>,
 }
 
 /// What VMs are connected to, and what they are called.
@@ -89,14 +69,8 @@ pub struct VmDefaults {
     pub vcpu: Option<u8>,
     pub memory: Option<Mib>,
     pub disk: Option<Mib>,
-}
-
-/// Why a configuration is not one.
-#[derive(Debug)]
-pub enum ConfigError {
-    Read(PathBuf, io::Error),
-    /// The sentence says what and where.
-    Invalid(PathBuf, String),
+    pub vmm: VmmChoice,
+    pub accel: AccelChoice,
 }
 
 #[derive(Deserialize)]
@@ -116,6 +90,9 @@ struct Raw {
     vm_defaults: RawVm,
     #[serde(default)]
     image_limits: RawLimits,
+    log_level: Option<String>,
+    ssh_key_path: Option<String>,
+    auto_stop_stale_after: Option<String>,
 }
 
 #[derive(Deserialize, Default)]
@@ -131,6 +108,8 @@ struct RawVm {
     vcpu: Option<u8>,
     memory: Option<Size>,
     disk_size: Option<Size>,
+    vmm: Option<String>,
+    accel: Option<String>,
 }
 
 /// `"4G"`, or a number of MiB.
@@ -142,47 +121,11 @@ enum Size {
 }
 
 impl Config {
-    /// Reads `path`; without one, everything is as it is by default.
-    pub fn read(path: &Path, home: Option<&Path>) -> Result<Self, ConfigError> {
-        let text = match std::fs::read_to_string(path) {
-            Ok(text) => text,
-            Err(e) if e.kind() == io::ErrorKind::NotFound => String::new(),
-            Err(e) => return Err(ConfigError::Read(path.to_owned(), e)),
-        };
-        Self::parse(&text, home).map_err(|e| ConfigError::Invalid(path.to_owned(), e))
-    }
-
-    /// An installation's: root's file, and the owner's over it, key by key.
-    pub fn read_both(roots: &Path, owners: &Path, home: &Path) -> Result<Self, ConfigError> {
-        let read = |path: &Path| match std::fs::read_to_string(path) {
-            Ok(text) => Ok(text),
-            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(String::new()),
-            Err(e) => Err(ConfigError::Read(path.to_owned(), e)),
-        };
-        let (root_text, owner_text) = (read(roots)?, read(owners)?);
-        let invalid = |path: &Path| {
-            let path = path.to_owned();
-            move |e| ConfigError::Invalid(path, e)
-        };
-        let mut table = checked(&root_text).map_err(invalid(roots))?;
-        table.remove(ROOTS_ALONE);
-        // Each alone first, so that a mistake is looked for where it is.
-        Self::of(table.clone(), Some(home)).map_err(invalid(roots))?;
-        let over = checked(&owner_text).map_err(invalid(owners))?;
-        Self::of(over.clone(), Some(home)).map_err(invalid(owners))?;
-        refuse_roots(&table, &over, roots).map_err(invalid(owners))?;
-        lay_over(&mut table, over);
-        Self::of(table, Some(home)).map_err(invalid(owners))
-    }
-
-    fn parse(text: &str, home: Option<&Path>) -> Result<Self, String> {
-        let mut table = checked(text)?;
-        // Without an installation there is nothing that they would mean.
-        table.remove(ROOTS_ALONE);
-        Self::of(table, home)
-    }
-
-    fn of(mut table: toml::Table, home: Option<&Path>) -> Result<Self, String> {
+    /// Reads `table`, and leaves the keys alone that others go by.
+    ///
+    /// # Errors
+    /// A sentence about the first key that is wrong, which begins with its name where it is not of another type.
+    pub(super) fn of(mut table: toml::Table, home: Option<&Path>) -> Result<Self, String> {
         let registries = table.remove("registries").map(registries::parse).transpose()?.unwrap_or_default();
         let raw: Raw = table.try_into().map_err(|e: toml::de::Error| e.message().to_owned())?;
         let size = |key: &str, size: Option<Size>| match size {
@@ -204,6 +147,8 @@ impl Config {
                 vcpu: raw.vm_defaults.vcpu,
                 memory: size("memory", raw.vm_defaults.memory)?,
                 disk: size("disk_size", raw.vm_defaults.disk_size)?,
+                vmm: choice("vmm", raw.vm_defaults.vmm)?,
+                accel: choice("accel", raw.vm_defaults.accel)?,
             },
             image_limits: Limits {
                 layer_bytes: bytes("layer_size", raw.image_limits.layer_size, limits.layer_bytes)?,
@@ -241,45 +186,10 @@ impl Config {
                 },
             },
             jailer: raw.jailer_enabled.unwrap_or(true),
+            log_level: raw.log_level.map(level).transpose()?,
+            ssh_key: raw.ssh_key_path.map(|s| expand("ssh_key_path", &s, home)).transpose()?,
+            stale_after: raw.auto_stop_stale_after.as_deref().map(stale_after).transpose()?.flatten(),
         })
-    }
-}
-
-/// The keys of `text`, all of them known.
-fn checked(text: &str) -> Result<toml::Table, String> {
-    let table: toml::Table = text.parse().map_err(|e: toml::de::Error| e.to_string())?;
-    refuse_unknown(&table, &KEYS)?;
-    for (name, keys) in [("vm_defaults", &VM_KEYS[..]), ("image_limits", &LIMIT_KEYS)] {
-        if let Some(toml::Value::Table(inner)) = table.get(name) {
-            refuse_unknown(inner, keys)?;
-        }
-    }
-    Ok(table)
-}
-
-/// The helper would go on by root's word, and refuse what the daemon asks it for.
-fn refuse_roots(root: &toml::Table, over: &toml::Table, file: &Path) -> Result<(), String> {
-    if over.contains_key(ROOTS_ALONE) {
-        return Err(format!("{ROOTS_ALONE}: it is the administrator's; write it into {}", file.display()));
-    }
-    let differs = |key: &&&str| over.get(**key).is_some_and(|wanted| root.get(**key) != Some(wanted));
-    match SHARED.iter().find(differs) {
-        Some(key) => {
-            Err(format!("{key}: the root helper goes by it too; write it into {} alone", file.display()))
-        }
-        None => Ok(()),
-    }
-}
-
-/// Keys of tables are laid over one by one, so that setting one default does not unset another.
-fn lay_over(table: &mut toml::Table, over: toml::Table) {
-    for (key, value) in over {
-        match (table.get_mut(&key), value) {
-            (Some(toml::Value::Table(inner)), toml::Value::Table(over)) => lay_over(inner, over),
-            (_, value) => {
-                table.insert(key, value);
-            }
-        }
     }
 }
 
@@ -290,18 +200,38 @@ impl VmDefaults {
             vcpu: wish.vcpu.or(self.vcpu),
             memory: wish.memory.or(self.memory),
             disk: wish.disk.or(self.disk),
+            vmm: if wish.vmm == VmmChoice::Auto { self.vmm } else { wish.vmm },
+            accel: if wish.accel == AccelChoice::Auto { self.accel } else { wish.accel },
             ..wish
         }
     }
 }
 
-/// Names the first key that is not known, and the nearest one that is.
-pub fn refuse_unknown(table: &toml::Table, known: &[&str]) -> Result<(), String> {
-    let Some(key) = table.keys().find(|k| !known.contains(&k.as_str())) else { return Ok(()) };
-    Err(match nearest(key, known.iter().copied()) {
-        Some(near) => format!("there is no key {key:?}; did you mean {near}?"),
-        None => format!("there is no key {key:?}; there are {}", known.join(", ")),
-    })
+/// A word that is one of a few, or the automatic choice.
+fn choice<T: FromStr<Err = BadChoice> + Default>(key: &str, word: Option<String>) -> Result<T, String> {
+    word.map_or(Ok(T::default()), |word| word.parse().map_err(|e| format!("{key}: {e}")))
+}
+
+fn level(text: String) -> Result<String, String> {
+    match text.as_str() {
+        "error" | "warn" | "info" | "debug" | "trace" => Ok(text),
+        _ => Err(format!("log_level: there is no {text:?}; choose error, warn, info, debug or trace")),
+    }
+}
+
+/// Less would stop a VM while somebody reads what is on the screen.
+const LEAST_STALE: Duration = Duration::from_secs(1);
+
+fn stale_after(text: &str) -> Result<Option<Duration>, String> {
+    if matches!(text, "0" | "off") {
+        return Ok(None);
+    }
+    let time = duration::parse(text).map_err(|e| format!("auto_stop_stale_after: {e}"))?;
+    match time {
+        Duration::ZERO => Ok(None),
+        time if time < LEAST_STALE => Err("auto_stop_stale_after: that is less than a second".to_owned()),
+        time => Ok(Some(time)),
+    }
 }
 
 fn expand(key: &str, path: &str, home: Option<&Path>) -> Result<PathBuf, String> {
@@ -327,30 +257,12 @@ fn key(text: &str, home: Option<&Path>) -> Result<KeyAt, String> {
     }
 }
 
-impl fmt::Display for ConfigError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Read(path, _) => write!(f, "cannot read {}", path.display()),
-            Self::Invalid(path, why) => write!(f, "{}: {}", path.display(), why.trim_end()),
-        }
-    }
-}
-
-impl std::error::Error for ConfigError {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        match self {
-            Self::Read(_, e) => Some(e),
-            Self::Invalid(..) => None,
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn parse(text: &str) -> Result<Config, String> {
-        Config::parse(text, Some(Path::new("/home/me")))
+        Config::of(text.parse().expect("TOML"), Some(Path::new("/home/me")))
     }
 
     #[test]
@@ -370,34 +282,34 @@ mod tests {
     }
 
     #[test]
-    fn the_owners_keys_lie_over_roots_one_by_one() {
-        let dir = tempfile::tempdir().expect("a directory");
-        let (roots, owners) = (dir.path().join("root.toml"), dir.path().join("owner.toml"));
-        let read = |root: &str, owner: &str| {
-            std::fs::write(&roots, root).expect("writes");
-            std::fs::write(&owners, owner).expect("writes");
-            Config::read_both(&roots, &owners, Path::new("/home/me"))
-        };
-        let root = "dns_suffix = 'test'\ndefault_image_name = 'a'\n[vm_defaults]\nvcpu = 2\nmemory = 512\n[update]\nx = 1";
-        let config =
-            read(root, "default_image_name = 'b'\n[vm_defaults]\nmemory = 1024").expect("a configuration");
-        assert_eq!((config.default_image.as_str(), config.network.suffix.as_str()), ("b", "test"));
-        assert_eq!((config.vm_defaults.vcpu, config.vm_defaults.memory), (Some(2), Some(Mib(1024))));
-        read(root, "dns_suffix = 'test'").expect("the same word twice");
-        for (owner, want) in [
-            ("dns_suffix = 'other'", "dns_suffix: the root helper goes by it too; write it into"),
-            ("bridge_address = '10.9.0.1/24'", "bridge_address: the root helper goes by it too"),
-            ("[update]\nmanifest_url = 'x'", "update: it is the administrator's; write it into"),
-            ("dns_port = 53", "dns_port: 53 is root's to use"),
-        ] {
-            let error = read(root, owner).expect_err(owner).to_string();
-            assert!(error.starts_with(&format!("{}: {want}", owners.display())), "{error}");
+    fn every_default_of_the_table_is_the_one_that_holds() {
+        for key in crate::config::keys::KEYS {
+            if let crate::config::keys::Absent::Is(default) = key.absent {
+                let said = Config {
+                    default_image_is_set: false,
+                    log_level: None,
+                    ..parse(&format!("{} = {default}", key.name)).expect(key.name)
+                };
+                assert_eq!(said, parse("").expect("an empty one"), "{}", key.name);
+            }
         }
-        let error = read("dns_port = 53", "").expect_err("root's mistake").to_string();
-        assert!(error.starts_with(&format!("{}: dns_port", roots.display())), "{error}");
-        std::fs::remove_file(&roots).expect("removes");
-        std::fs::remove_file(&owners).expect("removes");
-        Config::read_both(&roots, &owners, Path::new("/home/me")).expect("neither is needed");
+    }
+
+    #[test]
+    fn a_vm_is_stopped_when_unused_only_where_that_is_wanted() {
+        let after = |text: &str| parse(&format!("auto_stop_stale_after = '{text}'")).expect(text).stale_after;
+        for off in ["0", "0s", "off"] {
+            assert_eq!(after(off), None);
+        }
+        assert_eq!(after("8h"), Some(Duration::from_secs(8 * 3600)));
+        assert_eq!(parse("").expect("an empty one").stale_after, None);
+    }
+
+    #[test]
+    fn a_wish_wins_over_what_is_configured_of_the_vmm() {
+        let defaults = parse("vm_defaults = { vmm = 'qemu', accel = 'tcg' }").expect("choices").vm_defaults;
+        let wish = defaults.fill(Wish { vmm: VmmChoice::Firecracker, ..Wish::default() });
+        assert_eq!((wish.vmm, wish.accel), (VmmChoice::Firecracker, AccelChoice::Tcg));
     }
 
     #[test]
@@ -418,13 +330,14 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_named_with_the_nearest_key() {
+    fn what_is_wrong_is_named() {
         let table = [
             (
-                "defualt_image_name = 'x'",
-                "there is no key \"defualt_image_name\"; did you mean default_image_name?",
+                "log_level = 'loud'",
+                "log_level: there is no \"loud\"; choose error, warn, info, debug or trace",
             ),
-            ("[vm_defaults]\ncpus = 1", "there is no key \"cpus\"; there are vcpu, memory, disk_size"),
+            ("[vm_defaults]\nvmm = 'xen'", "vmm: \"xen\" is no VMM; choose auto, firecracker or qemu"),
+            ("auto_stop_stale_after = '1ms'", "auto_stop_stale_after: that is less than a second"),
             ("[vm_defaults]\nmemory = 'much'", "memory: \"much\" is no size; write it like 512M or 4G"),
             ("firecracker_bin = 'fc'", "firecracker_bin: \"fc\" is no absolute path; begin it with / or ~/"),
             (

@@ -2,8 +2,8 @@
 
 use serde::Deserialize;
 
-use crate::daemon::config::refuse_unknown;
 use crate::oci::registries::{Registries, Terms};
+use crate::vm::lookup::nearest;
 
 const KEYS: [&str; 2] = ["mirrors", "insecure"];
 
@@ -37,6 +37,15 @@ pub fn parse(value: toml::Value) -> Result<Registries, String> {
         registries.add(&name, terms).map_err(|e| format!("registries: {e}"))?;
     }
     Ok(registries)
+}
+
+/// Names the first key that is not known, and the nearest one that is.
+fn refuse_unknown(table: &toml::Table, known: &[&str]) -> Result<(), String> {
+    let Some(key) = table.keys().find(|k| !known.contains(&k.as_str())) else { return Ok(()) };
+    Err(match nearest(key, known.iter().copied()) {
+        Some(near) => format!("there is no key {key:?}; did you mean {near}?"),
+        None => format!("there is no key {key:?}; there are {}", known.join(", ")),
+    })
 }
 
 #[cfg(test)]
