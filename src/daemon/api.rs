@@ -89,7 +89,11 @@ async fn converse(d: Shared, client: Client) {
                 outcome
             };
             // Both to their ends: an event that is half written must not be followed by the answer.
-            match future::zip(work, tell(&client, &news)).await {
+            let telling = async {
+                // Nobody reads any more, whether or not the connection says so.
+                tell(&client, &news).await.inspect_err(|_| op.cancel())
+            };
+            match future::zip(work, telling).await {
                 (outcome, Ok(())) => (outcome, stops),
                 (_, Err(e)) => return log::debug!("{op} cannot send an event: {e}"),
             }

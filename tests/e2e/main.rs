@@ -25,4 +25,5 @@ mod run;
 mod set;
 mod ssh;
 mod terminal;
+mod watch;
 mod world;
