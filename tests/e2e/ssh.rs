@@ -89,7 +89,7 @@ fn ssh_scp_rsync_and_git_go_into_a_vm_that_has_no_network() {
                  rsync -ae \"$ssh\" dev.vm:tree/ returned/ && diff -r --no-dereference tree returned";
     user.ok(rsync);
     let git = "git init -q -b main repo && cd repo && git -c user.name=a -c user.email=a@b commit -q --allow-empty -m first && \
-               eval $ssh dev.vm git init -q --bare work && git push -q dev.vm:/root/work main && \
+               eval $ssh dev.vm git init -q --bare -b main work && git push -q dev.vm:/root/work main && \
                git clone -q dev.vm:/root/work ../cloned && git -C ../cloned log --format=%s";
     assert_eq!(user.ok(git), "first\n");
     let agent = "ssh-keygen -q -t ed25519 -N '' -f mine && eval $(ssh-agent) >agent && ssh-add -q mine && \
