@@ -216,10 +216,12 @@ fn value(flag: &str) -> Due {
 /// What can be argument number `n` of a verb.
 fn argument(verb: &str, n: usize) -> Due {
     match (verb, n) {
-        ("vm start" | "vm stop" | "vm kill" | "vm restart" | "vm delete" | "vm set" | "vm ports", _) => {
-            Due::Vms
-        }
-        ("vm exec" | "vm shell" | "vm ssh" | "vm show" | "vm logs", 0) => Due::Vms,
+        (
+            "vm start" | "vm stop" | "vm kill" | "vm restart" | "vm delete" | "vm set" | "vm ports"
+            | "vm stats",
+            _,
+        ) => Due::Vms,
+        ("vm exec" | "vm shell" | "vm ssh" | "vm show" | "vm logs" | "vm ping" | "vm health", 0) => Due::Vms,
         ("vm cp", 0 | 1) => Due::VmsOrFiles,
         ("image show" | "image delete" | "image tag" | "image promote", 0) => Due::Images,
         ("image pull", 0) => Due::ImageOffers,
@@ -294,7 +296,7 @@ mod tests {
 
     #[test]
     fn verbs_and_options_come_from_the_tree() {
-        assert_eq!(words_at("vm s"), ["start", "stop", "set", "shell", "ssh", "show"]);
+        assert_eq!(words_at("vm s"), ["start", "stop", "set", "shell", "ssh", "show", "stats"]);
         assert_eq!(words_at("k"), ["kernel"]);
         assert_eq!(words_at("help ex"), ["examples"]);
         assert_eq!(words_at("help vm se"), ["set"]);
@@ -316,6 +318,9 @@ mod tests {
             ("vm exec ", Due::Vms),
             ("vm set a ", Due::Vms),
             ("vm ports ", Due::Vms),
+            ("vm stats a ", Due::Vms),
+            ("vm ping ", Due::Vms),
+            ("vm health ", Due::Vms),
             ("vm set --publish ", Due::Nothing),
             ("vm run --nat ", Due::Nothing),
             ("vm exec dev ", Due::Nothing),

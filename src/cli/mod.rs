@@ -16,11 +16,13 @@ mod copy;
 mod daemon;
 mod doctor;
 mod error;
+mod events;
 mod files;
 mod help;
 mod image;
 mod internal;
 mod kernel;
+mod moment;
 mod recovery;
 mod render;
 mod session;
@@ -28,11 +30,14 @@ mod shown;
 mod signals;
 mod ssh;
 mod system;
+mod top;
 mod tree;
 mod update;
+mod usage;
 mod version;
 mod vm;
 mod words;
+mod workspace;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -69,6 +74,8 @@ fn run(args: Vec<OsString>) -> Result<(), Error> {
     match noun {
         Noun::Vm(vm) => vm.run(words.command),
         Noun::Ps(ps) => ps.run(),
+        Noun::Top(top) => top.run(),
+        Noun::Events(events) => events.run(),
         Noun::Image(image) => image.run(),
         Noun::Kernel(kernel) => kernel.run(),
         Noun::Bundle(bundle) => bundle.run(),

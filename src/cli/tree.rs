@@ -8,12 +8,14 @@ use crate::cli::config::Config;
 use crate::cli::daemon::Daemon;
 use crate::cli::doctor::Doctor;
 use crate::cli::error::Error;
+use crate::cli::events::Events;
 use crate::cli::help;
 use crate::cli::image::Image;
 use crate::cli::internal::Internal;
 use crate::cli::kernel::Kernel;
 use crate::cli::ssh::configuration::SshConfig;
 use crate::cli::system::System;
+use crate::cli::top::Top;
 use crate::cli::update::Update;
 use crate::cli::version::Version;
 use crate::cli::vm::Vm;
@@ -33,6 +35,8 @@ pub struct Banger {
 pub enum Noun {
     Vm(Vm),
     Ps(Ps),
+    Top(Top),
+    Events(Events),
     Image(Image),
     Kernel(Kernel),
     Bundle(Bundle),

@@ -214,7 +214,7 @@ fn count(
         return Err(Usage::TooMany { verb, word: word.clone(), takes_command });
     }
     // Verbs that repeat their argument want one at least, except where none means all.
-    let all = verb == "banger vm ports";
+    let all = matches!(verb.as_str(), "banger vm ports" | "banger vm stats");
     let wanted = |p: &&PositionalInfo<'_>| {
         p.optionality != Optionality::Optional && !(all && p.optionality == Optionality::Repeating)
     };

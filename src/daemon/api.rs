@@ -17,8 +17,8 @@ use crate::daemon::op::Op;
 use crate::daemon::orders::What;
 use crate::daemon::socket::{Asked, Client, NoRequest, Peer};
 use crate::daemon::{
-    Daemon, Shared, bundles, cache, catalogs, doctor, guest, images, kernels, operations, ports, pulls,
-    registered, unsettled, vms, workspace,
+    Daemon, Shared, bundles, cache, catalogs, doctor, events, guest, health, images, kernels, operations,
+    ports, pulls, registered, unsettled, usage, vms, workspace,
 };
 use crate::host::files::remove_if_present;
 use crate::proto::api::*;
@@ -71,7 +71,7 @@ async fn converse(d: Shared, client: Client) {
         }
         Ok((request, fd)) => {
             let stops = matches!(request, Request::DaemonStop(_));
-            let _going = operations::subject(&request)
+            let going = operations::subject(&request)
                 .map(|subject| operations::begin(&d, &op, &method(&request), subject));
             let work = async {
                 // A mistake of ours in one request must not take the others with it.
@@ -82,6 +82,9 @@ async fn converse(d: Shared, client: Client) {
                 let work = AssertUnwindSafe(work).catch_unwind();
                 let work = async { work.await.unwrap_or_else(|_| Err(panicked())) };
                 let outcome = future::or(work, hung_up(&client, &op)).await;
+                if let Some(going) = going {
+                    going.ended(outcome.as_ref().err());
+                }
                 news.close();
                 outcome
             };
@@ -173,11 +176,15 @@ async fn dispatch(d: &Shared, op: &Op, request: Request, fd: Option<OwnedFd>) ->
         Request::DaemonMend(r) => answer::<DaemonMend>(doctor::mend(d, r.fix).await?),
         Request::DaemonStop(_) => answer::<DaemonStop>(close(d)?),
         Request::DaemonOperations(_) => answer::<DaemonOperations>(d.operations.list()),
+        Request::DaemonEvents(r) => answer::<DaemonEvents>(events::stream(d, op, r).await?),
         Request::VmCreate(r) => answer::<VmCreate>(vms::create(d, op, r).await?),
         Request::VmStart(r) => answer::<VmStart>(change(d, op, &r.vm, What::Start).await?),
         Request::VmStop(r) => answer::<VmStop>(change(d, op, &r.vm, What::Stop { force: r.force }).await?),
-        Request::VmSet(r) => answer::<VmSet>(change(d, op, &r.vm, What::Set(r.change)).await?),
-        Request::VmDelete(r) => answer::<VmDelete>(vms::order(d, op, &r.vm, What::Delete).await.map(drop)?),
+        Request::VmSet(r) => answer::<VmSet>(change(d, op, &r.vm, What::Set(Box::new(r.change))).await?),
+        Request::VmDelete(r) => {
+            let what = if r.only_if_ended { What::Prune } else { What::Delete };
+            answer::<VmDelete>(vms::order(d, op, &r.vm, what).await.map(drop)?)
+        }
         Request::VmList(_) => answer::<VmList>(vms::list(d)?),
         Request::VmShow(r) => answer::<VmShow>(vms::show(d, &r.vm)?),
         Request::VmExec(r) => answer_with::<VmExec>(guest::exec(d, r).await?),
@@ -188,8 +195,11 @@ async fn dispatch(d: &Shared, op: &Op, request: Request, fd: Option<OwnedFd>) ->
         Request::VmWorkspace(r) => {
             answer::<VmWorkspace>(change(d, op, &r.vm, What::Workspace(Box::new(r.workspace))).await?)
         }
-        Request::VmPorts(r) => answer::<VmPorts>(ports::ports(d, &r.vm).await?),
-        Request::VmLogs(r) => answer_with::<VmLogs>(guest::logs(d, &r)?),
+        Request::VmPorts(r) => answer::<VmPorts>(ports::ports(d, r).await?),
+        Request::VmStats(r) => answer::<VmStats>(usage::stats(d, &r).await?),
+        Request::VmPing(r) => answer::<VmPing>(health::ping(d, &r).await?),
+        Request::VmHealth(r) => answer::<VmHealth>(health::examine(d, &r.vm).await?),
+        Request::VmLogs(r) => answer_and::<VmLogs>(guest::logs(d, &r)?),
         Request::ImagePull(r) => answer::<ImagePull>(pulls::pull(d, op, r).await?),
         Request::ImageImport(r) => answer::<ImageImport>(pulls::import(d, op, r, fd).await?),
         Request::ImageRegister(r) => answer::<ImageRegister>(registered::register(d, op, r).await?),

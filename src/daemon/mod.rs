@@ -17,10 +17,12 @@ mod dial;
 mod dns;
 mod doctor;
 mod driver;
+mod events;
 mod exit;
 mod fault;
 mod guest;
 mod guest_text;
+mod health;
 mod image_id;
 mod images;
 mod initramfs;
@@ -28,6 +30,8 @@ mod jail;
 mod kernels;
 mod launch;
 mod leases;
+mod lifetime;
+mod log_times;
 mod logs;
 mod machine;
 mod made_of;
@@ -40,6 +44,7 @@ mod operations;
 mod orders;
 mod place;
 mod ports;
+mod probe;
 mod programs;
 mod publish;
 mod pulls;
@@ -54,11 +59,13 @@ mod start;
 mod stop;
 mod threads;
 mod unsettled;
+mod usage;
+mod uses;
 mod vms;
 mod workspace;
 
 use std::ffi::OsString;
-use std::io;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -70,6 +77,7 @@ use smol::{Executor, Task};
 
 use crate::config::{self, Config};
 use crate::daemon::dns::Dns;
+use crate::daemon::events::Events;
 use crate::daemon::fault::{Fault, chain};
 use crate::daemon::network::Bridge;
 use crate::daemon::operations::Operations;
@@ -77,6 +85,7 @@ use crate::daemon::place::Place;
 use crate::daemon::publish::Ports;
 use crate::daemon::pulls::Images;
 use crate::daemon::root_client::RootClient;
+use crate::daemon::uses::Uses;
 use crate::daemon::vms::Vms;
 use crate::host::descriptors;
 use crate::host::dirs::Dirs;
@@ -119,6 +128,8 @@ pub struct Daemon {
     pub dns: Dns,
     pub ports: Ports,
     pub operations: Operations,
+    pub uses: Uses,
+    pub events: Events,
     /// Of updates, in an installation.
     pub journal: Option<PathBuf>,
     /// Seconds since 1970.
@@ -233,7 +244,14 @@ pub fn main(args: Vec<OsString>) -> ExitCode {
 fn begin_log(level: Option<&str>) {
     let asked = std::env::var("BANGER_LOG_LEVEL").ok().filter(|asked| !asked.is_empty());
     let level = asked.as_deref().or(level).unwrap_or("info");
-    env_logger::Builder::new().parse_filters(level).format_target(false).init();
+    env_logger::Builder::new().parse_filters(level).format(write_line).init();
+}
+
+/// A line of the log: people read it on terminals, and guests have a part in what it says.
+fn write_line(out: &mut env_logger::fmt::Formatter, record: &log::Record<'_>) -> io::Result<()> {
+    const LONGEST: usize = 8192;
+    let text = guest_text::harmless(&record.args().to_string(), LONGEST);
+    writeln!(out, "[{} {:<5}] {text}", out.timestamp(), record.level())
 }
 
 fn fail(why: &str) -> ExitCode {
@@ -278,6 +296,8 @@ fn run(place: Place, config: config::Read) -> Result<(), Fault> {
         dns: Dns::start(&config.network.suffix, config.network.dns_port, None),
         ports: Ports::default(),
         operations: Operations::default(),
+        uses: Uses::default(),
+        events: Events::default(),
         journal,
         started_at: now(),
         stop,

@@ -1,6 +1,7 @@
 //! The one door to other programs: no shell, a cleared environment, a closed stdin, and errors that name the program.
 
 mod fed;
+pub mod git;
 
 use std::ffi::OsStr;
 use std::fmt;

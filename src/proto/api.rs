@@ -19,8 +19,9 @@ use crate::kernel::record::KernelRecord;
 use crate::proto::agent;
 use crate::proto::finding::Fix;
 pub use crate::proto::finding::{Finding, Verdict};
+pub use crate::proto::watch::*;
 use crate::proto::workspace::{self, Held};
-use crate::vm::change::Change;
+use crate::vm::change::{Change, Later};
 use crate::vm::name::VmName;
 use crate::vm::publish::{Protocol, Publish};
 use crate::vm::record::VmRecord;
@@ -46,6 +47,8 @@ pub enum Request {
     DaemonStop(DaemonStop),
     #[serde(rename = "daemon.operations.list")]
     DaemonOperations(DaemonOperations),
+    #[serde(rename = "daemon.events")]
+    DaemonEvents(DaemonEvents),
     #[serde(rename = "vm.create")]
     VmCreate(VmCreate),
     #[serde(rename = "vm.start")]
@@ -74,6 +77,12 @@ pub enum Request {
     VmWorkspace(VmWorkspace),
     #[serde(rename = "vm.ports")]
     VmPorts(VmPorts),
+    #[serde(rename = "vm.stats")]
+    VmStats(VmStats),
+    #[serde(rename = "vm.ping")]
+    VmPing(VmPing),
+    #[serde(rename = "vm.health")]
+    VmHealth(VmHealth),
     #[serde(rename = "vm.logs")]
     VmLogs(VmLogs),
     #[serde(rename = "image.pull")]
@@ -149,6 +158,7 @@ calls! {
     DaemonMend -> ();
     DaemonStop -> ();
     DaemonOperations -> Vec<OperationView>;
+    DaemonEvents -> ();
     VmCreate -> VmView;
     VmStart -> VmView;
     VmStop -> VmView;
@@ -163,7 +173,10 @@ calls! {
     VmChanges -> Held;
     VmWorkspace -> VmView;
     VmPorts -> Vec<PortView>;
-    VmLogs -> ();
+    VmStats -> StatsView;
+    VmPing -> PingView;
+    VmHealth -> Vec<Finding>;
+    VmLogs -> Option<u64>;
     ImagePull -> ImageRecord;
     ImageImport -> ImageRecord;
     ImageRegister -> ImageRecord;
@@ -223,6 +236,9 @@ pub struct VmCreate {
     pub ephemeral: bool,
     #[serde(default)]
     pub publish: Vec<Publish>,
+    /// How long it is to exist, whatever it does, in seconds; None: until it is deleted.
+    #[serde(default)]
+    pub ttl_s: Option<u64>,
     /// Tell the person, once, what this host does not offer.
     #[serde(default)]
     pub advise: bool,
@@ -256,6 +272,9 @@ pub struct VmSet {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VmDelete {
     pub vm: String,
+    /// Only if it is stopped or has failed when its turn comes (`vm prune`); else it is a [`Code::Conflict`].
+    #[serde(default)]
+    pub only_if_ended: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -314,13 +333,19 @@ pub struct VmWorkspace {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VmPorts {
     pub vm: String,
+    /// Find out which of it is a web server, by asking.
+    #[serde(default)]
+    pub probe: bool,
 }
 
-/// The descriptor that comes with the answer is the log, open for reading.
+/// The descriptor that comes with the answer is the log, open for reading; the answer is where what was asked for begins, in bytes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VmLogs {
     pub vm: String,
     pub which: Log,
+    /// What was written at this time or later, in milliseconds since 1970; None: all of it.
+    #[serde(default)]
+    pub since_ms: Option<u64>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -558,6 +583,9 @@ pub struct VmView {
     /// What is published of it now: the record says what is asked for.
     #[serde(default)]
     pub published: Vec<Published>,
+    /// What has been changed and counts from its next start.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub pending: Vec<Later>,
     /// Why nothing can reach the guest although it runs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub problem: Option<String>,
@@ -585,6 +613,16 @@ pub struct PortView {
     pub program: Option<String>,
     /// How it is reached from here: `127.0.0.1:8080`, `dev.vm:80`. Empty: not at all.
     pub reach: Vec<String>,
+    /// What it speaks, if it is a web server. None: it is none, or nobody asked it.
+    #[serde(default)]
+    pub scheme: Option<Scheme>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Scheme {
+    Http,
+    Https,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -734,6 +772,8 @@ pub enum Event {
     Progress { done: u64, total: u64, unit: Unit },
     /// Something worth a line, such as a warning.
     Note { text: String },
+    /// Something that was listened for.
+    Happened(Box<Happening>),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

@@ -5,5 +5,7 @@ pub mod api;
 pub mod finding;
 pub mod frame;
 pub mod root;
+pub mod stats;
 pub mod symlink;
+pub mod watch;
 pub mod workspace;

@@ -10,14 +10,19 @@
 //! | 2 | guest | the ledger, a [`Record`] for each path that the last prepare has placed, empty if there was none |
 //! | 3 | host | the [`Order`], one line of JSON |
 //! | 4 | host | the wanted tree, a [`Wanted`] for each path; what is in the ledger and not in it goes |
-//! | 5 | guest | paths that are in the way (NUL after each): they are wanted, exist, and were not placed by a prepare |
-//! | 6 | host | git's index, as `git ls-files -s -z` prints it; empty without [`Order::repository`] |
+//! | 5 | guest | paths that are in the way (NUL after each): they exist, were not placed by a prepare, and are wanted, or are no directory where one is wanted |
+//! | 6 | host | git's index, as `git ls-files -s -z` prints it; empty without [`Order::repository`]. Then a segment for the index of each of [`Repository::submodules`], depth first, paths relative to that submodule |
 //! | 7 | host | a tar stream of the paths that are [`Wanted::sent`] |
 //! | 8 | guest | the ids of the blobs that it made of what it was sent, one in a line |
-//! | 9 | host | a pack of the objects that the guest lacks; empty if it lacks none |
+//! | 9 | host | a pack of the objects that the guest lacks, those of submodules too; empty if it lacks none |
 //! | 10 | guest | Eof when all of it is on disk |
 //!
-//! After 5 the host hangs up if it does not want to overwrite them. Until 9 has been received whole, HEAD, refs and index stay as they were.
+//! After 5 the host hangs up if it does not want to overwrite them. Until 9 has been received whole, HEAD, refs and index stay as they were;
+//! files that came in 7 are there, and are in the ledger of the next prepare (whose `placed` is still what it was).
+//!
+//! A submodule that is in [`Repository::submodules`] has its files in the wanted tree, and is not in it by itself; one that is not checked out is an
+//! empty directory of it. In the guest it is a repository of its own (`sub/.git` is a directory) that borrows all objects of the outermost
+//! repository (objects/info/alternates).
 //!
 //! **Changes** (op `changes`) tells how a work tree differs from what was placed, in files, whatever was committed:
 //!
@@ -75,6 +80,12 @@ pub struct Placed {
     /// Its history is cut off at a depth ([`Repository::shallow`]).
     #[serde(default)]
     pub shallow: bool,
+    /// Commits whose parents the guest lacks, as its `shallow` file has them now.
+    #[serde(default)]
+    pub boundary: Vec<String>,
+    /// The same of each submodule's repository, by path relative to this one.
+    #[serde(default)]
+    pub submodules: Vec<(String, Placed)>,
 }
 
 /// What the host wants done beside the files.
@@ -97,7 +108,8 @@ pub struct Repository {
     /// Tags by name, without `refs/tags/`, and what they point to.
     #[serde(default)]
     pub tags: Vec<(String, String)>,
-    /// Commits whose parents are not there (gitformat-shallow).
+    /// Commits whose parents are not there (gitformat-shallow), older ones of [`Placed::boundary`] that still have none included: all of the
+    /// `shallow` file; empty: there is none.
     #[serde(default)]
     pub shallow: Vec<String>,
     /// `remote.origin.url`, without credentials.
@@ -110,10 +122,10 @@ pub struct Repository {
     /// The content of `info/exclude`.
     #[serde(default)]
     pub exclude: String,
-    /// Repositories of submodules, whose trees are part of the wanted tree, by path.
+    /// Repositories of submodules, whose trees are part of the wanted tree, by path relative to this repository.
     #[serde(default)]
     pub submodules: Vec<(String, Repository)>,
-    /// What HEAD and the branch point to in the guest now is kept as `refs/banger/before/N`.
+    /// What HEAD and the branch point to in the guest now is kept as `refs/banger/before/N`; of a submodule too, in it.
     #[serde(default)]
     pub keep_before: bool,
 }

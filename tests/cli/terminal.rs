@@ -14,13 +14,13 @@ use rustix::termios::{LocalModes, Winsize, tcgetattr, tcsetwinsize};
 use crate::fake::{Fake, vm};
 
 /// A terminal: what a person sees and types at, and what a program has.
-struct Terminal {
-    person: File,
+pub struct Terminal {
+    pub person: File,
     program: OwnedFd,
 }
 
 impl Terminal {
-    fn new(rows: u16, columns: u16) -> Self {
+    pub fn new(rows: u16, columns: u16) -> Self {
         let person = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).expect("opens");
         grantpt(&person).expect("grants");
         unlockpt(&person).expect("unlocks");
@@ -32,18 +32,18 @@ impl Terminal {
         terminal
     }
 
-    fn resize(&self, rows: u16, columns: u16) {
+    pub fn resize(&self, rows: u16, columns: u16) {
         let size = Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
         tcsetwinsize(&self.program, size).expect("resizes");
     }
 
-    fn spawn(&self, mut command: Command) -> Child {
+    pub fn spawn(&self, mut command: Command) -> Child {
         let end = || Stdio::from(self.program.try_clone().expect("clones"));
         command.stdin(end()).stdout(end()).stderr(end()).spawn().expect("spawns")
     }
 
     /// Reads until `text` has been shown.
-    fn read_until(&mut self, text: &str) -> String {
+    pub fn read_until(&mut self, text: &str) -> String {
         let mut all = vec![];
         let mut byte = [0];
         while !String::from_utf8_lossy(&all).contains(text) {
@@ -53,13 +53,13 @@ impl Terminal {
         String::from_utf8_lossy(&all).into_owned()
     }
 
-    fn is_raw(&self) -> bool {
+    pub fn is_raw(&self) -> bool {
         let modes = tcgetattr(self.program.as_fd()).expect("a terminal").local_modes;
         !modes.intersects(LocalModes::ICANON | LocalModes::ISIG | LocalModes::ECHO)
     }
 }
 
-fn signal(child: &Child, signal: Signal) {
+pub fn signal(child: &Child, signal: Signal) {
     kill_process(Pid::from_child(child), signal).expect("signals");
 }
 

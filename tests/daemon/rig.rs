@@ -272,6 +272,7 @@ pub fn wanted(name: &str) -> VmCreate {
         soon: false,
         ephemeral: false,
         publish: vec![],
+        ttl_s: None,
         advise: false,
         environment: Default::default(),
     }

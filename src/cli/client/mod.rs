@@ -1,6 +1,7 @@
 //! The daemon as seen from the command line: one request per connection, events while it lasts, one answer.
 
 pub mod helper;
+mod listen;
 mod place;
 mod reach;
 mod wire;

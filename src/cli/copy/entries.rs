@@ -24,6 +24,8 @@ pub struct Entry {
     pub gid: u32,
     /// Seconds since 1970.
     pub mtime: i64,
+    /// Of its content, in bytes.
+    pub size: u64,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -187,6 +189,7 @@ fn compose(header: &Header, extra: &Extra) -> Result<Entry, String> {
         uid: id(extra.pax_number("uid")?, header.uid(), "an owner")?,
         gid: id(extra.pax_number("gid")?, header.gid(), "a group")?,
         mtime,
+        size,
     })
 }
 

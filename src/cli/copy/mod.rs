@@ -18,6 +18,7 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
+pub use self::entries::{Broken, Entry, Kind, each};
 pub use self::pack::pack;
 pub use self::place::{Destination, Source};
 pub use self::stream::{Incoming, Outgoing};

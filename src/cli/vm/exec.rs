@@ -1,18 +1,23 @@
 //! `banger vm exec` and `banger vm shell`: a further command in a running VM.
 
+use std::path::Path;
+
 use argh::{ArgsInfo, FromArgs};
 
 use super::asked;
 use super::run::status;
+use super::workspace::prepare::again;
 use crate::cli::client::{Attention, Client};
 use crate::cli::error::Error;
 use crate::cli::render::{self, Progress};
 use crate::cli::session::{self, Ended, How, on_a_terminal};
 use crate::cli::signals::Signals;
-use crate::proto::api::VmExec;
+use crate::cli::workspace::head_of;
+use crate::image::config::Asked;
+use crate::proto::api::{VmExec, VmShow};
 
 #[derive(FromArgs, ArgsInfo, Debug)]
-/// Run a command in a running VM; without one, a shell.
+/// Run a command in a running VM, in its work tree if it has one; without a command, a shell.
 #[argh(
     subcommand,
     name = "exec",
@@ -44,6 +49,9 @@ pub struct Exec {
     /// who runs the command: a name or a number, and a group after a colon
     #[argh(option, short = 'u', arg_name = "user")]
     user: Option<String>,
+    /// bring the VM's work tree again first, as `vm workspace prepare` does
+    #[argh(switch)]
+    auto_prepare: bool,
 }
 
 #[derive(FromArgs, ArgsInfo, Debug)]
@@ -76,7 +84,34 @@ impl Exec {
         let how = How { tty, stdin: self.interactive || shell || tty };
         let asked =
             asked::command(command, &self.env, self.workdir.as_deref(), self.user.as_deref(), how.tty)?;
-        exec(&self.vm, asked, how)
+        let client = Client::from_env()?;
+        self.look_after_tree(&client)?;
+        exec(&client, &self.vm, asked, how)
+    }
+
+    /// Brings the work tree again, or says that there is something new to be brought.
+    fn look_after_tree(&self, client: &Client) -> Result<(), Error> {
+        let vm = client.ask(VmShow { vm: self.vm.clone() })?;
+        let name = &vm.record.name;
+        match (vm.record.workspaces.last(), self.auto_prepare) {
+            (None, true) => Err(Error::Refused(format!(
+                "VM {name} has no work tree to bring again; `banger vm workspace prepare {name} PATH` brings one"
+            ))),
+            (None, false) => Ok(()),
+            (Some(tree), true) => again(client, &vm, tree, &mut Attention::to(&mut Progress::new(false))),
+            (Some(tree), false) => {
+                let here = tree.head.as_ref().and_then(|_| head_of(Path::new(&tree.source)));
+                if let (Some(here), Some(there)) = (here, &tree.head)
+                    && here != *there
+                {
+                    render::say(&format!(
+                        "{} is at {:.10} now, and was at {there:.10} when it was brought; `banger vm workspace prepare {name}`, or --auto-prepare, brings it again",
+                        tree.source, here
+                    ));
+                }
+                Ok(())
+            }
+        }
     }
 }
 
@@ -89,17 +124,22 @@ impl Shell {
             )));
         }
         let asked = asked::command(vec![], &[], self.workdir.as_deref(), self.user.as_deref(), true)?;
-        exec(&self.vm, asked, How { tty: true, stdin: true })
+        exec(&Client::from_env()?, &self.vm, asked, How { tty: true, stdin: true })
     }
 }
 
-fn exec(vm: &str, asked: crate::image::config::Asked, how: How) -> Result<(), Error> {
+/// Opens a shell on this terminal, as `banger vm shell` does, and stays in it to its end.
+pub fn shell(vm: &str) -> Result<(), Error> {
     let client = Client::from_env()?;
+    exec(&client, vm, asked::command(vec![], &[], None, None, true)?, How { tty: true, stdin: true })
+}
+
+fn exec(client: &Client, vm: &str, asked: Asked, how: How) -> Result<(), Error> {
     let mut signals =
         Signals::catch().map_err(|source| Error::Host { what: "catch signals".to_owned(), source })?;
     let tty = how.tty.then(asked::tty_size);
     let request = VmExec { vm: vm.to_owned(), asked, as_run: false, tty, stdin: how.stdin };
-    let ended = session(&client, request, how, &mut Progress::silent(), &mut signals)?;
+    let ended = session(client, request, how, &mut Progress::silent(), &mut signals)?;
     if let Ended::GaveUp(_) = ended {
         render::say(&format!("gave up waiting; the command may still run in VM {vm}"));
     }
