@@ -100,12 +100,13 @@ fn ssh_scp_rsync_and_git_go_into_a_vm_that_has_no_network() {
     assert!(lines[1].starts_with("Could not open a connection"), "{agents}");
 
     // However a connection ends, nothing of it is left in the guest.
-    let mut killed = user.command("exec ssh -F \"$config\" dev.vm sleep 1000").spawn().expect("runs");
-    let inside = || rig.banger("vm exec dev -- pgrep -c sshd").stdout.trim().to_owned();
+    let mut killed = Command::new("ssh");
+    killed.env("BANGER_ROOT", rig.path()).args(["-F", &user.path(".ssh/config"), "dev.vm", "sleep", "1000"]);
+    let mut killed = killed.stdin(Stdio::null()).spawn().expect("runs ssh");
     rig.until("it is connected", || rig.banger("vm exec dev -- pgrep -x sleep").status == 0);
     killed.kill().expect("kills");
     killed.wait().expect("is gone");
-    rig.until("the guest's side has ended", || inside() == "0");
+    rig.until("the guest's side has ended", || rig.banger("vm exec dev -- pgrep -c sshd").stdout == "0\n");
 
     // Another key of the same VM is refused by ssh itself.
     let id = rig.json("vm show dev --json")["id"].as_str().expect("an id").to_owned();
