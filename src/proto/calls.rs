@@ -10,6 +10,7 @@ use serde_json::value::RawValue;
 use crate::image::record::ImageRecord;
 use crate::proto::api::*;
 use crate::proto::workspace::Held;
+use crate::vm::workspace::Workspace;
 
 /// How a daemon's refusal of a request begins that it has never heard of: it is of another version of banger.
 pub const UNKNOWN_REQUEST: &str = "this is no request that bangerd knows";
@@ -95,7 +96,7 @@ calls! {
     "vm.delete" VmDelete -> ();
     "vm.list" VmList -> Vec<VmView>;
     "vm.show" VmShow -> VmView;
-    "vm.exec" VmExec -> ();
+    "vm.exec" VmExec -> Option<Workspace>;
     "vm.read" VmRead -> ();
     "vm.write" VmWrite -> ();
     "vm.workspace.prepare" VmPrepare -> Held;

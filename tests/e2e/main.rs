@@ -26,4 +26,5 @@ mod set;
 mod ssh;
 mod terminal;
 mod watch;
+mod workspace;
 mod world;
