@@ -187,7 +187,7 @@ async fn dispatch(d: &Shared, op: &Op, request: Request, fd: Option<OwnedFd>) ->
         }
         Request::VmList(_) => answer::<VmList>(vms::list(d)?),
         Request::VmShow(r) => answer::<VmShow>(vms::show(d, &r.vm)?),
-        Request::VmExec(r) => answer_with::<VmExec>(guest::exec(d, r).await?),
+        Request::VmExec(r) => answer_and::<VmExec>(guest::exec(d, r).await?),
         Request::VmRead(r) => answer_with::<VmRead>(guest::read(d, r).await?),
         Request::VmWrite(r) => answer_with::<VmWrite>(guest::write(d, r).await?),
         Request::VmPrepare(r) => answer_and::<VmPrepare>(workspace::prepare(d, r).await?),

@@ -14,16 +14,17 @@ use crate::proto::api::{Code, Log, VmExec, VmLogs, VmRead, VmWrite};
 use crate::store::record::Run;
 use crate::vm::record::VmRecord;
 use crate::vm::state::State;
+use crate::vm::workspace::Workspace;
 use crate::vmm::Channel;
 
 /// Starts a command, composed as docker composes it of the image and what was asked for; in the work tree that was brought last, if one was.
-pub async fn exec(d: &Shared, wanted: VmExec) -> Result<OwnedFd, Fault> {
-    let (record, channel, _using) = using(d, &wanted.vm)?;
+pub async fn exec(d: &Shared, wanted: VmExec) -> Result<(Option<Workspace>, OwnedFd), Fault> {
+    let (mut record, channel, _using) = using(d, &wanted.vm)?;
     let image = d.store.get::<ImageRecord>(&record.image)?;
     let config = image.map(|image| image.config).unwrap_or_default();
     let command = if wanted.as_run { config.run(&wanted.asked) } else { config.exec(&wanted.asked) };
-    let tree = record.workspaces.last();
-    let in_tree = tree.filter(|_| wanted.asked.cwd.is_none()).map(|tree| tree.guest_path.clone());
+    let tree = record.workspaces.pop();
+    let in_tree = tree.as_ref().filter(|_| wanted.asked.cwd.is_none()).map(|tree| tree.guest_path.clone());
     let request = Request::Exec(Exec {
         argv: command.argv,
         env: command.env,
@@ -35,7 +36,8 @@ pub async fn exec(d: &Shared, wanted: VmExec) -> Result<OwnedFd, Fault> {
         stdin: wanted.stdin,
         login: tree.is_some(),
     });
-    converse(d, channel, request, |answer| matches!(answer, Answer::Started { .. })).await
+    let fits = |answer: &Answer| matches!(answer, Answer::Started { .. });
+    Ok((tree, converse(d, channel, request, fits).await?))
 }
 
 pub async fn read(d: &Shared, wanted: VmRead) -> Result<OwnedFd, Fault> {

@@ -10,3 +10,21 @@ pub enum Format {
     Sha1,
     Sha256,
 }
+
+impl Format {
+    /// How long names are, in bytes.
+    pub fn id_bytes(self) -> usize {
+        match self {
+            Self::Sha1 => 20,
+            Self::Sha256 => 32,
+        }
+    }
+
+    /// As extensions.objectFormat has it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Sha1 => "sha1",
+            Self::Sha256 => "sha256",
+        }
+    }
+}

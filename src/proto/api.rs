@@ -166,7 +166,7 @@ calls! {
     VmDelete -> ();
     VmList -> Vec<VmView>;
     VmShow -> VmView;
-    VmExec -> ();
+    VmExec -> Option<Workspace>;
     VmRead -> ();
     VmWrite -> ();
     VmPrepare -> Held;
@@ -285,7 +285,8 @@ pub struct VmShow {
     pub vm: String,
 }
 
-/// Starts a command in a running VM. The descriptor that comes with the answer speaks frames (see `proto::agent`, exec).
+/// Starts a command in a running VM, in the work tree that was brought last, which is the answer. The descriptor that comes with it speaks
+/// frames (see `proto::agent`, exec).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VmExec {
     pub vm: String,

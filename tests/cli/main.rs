@@ -14,3 +14,4 @@ mod terminal;
 mod top;
 mod watch;
 mod words;
+mod workspace;

@@ -23,4 +23,5 @@ mod rig;
 mod run;
 mod set;
 mod terminal;
+mod workspace;
 mod world;

@@ -15,6 +15,7 @@ use crate::cli::signals::Signals;
 use crate::cli::workspace::head_of;
 use crate::image::config::Asked;
 use crate::proto::api::{VmExec, VmShow};
+use crate::vm::workspace::Workspace;
 
 #[derive(FromArgs, ArgsInfo, Debug)]
 /// Run a command in a running VM, in its work tree if it has one; without a command, a shell.
@@ -85,32 +86,21 @@ impl Exec {
         let asked =
             asked::command(command, &self.env, self.workdir.as_deref(), self.user.as_deref(), how.tty)?;
         let client = Client::from_env()?;
-        self.look_after_tree(&client)?;
+        if self.auto_prepare {
+            self.prepare(&client)?;
+        }
         exec(&client, &self.vm, asked, how)
     }
 
-    /// Brings the work tree again, or says that there is something new to be brought.
-    fn look_after_tree(&self, client: &Client) -> Result<(), Error> {
+    /// Brings the work tree again.
+    fn prepare(&self, client: &Client) -> Result<(), Error> {
         let vm = client.ask(VmShow { vm: self.vm.clone() })?;
-        let name = &vm.record.name;
-        match (vm.record.workspaces.last(), self.auto_prepare) {
-            (None, true) => Err(Error::Refused(format!(
-                "VM {name} has no work tree to bring again; `banger vm workspace prepare {name} PATH` brings one"
+        match vm.record.workspaces.last() {
+            Some(tree) => again(client, &vm, tree, &mut Attention::to(&mut Progress::new(false))),
+            None => Err(Error::Refused(format!(
+                "VM {0} has no work tree to bring again; `banger vm workspace prepare {0} PATH` brings one",
+                vm.record.name
             ))),
-            (None, false) => Ok(()),
-            (Some(tree), true) => again(client, &vm, tree, &mut Attention::to(&mut Progress::new(false))),
-            (Some(tree), false) => {
-                let here = tree.head.as_ref().and_then(|_| head_of(Path::new(&tree.source)));
-                if let (Some(here), Some(there)) = (here, &tree.head)
-                    && here != *there
-                {
-                    render::say(&format!(
-                        "{} is at {:.10} now, and was at {there:.10} when it was brought; `banger vm workspace prepare {name}`, or --auto-prepare, brings it again",
-                        tree.source, here
-                    ));
-                }
-                Ok(())
-            }
         }
     }
 }
@@ -158,8 +148,22 @@ pub fn session(
     signals: &mut Signals,
 ) -> Result<Ended, Error> {
     let attention = &mut Attention { progress, signals: Some(signals) };
-    let guest = client.open(request, attention).map_err(Error::of_exec)?;
+    let vm = request.vm.clone();
+    let (tree, guest) = client.open_with(request, attention).map_err(Error::of_exec)?;
     // The terminal is the command's from here on.
     progress.clear();
+    if let Some(text) = tree.and_then(|tree| older(&vm, &tree)) {
+        render::say(&text);
+    }
     Ok(session::run(&guest, how, signals)?)
+}
+
+/// A word about a work tree that is another commit's here than in the VM; None where it is not, or is not here any more.
+fn older(vm: &str, tree: &Workspace) -> Option<String> {
+    let there = tree.head.as_ref()?;
+    let here = head_of(Path::new(&tree.source)).filter(|here| here != there)?;
+    Some(format!(
+        "{} is at {here:.10} now, and was at {there:.10} when it was brought; `banger vm workspace prepare {vm}` brings it again, and so does --auto-prepare",
+        tree.source
+    ))
 }

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use super::stamp::NEVER;
 use super::tree::Item;
 use crate::git::Mode;
-use crate::proto::workspace::{Fate, Held, Record, Stamp, Wanted};
+use crate::proto::workspace::{Fate, Held, Record, Wanted};
 
 /// What is done with the wanted paths.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -54,12 +54,8 @@ pub fn compare<E>(
 /// The wanted tree, as it is told to the guest.
 pub fn wanted(items: &[Item], sent: &[bool], mut put: impl FnMut(&Wanted)) {
     for (item, sent) in items.iter().zip(sent) {
-        put(&Wanted { mode: item.mode, stamp: stamp(item), sent: *sent, path: item.path.clone() });
+        put(&Wanted { mode: item.mode, stamp: item.stamp, sent: *sent, path: item.path.clone() });
     }
-}
-
-fn stamp(item: &Item) -> Stamp {
-    item.stamp
 }
 
 /// What becomes of the guest's HEAD.
@@ -107,7 +103,7 @@ mod tests {
     use std::convert::Infallible;
 
     use super::*;
-    use crate::proto::workspace::Placed;
+    use crate::proto::workspace::{Placed, Stamp};
 
     fn item(path: &str, stamp: Stamp) -> Item {
         Item { path: path.into(), mode: Mode::File, stamp, size: 1, mtime: 0, blob: None }

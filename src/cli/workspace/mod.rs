@@ -32,3 +32,6 @@ mod tree;
 pub use self::error::WorkspaceError;
 pub use self::gather::{DEPTH, Gathered, Wish, gather, guest_path, head_of};
 pub use self::prepare::{Done, Guest, bring, compare_with};
+
+#[cfg(test)]
+mod tests;

@@ -11,7 +11,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat2};
+use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
 use rustix::io::Errno;
 
 use super::error::WorkspaceError;
@@ -113,7 +113,8 @@ pub fn open(top: &Path, modules: Option<&Path>) -> Result<Found, WorkspaceError>
         linked(&dot_git)?
     };
     let common = common(&git_dir)?;
-    ask(top, &git_dir)?;
+    leads_nowhere_else(&git_dir, &common)?;
+    let format = ask(top, &git_dir)?;
     if !kind.is_dir() && !points_back(top, &git_dir, &common, modules) {
         return WorkspaceError::refused(format!(
             "{shown}/.git names {}, which is the repository of another work tree; --copy brings the files without their history",
@@ -121,26 +122,14 @@ pub fn open(top: &Path, modules: Option<&Path>) -> Result<Found, WorkspaceError>
         ));
     }
     let git = Git::at(&git_dir, top);
-    let format = git.line(&["rev-parse", "--show-object-format"])?;
-    let format = match format.as_deref() {
-        Some("sha1") => Format::Sha1,
-        Some("sha256") => Format::Sha256,
-        other => {
-            let other = other.unwrap_or_default();
-            return WorkspaceError::refused(format!(
-                "{shown} names its objects by {other:?}, which is not known here"
-            ));
-        }
-    };
-    let found = Found { top: top.to_owned(), git_dir, common, format, git };
-    found.leads_nowhere_else()?;
-    Ok(found)
+    Ok(Found { top: top.to_owned(), git_dir, common, format, git })
 }
 
-/// Asks git whether the repository is one, and ours.
-fn ask(top: &Path, git_dir: &Path) -> Result<(), WorkspaceError> {
+/// Asks git whether the repository is one, and ours, and how it names objects.
+fn ask(top: &Path, git_dir: &Path) -> Result<Format, WorkspaceError> {
     let shown = top.display();
-    let answer = match Git::from(top).read(&["rev-parse", "--absolute-git-dir", "--is-bare-repository"]) {
+    let question = ["rev-parse", "--absolute-git-dir", "--is-bare-repository", "--show-object-format"];
+    let answer = match Git::from(top).read(&question) {
         Ok(answer) => answer,
         Err(CmdError::Failed { stderr, .. }) if stderr.contains("dubious ownership") => {
             return WorkspaceError::refused(format!(
@@ -150,25 +139,32 @@ fn ask(top: &Path, git_dir: &Path) -> Result<(), WorkspaceError> {
         Err(e) => return Err(e.into()),
     };
     let mut lines = answer.split(|b| *b == b'\n');
-    let (told, bare) = (lines.next().unwrap_or_default(), lines.next().unwrap_or_default());
+    let [told, bare, format] = [(); 3].map(|()| lines.next().unwrap_or_default());
     if bare == b"true" {
         return WorkspaceError::refused(format!(
             "{shown} is a bare repository and has no files; clone it, and name the clone"
         ));
     }
     let told = Path::new(std::ffi::OsStr::from_bytes(told));
-    match told.canonicalize() {
-        Ok(told) if told == git_dir => Ok(()),
-        _ => WorkspaceError::refused(format!(
+    if told.canonicalize().ok().as_deref() != Some(git_dir) {
+        return WorkspaceError::refused(format!(
             "{shown}/.git is no repository to git, which goes on to {}; --copy brings the files alone",
             told.display()
+        ));
+    }
+    match format {
+        b"sha1" => Ok(Format::Sha1),
+        b"sha256" => Ok(Format::Sha256),
+        other => WorkspaceError::refused(format!(
+            "{shown} names its objects by \"{}\", which is not known here",
+            other.escape_ascii()
         )),
     }
 }
 
 /// What a `.git` file names, as git reads it (gitrepository-layout, gitfile).
 fn linked(dot_git: &Path) -> Result<PathBuf, WorkspaceError> {
-    let text = small(CWD, dot_git)?.unwrap_or_default();
+    let text = small(dot_git)?.unwrap_or_default();
     let Some(named) = text.strip_prefix(b"gitdir: ") else {
         return WorkspaceError::refused(format!(
             "{} is neither a directory nor a file that names one",
@@ -180,7 +176,7 @@ fn linked(dot_git: &Path) -> Result<PathBuf, WorkspaceError> {
 
 /// The directory that git takes for the common one, which has to be where `git worktree add` has it.
 fn common(git_dir: &Path) -> Result<PathBuf, WorkspaceError> {
-    let Some(text) = small(CWD, &git_dir.join("commondir"))? else { return Ok(git_dir.to_owned()) };
+    let Some(text) = small(&git_dir.join("commondir"))? else { return Ok(git_dir.to_owned()) };
     let common = resolve(git_dir, line_of(&text))?;
     let expected = git_dir.parent().filter(|dir| dir.ends_with("worktrees")).and_then(Path::parent);
     match expected == Some(&common) {
@@ -196,7 +192,7 @@ fn common(git_dir: &Path) -> Result<PathBuf, WorkspaceError> {
 /// Whether `git_dir`, which a `.git` file in `top` names, is of this work tree.
 fn points_back(top: &Path, git_dir: &Path, common: &Path, modules: Option<&Path>) -> bool {
     if git_dir != common {
-        let back = small(CWD, &git_dir.join("gitdir")).ok().flatten();
+        let back = small(&git_dir.join("gitdir")).ok().flatten();
         return back
             .is_some_and(|back| resolve(git_dir, line_of(&back)).is_ok_and(|back| back == top.join(".git")));
     }
@@ -218,32 +214,31 @@ fn points_back(top: &Path, git_dir: &Path, common: &Path, modules: Option<&Path>
         .is_some_and(|worktree| resolve(git_dir, worktree.as_bytes()).is_ok_and(|worktree| worktree == top))
 }
 
-impl Found {
-    /// Whether one of the names that lead to commits is a symlink: history would come from there.
-    fn leads_nowhere_else(&self) -> Result<(), WorkspaceError> {
-        let head = small(CWD, &self.git_dir.join("HEAD"))?.unwrap_or_default();
-        let branch = head.strip_prefix(b"ref: ").map(line_of).unwrap_or_default();
-        let branch = Path::new(std::ffi::OsStr::from_bytes(branch)).to_owned();
-        let shared =
-            ["config", "info/exclude", "objects", "packed-refs", "refs/heads", "refs/tags", "shallow"];
-        let own = ["HEAD", "index", "config.worktree"];
-        let shared = shared.map(PathBuf::from).into_iter().chain([branch]).map(|name| (&self.common, name));
-        let own = own.map(PathBuf::from).into_iter().map(|name| (&self.git_dir, name));
-        for (dir, name) in shared.chain(own).filter(|(_, name)| !name.as_os_str().is_empty()) {
-            match beneath(dir, &name, OFlags::PATH) {
-                Ok(_) | Err(Errno::NOENT | Errno::NOTDIR) => {}
-                Err(Errno::LOOP | Errno::XDEV) => {
-                    return WorkspaceError::refused(format!(
-                        "{} leads elsewhere, which is not followed; --copy brings the files without their history",
-                        dir.join(name).display()
-                    ));
-                }
-                Err(e) => return Err(WorkspaceError::here("read", &dir.join(name))(e.into())),
+/// Refuses where one of the names that lead to commits is a symlink: history would come from there.
+fn leads_nowhere_else(git_dir: &Path, common: &Path) -> Result<(), WorkspaceError> {
+    let head = small(&git_dir.join("HEAD"))?.unwrap_or_default();
+    let branch = head.strip_prefix(b"ref: ").map(line_of).unwrap_or_default();
+    let branch = Path::new(std::ffi::OsStr::from_bytes(branch)).to_owned();
+    let shared = ["config", "info/exclude", "objects", "packed-refs", "refs/heads", "refs/tags", "shallow"];
+    let own = ["HEAD", "index", "config.worktree"];
+    let shared = shared.map(PathBuf::from).into_iter().chain([branch]).map(|name| (common, name));
+    let own = own.map(PathBuf::from).into_iter().map(|name| (git_dir, name));
+    for (dir, name) in shared.chain(own).filter(|(_, name)| !name.as_os_str().is_empty()) {
+        match beneath(dir, &name, OFlags::PATH) {
+            Ok(_) | Err(Errno::NOENT | Errno::NOTDIR) => {}
+            Err(Errno::LOOP | Errno::XDEV) => {
+                return WorkspaceError::refused(format!(
+                    "{} leads elsewhere, which is not followed; --copy brings the files without their history",
+                    dir.join(name).display()
+                ));
             }
+            Err(e) => return Err(WorkspaceError::here("read", &dir.join(name))(e.into())),
         }
-        Ok(())
     }
+    Ok(())
+}
 
+impl Found {
     /// A small file of the repository's; None: there is none.
     pub fn file(&self, name: &str) -> Result<Option<Vec<u8>>, WorkspaceError> {
         let path = self.common.join(name);
@@ -262,9 +257,9 @@ fn beneath(dir: &Path, name: &Path, flags: OFlags) -> Result<OwnedFd, Errno> {
 }
 
 /// A small regular file without symlinks at its end; None: there is none.
-fn small(at: impl std::os::fd::AsFd, path: &Path) -> Result<Option<Vec<u8>>, WorkspaceError> {
+fn small(path: &Path) -> Result<Option<Vec<u8>>, WorkspaceError> {
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    match rustix::fs::openat(at, path, flags, Mode::empty()) {
+    match rustix::fs::open(path, flags, Mode::empty()) {
         Ok(fd) => whole(fd.into(), path),
         Err(Errno::NOENT | Errno::NOTDIR) => Ok(None),
         Err(Errno::LOOP) => WorkspaceError::refused(format!(

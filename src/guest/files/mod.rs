@@ -6,7 +6,7 @@
 
 pub mod receive;
 pub mod send;
-mod stream;
+pub mod stream;
 
 #[cfg(test)]
 mod tests;

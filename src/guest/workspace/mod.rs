@@ -1,15 +1,44 @@
-//! Work trees: the guest's side of [`crate::proto::workspace`].
+//! Work trees: the guest's side of [`crate::proto::workspace`]. The guest may have no git at all; what is made here is a repository that any git
+//! takes for its own.
+//!
+//! ```text
+//! prepare.rs   the conversation that brings one
+//!   place.rs       files, as they come, and a pack of their blobs      tree.rs: never out of the work tree
+//!   objects.rs     the host's pack                                     crate::git::pack
+//!   repository.rs  index, refs and HEAD, last of all                   refs.rs
+//!   ledger.rs      what was placed, and how its files looked then
+//! changes.rs   the conversation that tells what became of it, by the ledger
+//! ```
+
+mod changes;
+mod ledger;
+mod objects;
+mod place;
+mod prepare;
+mod refs;
+mod repository;
+mod segment;
+mod tree;
 
 use std::io;
+use std::path::Path;
 
+use crate::guest::Failed;
 use crate::guest::wire::Wire;
-use crate::proto::agent::Code;
 use crate::proto::workspace::{Changes, Prepare};
 
-pub fn prepare(wire: &mut Wire, _wanted: &Prepare) -> io::Result<()> {
-    wire.refuse(Code::Failed, "to be written")
+pub fn prepare(wire: &mut Wire, wanted: &Prepare) -> io::Result<()> {
+    prepare::run(wire, wanted, Path::new(ledger::DIRECTORY))
 }
 
-pub fn changes(wire: &mut Wire, _wanted: &Changes) -> io::Result<()> {
-    wire.refuse(Code::Failed, "to be written")
+pub fn changes(wire: &mut Wire, wanted: &Changes) -> io::Result<()> {
+    changes::run(wire, wanted, Path::new(ledger::DIRECTORY))
 }
+
+/// Something that is not as it should be, though no call has failed.
+fn trouble(tried: impl Into<String>, why: impl Into<String>) -> Failed {
+    Failed { tried: tried.into(), source: io::Error::other(why.into()) }
+}
+
+#[cfg(test)]
+mod tests;

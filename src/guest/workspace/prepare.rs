@@ -1,0 +1,382 @@
+//! Bringing a work tree, as [`crate::proto::workspace`] has it. Nothing is changed before the host has heard what is in the way, and gone on.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use rustix::time::{ClockId, clock_gettime};
+
+use super::ledger::{Ledger, Place};
+use super::objects::{NewPack, Objects};
+use super::place::Placing;
+use super::repository::{self, Module, modules};
+use super::segment::{self, bad};
+use super::tree::{self, Tree, obstacle};
+use super::{refs, trouble};
+use crate::git::pack::Builder;
+use crate::git::{Id, Mode};
+use crate::guest::files::stream::Incoming;
+use crate::guest::wire::Wire;
+use crate::guest::{Failed, failed};
+use crate::proto::agent::{Answer, Code};
+use crate::proto::frame::Kind;
+use crate::proto::workspace::{Fate, Held, MAX_ORDER, Order, Prepare, Stamp, Wanted};
+
+/// A path of the wanted tree.
+#[derive(Debug, Clone, Copy)]
+pub struct Want {
+    pub mode: Mode,
+    pub stamp: Stamp,
+    pub sent: bool,
+}
+
+pub type Wants = BTreeMap<Vec<u8>, Want>;
+
+/// Serves a Prepare. Fails only if the host cannot be spoken to.
+pub fn run(wire: &mut Wire, wanted: &Prepare, ledgers: &Path) -> io::Result<()> {
+    let path = Path::new(&wanted.path);
+    if !is_clean(&wanted.path) {
+        return wire.refuse(
+            Code::BadRequest,
+            format!("{:?} is not an absolute path without `.` and `..`", wanted.path),
+        );
+    }
+    let place = match Place::lock(ledgers, &wanted.path) {
+        Ok(Some(place)) => place,
+        Ok(None) => {
+            let busy = format!("another prepare of {} is under way; wait until it has ended", wanted.path);
+            return wire.refuse(Code::Failed, busy);
+        }
+        Err(e) => {
+            return wire.refuse(Code::Failed, format!("cannot keep a ledger in {}: {e}", ledgers.display()));
+        }
+    };
+    let ledger = match open(path, &place) {
+        Ok(ledger) => ledger,
+        Err(sentence) => return wire.refuse(Code::Failed, sentence),
+    };
+    wire.answer(&Answer::Held(Box::new(held(path, &ledger))))?;
+    let mut preparing = Preparing { path, place, ledger };
+    match preparing.converse(wire) {
+        Ok(()) => wire.send(Kind::Eof, &[]),
+        Err(e) => wire.send(Kind::Failed, e.sentence().as_bytes()),
+    }
+}
+
+/// Absolute, not the root, and with nothing that another spelling would lack.
+pub fn is_clean(path: &str) -> bool {
+    path.len() < 4096
+        && !path.contains('\0')
+        && path
+            .strip_prefix('/')
+            .is_some_and(|rest| rest.split('/').all(|part| !matches!(part, "" | "." | "..")))
+}
+
+/// The ledger of a path; an empty one if nothing is left of what was placed.
+fn open(path: &Path, place: &Place) -> Result<Ledger, String> {
+    let shown = path.display();
+    let unread = |e: io::Error| format!("cannot read {shown} in the guest: {e}");
+    let known = place.read().map_err(|e| format!("cannot read the ledger of {shown}: {e}"))?;
+    let foreign =
+        || format!("{shown} exists in the guest and was not brought by banger; choose another --guest-path");
+    match fs::symlink_metadata(path) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Ledger::default()),
+        Err(e) => return Err(unread(e)),
+        Ok(meta) if !meta.is_dir() => return Err(foreign()),
+        Ok(_) => {}
+    }
+    if fs::read_dir(path).map_err(unread)?.next().is_none() {
+        return Ok(Ledger::default());
+    }
+    let ledger = known.ok_or_else(foreign)?;
+    // What was placed is not there any more without its objects.
+    if ledger.header.repository && repository::is_directory(&path.join(".git")) != Some(true) {
+        return Ok(Ledger::default());
+    }
+    Ok(ledger)
+}
+
+/// What there is at a path whose ledger this is.
+pub fn held(path: &Path, ledger: &Ledger) -> Held {
+    let mut placed = ledger.header.placed.clone();
+    if let Some(placed) = &mut placed {
+        repository::look(path, placed);
+    }
+    let (head, branch) = if ledger.header.repository { refs::head(&path.join(".git")) } else { (None, None) };
+    Held { placed, head, branch }
+}
+
+struct Preparing<'a> {
+    path: &'a Path,
+    place: Place,
+    ledger: Ledger,
+}
+
+impl Preparing<'_> {
+    fn converse(&mut self, wire: &mut Wire) -> Result<(), Failed> {
+        let mut there = match self.path.exists() {
+            true => Some(self.tree()?),
+            false => None,
+        };
+        let fates = self.tell(wire, there.as_mut()).map_err(failed("tell what was placed"))?;
+
+        let order = segment::whole(wire, MAX_ORDER).map_err(failed("read the order"))?;
+        let order: Order = serde_json::from_slice(&order).map_err(failed("understand the order"))?;
+        let mut modules = self.modules(&order)?;
+        let wants = self.wants(wire).map_err(failed("read the list of paths"))?;
+        let leaving: BTreeSet<Vec<u8>> = fates
+            .into_iter()
+            .filter(|(path, fate)| *fate == Fate::Unchanged && !wants.contains_key(path))
+            .map(|(path, _)| path)
+            .collect();
+        self.tell_in_the_way(wire, there.as_mut(), &wants, &leaving)
+            .map_err(failed("look for what is in the way"))?;
+        match modules.is_empty() {
+            true => repository::read_nothing(wire).map_err(failed("read the index"))?,
+            false => modules
+                .iter_mut()
+                .try_for_each(|module| module.read_index(wire))
+                .map_err(failed("read the index"))?,
+        }
+
+        // From here on the tree is ours to change, and stays so if this is not the end of it.
+        fs::create_dir_all(self.path).map_err(failed(format!("make {}", self.path.display())))?;
+        let mut tree = self.tree()?;
+        self.ledger.header.format = order.format;
+        if let Some(module) = modules.first() {
+            module.begin().map_err(failed(format!("make {}", module.git.display())))?;
+            self.ledger.header.repository = true;
+        }
+        self.write_ledger()?;
+        let placed = self.place_files(wire, &mut tree, &wants, &leaving);
+        self.write_ledger()?;
+        let ids = placed?;
+        segment::send(wire, |out| ids.iter().try_for_each(|id| writeln!(out, "{id}")))
+            .map_err(failed("tell the blobs"))?;
+        drop(ids);
+
+        self.receive_pack(wire, &order).map_err(failed("take the host's objects"))?;
+        if !modules.is_empty() {
+            self.move_repositories(&mut tree, &modules)?;
+        }
+        self.settle(&order, &wants);
+        self.write_ledger()?;
+        tree::sync(self.path).map_err(failed("bring the files to the disk"))
+    }
+
+    fn write_ledger(&mut self) -> Result<(), Failed> {
+        self.place.write(&mut self.ledger).map_err(failed("write the ledger"))
+    }
+
+    fn tree(&self) -> Result<Tree, Failed> {
+        Tree::open(self.path).map_err(failed(format!("open {}", self.path.display())))
+    }
+
+    /// Tells the ledger, and whether the guest still has it so.
+    fn tell(&mut self, wire: &mut Wire, tree: Option<&mut Tree>) -> io::Result<Vec<(Vec<u8>, Fate)>> {
+        let (mut fates, mut stats) = (vec![], vec![]);
+        // A file that was touched just now may be touched again without a trace.
+        let settled = clock_gettime(ClockId::RealtimeCoarse).tv_sec - 2;
+        segment::send(wire, |out| {
+            let Some(tree) = tree else { return Ok(()) };
+            let mut bytes = vec![];
+            for (path, known) in &self.ledger.records {
+                let (fate, found) = self.ledger.fate(tree, path, known)?;
+                bytes.clear();
+                known.record(path, fate).write(&mut bytes);
+                out.write_all(&bytes)?;
+                fates.push((path.clone(), fate));
+                let stat = found.filter(|_| fate == Fate::Unchanged).map(|found| found.stat);
+                if let Some(stat) = stat.filter(|stat| known.stat != Some(*stat) && stat.ctime.0 < settled) {
+                    stats.push((path.clone(), stat));
+                }
+            }
+            Ok(())
+        })?;
+        for (path, stat) in stats {
+            if let Some(known) = self.ledger.records.get_mut(&path) {
+                known.stat = Some(stat);
+            }
+        }
+        Ok(fates)
+    }
+
+    /// The repositories that are wanted, if they can be.
+    fn modules<'o>(&self, order: &'o Order) -> Result<Vec<Module<'o>>, Failed> {
+        let header = &self.ledger.header;
+        let known = header.repository || !self.ledger.records.is_empty();
+        if known && header.format != order.format {
+            return Err(trouble(
+                "bring it there",
+                "what is there has its objects named in another format; choose another --guest-path",
+            ));
+        }
+        let Some(wanted) = &order.repository else { return Ok(vec![]) };
+        let modules = modules(self.path, order.format, wanted).map_err(failed("understand the order"))?;
+        let placed = header.placed.as_ref().map(repository::submodules).unwrap_or_default();
+        for module in &modules {
+            let ours = if module.path.is_empty() { header.repository } else { placed.contains(&module.path) };
+            // A submodule that an unfinished prepare has begun borrows our objects.
+            let ours = ours || module.git.join("objects/info/alternates").exists() && header.repository;
+            module.check(ours).map_err(|sentence| trouble("bring it there", sentence))?;
+        }
+        Ok(modules)
+    }
+
+    fn wants(&self, wire: &mut Wire) -> io::Result<Wants> {
+        let mut wants = Wants::new();
+        segment::records(wire, |record| {
+            let Wanted { mode, stamp, sent, path } = Wanted::parse(record).map_err(|e| bad(e.to_string()))?;
+            if !sent && !self.ledger.records.contains_key(&path) {
+                return Err(bad(format!("\"{}\" is to stay, and was never placed", path.escape_ascii())));
+            }
+            wants.insert(path, Want { mode, stamp, sent });
+            Ok(())
+        })?;
+        Ok(wants)
+    }
+
+    fn tell_in_the_way(
+        &self,
+        wire: &mut Wire,
+        tree: Option<&mut Tree>,
+        wants: &Wants,
+        leaving: &BTreeSet<Vec<u8>>,
+    ) -> io::Result<()> {
+        segment::send(wire, |out| {
+            let Some(tree) = tree else { return Ok(()) };
+            let mut told = BTreeSet::new();
+            for (path, want) in wants.iter().filter(|(_, want)| want.sent) {
+                let found = match tree.find(path)? {
+                    None => obstacle(tree, path)?.filter(|above| !leaving.contains(above)),
+                    Some(found) => {
+                        let directory = found.mode == Some(Mode::Directory);
+                        let ours = self.ledger.records.contains_key(path);
+                        let fits = match want.mode {
+                            Mode::Directory | Mode::Gitlink => directory || ours,
+                            _ if directory => self.goes(tree, path, leaving)?,
+                            _ => ours,
+                        };
+                        (!fits).then(|| path.clone())
+                    }
+                };
+                if let Some(path) = found.filter(|path| !told.contains(path)) {
+                    out.write_all(&path)?;
+                    out.write_all(&[0])?;
+                    told.insert(path);
+                }
+            }
+            Ok(())
+        })
+    }
+
+    /// Whether nothing is in a directory but what leaves.
+    fn goes(&self, tree: &mut Tree, path: &[u8], leaving: &BTreeSet<Vec<u8>>) -> io::Result<bool> {
+        let mut waiting = vec![path.to_vec()];
+        while let Some(directory) = waiting.pop() {
+            for (name, found) in tree.list(&directory)? {
+                let path = [&directory[..], b"/", &name].concat();
+                match found.mode {
+                    Some(Mode::Directory) if name != b".git" => waiting.push(path),
+                    _ if leaving.contains(&path) => {}
+                    _ => return Ok(false),
+                }
+            }
+        }
+        Ok(true)
+    }
+
+    /// Removes what leaves, and takes what comes. What has come whole is in the ledger, and its blobs in the repository, whatever happens next.
+    fn place_files(
+        &mut self,
+        wire: &mut Wire,
+        tree: &mut Tree,
+        wants: &Wants,
+        leaving: &BTreeSet<Vec<u8>>,
+    ) -> Result<Vec<Id>, Failed> {
+        // Backwards: what is in a directory goes before it.
+        for path in leaving.iter().rev() {
+            let directory = self
+                .ledger
+                .records
+                .get(path)
+                .is_some_and(|known| matches!(known.mode, Mode::Directory | Mode::Gitlink));
+            let removed = if directory { tree.remove_directory(path) } else { tree.remove(path) };
+            removed.map_err(failed(format!("remove \"{}\"", path.escape_ascii())))?;
+            self.ledger.records.remove(path);
+        }
+        let format = self.ledger.header.format;
+        let pack = match self.ledger.header.repository {
+            true => Some(NewPack::create(&self.objects(), "blobs").map_err(failed("begin a pack"))?),
+            false => None,
+        };
+        let (pack, builder) = match pack {
+            Some((pack, file)) => {
+                (Some(pack), Some(Builder::new(file, format).map_err(failed("begin a pack"))?))
+            }
+            None => (None, None),
+        };
+        let mut placing = Placing { tree, wants, ledger: &mut self.ledger, builder, ids: vec![] };
+        let placed = placing.all(&mut Incoming::new(wire));
+        let Placing { builder, ids, .. } = placing;
+        if let (Some(pack), Some(builder)) = (pack, builder) {
+            pack.install_built(builder, format).map_err(failed("end the pack"))?;
+        }
+        placed.map(|()| ids)
+    }
+
+    fn objects(&self) -> PathBuf {
+        self.path.join(".git/objects")
+    }
+
+    fn receive_pack(&self, wire: &mut Wire, order: &Order) -> io::Result<()> {
+        let mut from = Incoming::new(wire);
+        if !self.ledger.header.repository {
+            return match io::copy(&mut from, &mut io::sink())? {
+                0 => Ok(()),
+                _ => Err(bad("there are objects without a repository")),
+            };
+        }
+        let mut objects = Objects::open(&self.objects(), order.format)?;
+        let (pack, file) = NewPack::create(&self.objects(), "host")?;
+        pack.receive(&file, &mut from, order.format, &mut objects)
+    }
+
+    fn move_repositories(&self, tree: &mut Tree, modules: &[Module<'_>]) -> Result<(), Failed> {
+        let format = self.ledger.header.format;
+        let objects = Objects::open(&self.objects(), format).map_err(failed("read the objects"))?;
+        for module in modules {
+            module.check_objects(&objects).map_err(failed("take the host's objects"))?;
+        }
+        // Those within come first: what the outermost one says is true when it says so.
+        for module in modules.iter().rev() {
+            if !module.path.is_empty() {
+                tree.put_directory(module.path.as_bytes())
+                    .map_err(failed(format!("make {}", module.path)))?;
+                module.begin().map_err(failed(format!("make {}", module.git.display())))?;
+            }
+            let moved = module.apply(|path, entry| {
+                let known = self.ledger.records.get(path)?;
+                (known.mode == entry.mode && known.id == Some(entry.id)).then_some(known.stat)?
+            });
+            moved.map_err(failed(format!("write {}", module.git.display())))?;
+        }
+        Ok(())
+    }
+
+    /// Makes the ledger say that all has been placed.
+    fn settle(&mut self, order: &Order, wants: &Wants) {
+        self.ledger.records.retain(|path, _| wants.contains_key(path));
+        for (path, want) in wants {
+            if let Some(known) = self.ledger.records.get_mut(path) {
+                known.stamp = want.stamp;
+            }
+        }
+        let header = &mut self.ledger.header;
+        header.placed = Some(match &order.repository {
+            Some(wanted) => repository::placed(wanted, header.placed.as_ref()),
+            None => header.placed.take().unwrap_or_default(),
+        });
+    }
+}

@@ -1,0 +1,235 @@
+//! A repository in the guest (gitrepository-layout), made and moved without git.
+
+use std::fs;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use super::objects::Objects;
+use super::refs::{self, replace, replace_by};
+use super::segment::bad;
+use crate::git::index::{self, Entry, Stat};
+use crate::git::{Format, Id, MAX_PATH, config, is_ref_name, parse_path};
+use crate::guest::files::stream::Incoming;
+use crate::guest::wire::Wire;
+use crate::proto::workspace::{MAX_PATHS, Placed, Repository};
+
+/// The longest `shallow` that is told.
+const MAX_SHALLOW: u64 = 16 << 20;
+
+/// A repository that is to be made or moved: the work tree's own, or one of its submodules'.
+pub struct Module<'a> {
+    pub wanted: &'a Repository,
+    /// Where it is in the work tree; empty: that itself.
+    pub path: String,
+    pub git: PathBuf,
+    pub index: Vec<Entry>,
+    format: Format,
+}
+
+/// The repository and its submodules, depth first, their indices still to come.
+pub fn modules<'a>(top: &Path, format: Format, wanted: &'a Repository) -> io::Result<Vec<Module<'a>>> {
+    let mut modules: Vec<Module<'a>> = vec![];
+    let mut waiting = vec![(String::new(), wanted)];
+    while let Some((path, wanted)) = waiting.pop() {
+        let git = if path.is_empty() { top.join(".git") } else { top.join(&path).join(".git") };
+        for (below, sub) in wanted.submodules.iter().rev() {
+            let path = if path.is_empty() { below.clone() } else { format!("{path}/{below}") };
+            parse_path(below.as_bytes())
+                .and_then(|_| parse_path(path.as_bytes()))
+                .map_err(|e| bad(e.to_string()))?;
+            waiting.push((path, sub));
+        }
+        modules.push(Module { wanted, path, git, index: vec![], format });
+    }
+    Ok(modules)
+}
+
+/// Whether a `.git` is a directory; None: there is nothing.
+pub fn is_directory(git: &Path) -> Option<bool> {
+    fs::symlink_metadata(git).ok().map(|meta| meta.is_dir())
+}
+
+impl Module<'_> {
+    /// Why it cannot be done, before anything is.
+    pub fn check(&self, ours: bool) -> Result<(), String> {
+        let git = self.git.display();
+        match is_directory(&self.git) {
+            None => {}
+            Some(true) if ours => {}
+            Some(_) => {
+                return Err(format!(
+                    "{git} exists in the guest and was not brought by banger; remove it, or choose another --guest-path"
+                ));
+            }
+        }
+        let wanted = self.wanted;
+        let id = |text: &str| {
+            Id::parse(text.as_bytes()).is_some_and(|id| id.bytes().len() == self.format.id_bytes())
+        };
+        let names = wanted.branch.iter().chain(wanted.tags.iter().map(|(name, _)| name));
+        if let Some(name) = names.into_iter().find(|name| !is_ref_name(name)) {
+            return Err(format!("{name:?} is no name of a branch or tag"));
+        }
+        let ids = wanted.tags.iter().map(|(_, id)| id).chain(&wanted.shallow);
+        if let Some(text) = [&wanted.head].into_iter().chain(ids).find(|text| !id(text)) {
+            return Err(format!("{text:?} is no name of an object"));
+        }
+        if let Some(branch) = wanted.branch.as_deref()
+            && let Some(other) = refs::conflict(&self.git, branch)
+        {
+            return Err(format!(
+                "the guest has a branch {other}, beside which there can be no branch {branch}; rename it there"
+            ));
+        }
+        let locks =
+            ["index", "HEAD", "packed-refs", "shallow"].map(|name| refs::lock_of(&self.git.join(name)));
+        match locks.iter().find(|lock| lock.exists()) {
+            Some(lock) => Err(format!(
+                "git is at work in the guest: {} exists; wait for it, or remove that file",
+                lock.display()
+            )),
+            None => Ok(()),
+        }
+    }
+
+    /// Reads its index from the wire.
+    pub fn read_index(&mut self, wire: &mut Wire) -> io::Result<()> {
+        let format = self.format;
+        let index = &mut self.index;
+        super::segment::records(wire, |line| {
+            let entry = Entry::parse(line, format).ok_or_else(|| {
+                bad(format!("the index has \"{}\"", line[..line.len().min(MAX_PATH)].escape_ascii()))
+            })?;
+            index.push(entry);
+            if index.len() > MAX_PATHS { Err(bad("the index is too long")) } else { Ok(()) }
+        })?;
+        index.sort_by(|a, b| (&a.path, a.stage).cmp(&(&b.path, b.stage)));
+        match index.windows(2).find(|two| two[0].path == two[1].path && two[0].stage == two[1].stage) {
+            Some(two) => Err(bad(format!("the index has \"{}\" twice", two[0].path.escape_ascii()))),
+            None => Ok(()),
+        }
+    }
+
+    /// Makes what has to be there before objects can come, if nothing is: a repository whose branch is unborn.
+    pub fn begin(&self) -> io::Result<()> {
+        if self.git.join("HEAD").exists() {
+            return Ok(());
+        }
+        for directory in ["objects/pack", "objects/info", "refs/heads", "refs/tags", "info"] {
+            fs::create_dir_all(self.git.join(directory))?;
+        }
+        if !self.path.is_empty() {
+            // From its own `objects` up to the outermost work tree.
+            let up = "../".repeat(self.path.split('/').count() + 2);
+            replace(&self.git.join("objects/info/alternates"), format!("{up}.git/objects\n").as_bytes())?;
+        }
+        let Repository { origin, user_name, user_email, .. } = self.wanted;
+        let config =
+            config::render(self.format, origin.as_deref(), user_name.as_deref(), user_email.as_deref());
+        replace(&self.git.join("config"), config.as_bytes())?;
+        let branch = self.wanted.branch.as_deref().unwrap_or("main");
+        replace(&self.git.join("HEAD"), format!("ref: refs/heads/{branch}\n").as_bytes())
+    }
+
+    /// Whether the objects that refs are to point to have come.
+    pub fn check_objects(&self, objects: &Objects) -> io::Result<()> {
+        for text in [&self.wanted.head].into_iter().chain(self.wanted.tags.iter().map(|(_, id)| id)) {
+            if !Id::parse(text.as_bytes()).map_or(Ok(false), |id| objects.has(&id))? {
+                return Err(bad(format!("{text} has not come with the host's objects")));
+            }
+        }
+        Ok(())
+    }
+
+    /// Moves refs, index and HEAD, in this order. `stat` is what is known of a file that is what the index says.
+    pub fn apply(&self, mut stat: impl FnMut(&[u8], &Entry) -> Option<Stat>) -> io::Result<()> {
+        let (git, wanted) = (&self.git, self.wanted);
+        if wanted.keep_before {
+            let branch =
+                wanted.branch.as_ref().and_then(|branch| refs::get(git, &format!("refs/heads/{branch}")));
+            for before in refs::head(git).0.into_iter().chain(branch).filter(|before| *before != wanted.head)
+            {
+                refs::keep_before(git, &before)?;
+            }
+        }
+        replace(&git.join("info/exclude"), wanted.exclude.as_bytes())?;
+        let shallow = git.join("shallow");
+        match wanted.shallow.is_empty() {
+            false => replace(&shallow, (wanted.shallow.join("\n") + "\n").as_bytes())?,
+            true => match fs::remove_file(&shallow) {
+                Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+                _ => {}
+            },
+        }
+        refs::add_tags(git, &wanted.tags)?;
+        if let Some(branch) = &wanted.branch {
+            refs::set(git, &format!("refs/heads/{branch}"), &wanted.head)?;
+        }
+        let mut path = vec![];
+        replace_by(&git.join("index"), |mut out| {
+            index::write(&mut out, self.format, &self.index, |entry| {
+                path.clear();
+                if !self.path.is_empty() {
+                    path.extend_from_slice(self.path.as_bytes());
+                    path.push(b'/');
+                }
+                path.extend_from_slice(&entry.path);
+                if entry.stage == 0 { stat(&path, entry).unwrap_or_default() } else { Stat::default() }
+            })
+        })?;
+        let head = match &wanted.branch {
+            Some(branch) => format!("ref: refs/heads/{branch}\n"),
+            None => format!("{}\n", wanted.head),
+        };
+        replace(&git.join("HEAD"), head.as_bytes())
+    }
+}
+
+/// What was placed with this repository, after `before`.
+pub fn placed(wanted: &Repository, before: Option<&Placed>) -> Placed {
+    let mut heads = before.map(|before| before.heads.clone()).unwrap_or_default();
+    if !heads.contains(&wanted.head) {
+        heads.push(wanted.head.clone());
+    }
+    let submodules = wanted.submodules.iter().map(|(path, sub)| {
+        let before = before.and_then(|before| before.submodules.iter().find(|(known, _)| known == path));
+        (path.clone(), placed(sub, before.map(|(_, before)| before)))
+    });
+    Placed {
+        head: Some(wanted.head.clone()),
+        branch: wanted.branch.clone(),
+        heads,
+        shallow: !wanted.shallow.is_empty(),
+        boundary: vec![],
+        submodules: submodules.collect(),
+    }
+}
+
+/// Adds what repositories are like now to what was placed. A submodule's that has gone is none any more.
+pub fn look(top: &Path, placed: &mut Placed) {
+    let shallow = refs::read(&top.join(".git/shallow"), MAX_SHALLOW).unwrap_or_default();
+    placed.boundary =
+        shallow.lines().filter(|line| Id::parse(line.as_bytes()).is_some()).map(str::to_owned).collect();
+    placed.submodules.retain(|(path, _)| is_directory(&top.join(path).join(".git")) == Some(true));
+    for (path, sub) in &mut placed.submodules {
+        look(&top.join(&*path), sub);
+    }
+}
+
+/// Where the submodules are that were placed, in the work tree.
+pub fn submodules(placed: &Placed) -> Vec<String> {
+    let mut paths = vec![];
+    for (path, sub) in &placed.submodules {
+        paths.push(path.clone());
+        paths.extend(submodules(sub).into_iter().map(|below| format!("{path}/{below}")));
+    }
+    paths
+}
+
+/// Reads a segment that has to be empty.
+pub fn read_nothing(wire: &mut Wire) -> io::Result<()> {
+    match Incoming::new(wire).read(&mut [0])? {
+        0 => Ok(()),
+        _ => Err(bad("there is an index without a repository")),
+    }
+}
