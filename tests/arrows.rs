@@ -23,6 +23,8 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("kernel/", &["kernel", "host", "vm"]),
     ("vmm/", &["vmm", "host", "vm", "network"]),
     ("system/", &["system", "host"]),
+    // What the command line and the daemon both send to a guest's agent.
+    ("copy/", &["copy", "proto", "host"]),
     // An update is an installation that replaces itself.
     ("updater/", &["updater", "system", "host", "release"]),
     ("release/", &["release"]),
@@ -53,8 +55,8 @@ const ALLOWED: &[(&str, &[&str])] = &[
     (
         "cli/",
         &[
-            "cli", "config", "proto", "host", "vm", "image", "network", "git", "build", "publish", "release",
-            "system", "updater",
+            "cli", "config", "copy", "proto", "host", "vm", "image", "network", "git", "build", "publish",
+            "release", "system", "updater",
         ],
     ),
     (
@@ -62,6 +64,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
         &[
             "daemon",
             "config",
+            "copy",
             "proto",
             "host",
             "vm",
@@ -88,7 +91,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
         "lib.rs",
         &[
             "vm", "image", "network", "kernel", "proto", "host", "ext4", "oci", "vmm", "dns", "store", "cli",
-            "daemon", "root", "guest", "system", "updater", "release", "git", "config",
+            "daemon", "root", "guest", "system", "updater", "release", "git", "config", "copy",
         ],
     ),
 ];

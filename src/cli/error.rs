@@ -4,11 +4,11 @@ use std::fmt;
 use std::io;
 
 use crate::cli::client::ClientError;
-use crate::cli::copy::CopyError;
 use crate::cli::session::SessionError;
 use crate::cli::words::Usage;
 use crate::cli::workspace::WorkspaceError;
 use crate::config::ConfigError;
+use crate::copy::CopyError;
 use crate::host::trusted::Untrusted;
 use crate::proto::api::{Code, Failure};
 use crate::publish::PublishError;

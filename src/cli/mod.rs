@@ -12,7 +12,6 @@ mod bundle;
 mod client;
 mod complete;
 mod config;
-mod copy;
 mod daemon;
 mod doctor;
 mod error;

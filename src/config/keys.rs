@@ -177,6 +177,13 @@ pub const KEYS: &[Key] = &[
         "what executes it; --accel and BANGER_ACCEL win",
     ),
     key(
+        "file_sync",
+        ("a list of files", "[{ host = '~/.gitconfig', guest = '~/.gitconfig' }]"),
+        Without("none"),
+        Daemon,
+        "files and directories of your home that every VM gets in /root when it starts",
+    ),
+    key(
         "registries",
         ("a table for each registry", "{ 'ghcr.io' = { insecure = true } }"),
         Without("none"),

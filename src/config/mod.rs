@@ -9,6 +9,7 @@
 //! file themselves (root::settings, updater::settings), and judge their keys here too.
 
 mod file;
+mod file_sync;
 mod judge;
 pub mod keys;
 mod layers;
@@ -21,6 +22,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 pub use self::file::Document;
+pub use self::file_sync::FileSync;
 pub use self::layers::{Layer, Read, read};
 pub use self::settings::{Config, Network, NetworkKind, VmDefaults};
 use crate::host::dirs::Dirs;

@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use crate::catalog::KeyAt;
+use crate::config::file_sync::{self, FileSync};
 use crate::config::registries;
 use crate::host::location::Location;
 use crate::host::signature::Key;
@@ -45,6 +46,8 @@ pub struct Config {
     pub ssh_key: Option<PathBuf>,
     /// How long nobody uses a VM before it is stopped; None: it runs on.
     pub stale_after: Option<Duration>,
+    /// What every VM gets when it starts.
+    pub file_sync: Vec<FileSync>,
 }
 
 /// What VMs are connected to, and what they are called.
@@ -127,6 +130,8 @@ impl Config {
     /// A sentence about the first key that is wrong, which begins with its name where it is not of another type.
     pub(super) fn of(mut table: toml::Table, home: Option<&Path>) -> Result<Self, String> {
         let registries = table.remove("registries").map(registries::parse).transpose()?.unwrap_or_default();
+        let file_sync = table.remove("file_sync");
+        let file_sync = file_sync.map_or(Ok(vec![]), |list| file_sync::parse(&list, home))?;
         let raw: Raw = table.try_into().map_err(|e: toml::de::Error| e.message().to_owned())?;
         let size = |key: &str, size: Option<Size>| match size {
             None => Ok(None),
@@ -189,6 +194,7 @@ impl Config {
             log_level: raw.log_level.map(level).transpose()?,
             ssh_key: raw.ssh_key_path.map(|s| expand("ssh_key_path", &s, home)).transpose()?,
             stale_after: raw.auto_stop_stale_after.as_deref().map(stale_after).transpose()?.flatten(),
+            file_sync,
         })
     }
 }

@@ -20,6 +20,7 @@ mod driver;
 mod events;
 mod exit;
 mod fault;
+mod file_sync;
 mod guest;
 mod guest_text;
 mod health;

@@ -6,6 +6,7 @@
 mod bad_input;
 mod bundles;
 mod catalog;
+mod changing;
 mod crash;
 mod disk;
 mod doctor;
@@ -24,5 +25,6 @@ mod run;
 mod set;
 mod ssh;
 mod terminal;
+mod watch;
 mod workspace;
 mod world;

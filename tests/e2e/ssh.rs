@@ -89,7 +89,7 @@ fn ssh_scp_rsync_and_git_go_into_a_vm_that_has_no_network() {
                  rsync -ae \"$ssh\" dev.vm:tree/ returned/ && diff -r --no-dereference tree returned";
     user.ok(rsync);
     let git = "git init -q -b main repo && cd repo && git -c user.name=a -c user.email=a@b commit -q --allow-empty -m first && \
-               eval $ssh dev.vm git init -q --bare work && git push -q dev.vm:/root/work main && \
+               eval $ssh dev.vm git init -q --bare -b main work && git push -q dev.vm:/root/work main && \
                git clone -q dev.vm:/root/work ../cloned && git -C ../cloned log --format=%s";
     assert_eq!(user.ok(git), "first\n");
     let agent = "ssh-keygen -q -t ed25519 -N '' -f mine && eval $(ssh-agent) >agent && ssh-add -q mine && \
@@ -100,12 +100,13 @@ fn ssh_scp_rsync_and_git_go_into_a_vm_that_has_no_network() {
     assert!(lines[1].starts_with("Could not open a connection"), "{agents}");
 
     // However a connection ends, nothing of it is left in the guest.
-    let mut killed = user.command("exec ssh -F \"$config\" dev.vm sleep 1000").spawn().expect("runs");
-    let inside = || rig.banger("vm exec dev -- pgrep -c sshd").stdout.trim().to_owned();
+    let mut killed = Command::new("ssh");
+    killed.env("BANGER_ROOT", rig.path()).args(["-F", &user.path(".ssh/config"), "dev.vm", "sleep", "1000"]);
+    let mut killed = killed.stdin(Stdio::null()).spawn().expect("runs ssh");
     rig.until("it is connected", || rig.banger("vm exec dev -- pgrep -x sleep").status == 0);
     killed.kill().expect("kills");
     killed.wait().expect("is gone");
-    rig.until("the guest's side has ended", || inside() == "0");
+    rig.until("the guest's side has ended", || rig.banger("vm exec dev -- pgrep -c sshd").stdout == "0\n");
 
     // Another key of the same VM is refused by ssh itself.
     let id = rig.json("vm show dev --json")["id"].as_str().expect("an id").to_owned();

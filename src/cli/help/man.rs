@@ -34,7 +34,7 @@ impl Man {
     pub fn run(&self) -> Result<(), Error> {
         let failed = |what: String| move |source| Error::Host { what, source };
         fs::create_dir_all(&self.out).map_err(failed(format!("create {}", self.out.display())))?;
-        for (name, page) in pages(&Banger::get_args_info()) {
+        for (name, page) in pages(&Banger::get_args_info(), build::VERSION) {
             let path = self.out.join(format!("{name}.1"));
             write_atomic(&path, page.as_bytes(), 0o644)
                 .map_err(failed(format!("write {}", path.display())))?;
@@ -44,17 +44,17 @@ impl Man {
     }
 }
 
-/// Names and texts.
-pub fn pages(tree: &CommandInfoWithArgs) -> Vec<(String, String)> {
-    let mut pages = vec![("banger".to_owned(), first(tree))];
+/// Names and texts, of a banger of this version.
+pub fn pages(tree: &CommandInfoWithArgs, version: &str) -> Vec<(String, String)> {
+    let mut pages = vec![("banger".to_owned(), first(tree, version))];
     for (name, node) in visible(tree) {
-        pages.push((format!("banger-{name}"), of_command(name, node)));
+        pages.push((format!("banger-{name}"), of_command(name, node, version)));
     }
     pages
 }
 
-fn first(tree: &CommandInfoWithArgs) -> String {
-    let mut page = head("banger", tree.description);
+fn first(tree: &CommandInfoWithArgs, version: &str) -> String {
+    let mut page = head("banger", tree.description, version);
     page.push_str(".SH SYNOPSIS\n.B banger\n<command> [<options>] [<arguments>]\n.SH DESCRIPTION\n");
     // Usage and what to begin with have sections of their own.
     let about: Vec<&str> = FIRST.lines().skip(2).take_while(|line| !line.is_empty()).collect();
@@ -86,8 +86,8 @@ fn first(tree: &CommandInfoWithArgs) -> String {
     page
 }
 
-fn of_command(name: &str, node: &CommandInfoWithArgs) -> String {
-    let mut page = head(&format!("banger-{name}"), node.description);
+fn of_command(name: &str, node: &CommandInfoWithArgs, version: &str) -> String {
+    let mut page = head(&format!("banger-{name}"), node.description, version);
     page.push_str(".SH SYNOPSIS\n");
     let verbs: Vec<_> = visible(node).collect();
     match verbs.is_empty() {
@@ -108,13 +108,13 @@ fn of_command(name: &str, node: &CommandInfoWithArgs) -> String {
     page
 }
 
-fn head(name: &str, about: &str) -> String {
+fn head(name: &str, about: &str, version: &str) -> String {
     // The version is all that says when: a page of the same banger is the same page.
     let title = escaped(&name.to_uppercase());
     let about = escaped(sentence(about));
     format!(
         ".TH {title} 1 \"\" \"banger {}\" \"banger\"\n.SH NAME\n{} \\- {about}\n",
-        escaped(build::VERSION),
+        escaped(version.trim_start_matches('v')),
         escaped(name)
     )
 }
@@ -207,7 +207,7 @@ mod tests {
     #[test]
     fn groff_has_nothing_to_say_about_any_page_and_shows_what_was_meant() {
         let tree = Banger::get_args_info();
-        let pages = pages(&tree);
+        let pages = pages(&tree, "v1.2.3");
         let show = |page: &str| {
             let script = "groff -ww -man -Tutf8 -P-cbou -rLL=100n - 2>&1";
             let out = cmd::run_reading("sh", ["-c", script], page.as_bytes()).expect("groff runs");

@@ -11,7 +11,8 @@ pub fn options(place: &Place, banger: &Path, host: &str) -> Vec<(&'static str, S
     let path = |path: &Path| format!("\"{}\"", path.display().to_string().replace('%', "%%"));
     let banger = word(&banger.display().to_string()).replace('%', "%%");
     vec![
-        ("ProxyCommand", format!("{banger} internal ssh-proxy {host}")),
+        // Quoted, since a shell reads it: an old ssh takes `$(x).vm` for a host, which may come with a git submodule (CVE-2023-51385).
+        ("ProxyCommand", format!("{banger} internal ssh-proxy -- '{host}'")),
         ("IdentityFile", path(&place.key)),
         // Not the agent's keys before ours: after a few that do not fit, sshd hangs up.
         ("IdentitiesOnly", "yes".to_owned()),
@@ -96,7 +97,7 @@ mod tests {
             "user root",
             "identitiesonly yes",
             "stricthostkeychecking true",
-            "proxycommand '/it'\\''s 1%%/banger' internal ssh-proxy %h",
+            "proxycommand '/it'\\''s 1%%/banger' internal ssh-proxy -- '%h'",
             "globalknownhostsfile /dev/null",
         ] {
             assert!(vm.lines().any(|l| l == line), "{line}\n{vm}");

@@ -68,7 +68,7 @@ impl SshProxy {
                 return Err(Error::Refused(format!("VM {name} cannot start its sshd: {why}")));
             }
         };
-        from_guest.relay(rest, name)
+        from_guest.relay(rest)
     }
 }
 
@@ -123,7 +123,7 @@ impl Guest {
     }
 
     /// Moves bytes until the guest's side has ended.
-    fn relay(mut self, first: Vec<u8>, name: &str) -> Result<(), Error> {
+    fn relay(mut self, first: Vec<u8>) -> Result<(), Error> {
         let mut stdout = io::stdout().lock();
         let to_ssh = |stdout: &mut io::StdoutLock<'_>, bytes: &[u8]| {
             stdout.write_all(bytes).and_then(|()| stdout.flush()).map_err(Error::Stdout)
@@ -141,7 +141,7 @@ impl Guest {
                     to_ssh(&mut stdout, &bytes)?;
                 }
                 Said::Window(bytes) => credit.add(bytes),
-                Said::Exit if silent => return Err(self.gone(&format!("nothing in VM {name}"))),
+                Said::Exit if silent => return Err(self.gone("nothing")),
                 Said::Exit => return Ok(()),
                 Said::Nothing => {}
             }

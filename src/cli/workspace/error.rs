@@ -4,7 +4,7 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::cli::copy::CopyError;
+use crate::copy::CopyError;
 use crate::host::cmd::CmdError;
 
 #[derive(Debug)]

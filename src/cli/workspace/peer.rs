@@ -12,7 +12,7 @@ use rustix::net::{RecvFlags, SendFlags};
 
 use super::error::WorkspaceError;
 use crate::cli::client::Attention;
-use crate::cli::copy::CopyError;
+use crate::copy::CopyError;
 use crate::proto::api::{Event, Unit};
 use crate::proto::frame::{BadFrame, HEADER, Header, Kind, MAX_PAYLOAD};
 

@@ -17,7 +17,7 @@ use super::repository::Repo;
 use super::send::{Contents, send};
 use super::tree::{Item, Tree};
 use crate::cli::client::Attention;
-use crate::cli::copy::CopyError;
+use crate::copy::CopyError;
 use crate::git::{Format, Mode};
 use crate::proto::workspace::{Held, Order, Placed, Record, Repository};
 

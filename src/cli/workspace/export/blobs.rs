@@ -7,7 +7,7 @@ use std::process::{ChildStdin, Stdio};
 use super::super::error::WorkspaceError;
 use super::super::index::is_id;
 use super::scratch::Scratch;
-use crate::cli::copy::CopyError;
+use crate::copy::CopyError;
 use crate::host::cmd::git::Running;
 
 /// A fast-import that runs.

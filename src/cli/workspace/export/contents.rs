@@ -5,7 +5,7 @@ use std::io::{self, Read};
 
 use super::super::error::WorkspaceError;
 use super::super::peer::Peer;
-use crate::cli::copy::{Broken, CopyError, Entry, Kind, each};
+use crate::copy::{Broken, CopyError, Entry, Kind, each};
 
 /// How much may follow the end of a tar stream (its blocks are padded), in bytes.
 const MAX_PADDING: u64 = 1 << 20;

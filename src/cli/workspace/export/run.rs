@@ -5,7 +5,7 @@ use std::os::fd::OwnedFd;
 use super::super::error::WorkspaceError;
 use super::super::peer::Peer;
 use crate::cli::client::Attention;
-use crate::cli::copy::CopyError;
+use crate::copy::CopyError;
 use crate::proto::frame::{BadFrame, Kind, MAX_PAYLOAD};
 
 /// What is kept of what it says on stderr, in bytes.

@@ -14,11 +14,35 @@ use super::stream::Outgoing;
 use super::{CopyError, Skipped, Source};
 use crate::proto::symlink::append_symlink;
 
+/// What of a tree counts in the guest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum How {
+    /// All that it is here.
+    Alike,
+    /// Its files and directories, as root's. Symlinks below it and what is neither are left out.
+    Plain,
+}
+
+/// A tree of this host, and the mode of the file that it is, where that is not the file's own.
+#[derive(Debug)]
+pub struct Part {
+    pub source: Source,
+    pub file_mode: Option<u32>,
+}
+
 /// Sends `source` as a tar stream; the caller ends it.
-pub fn pack<F: FnMut(u64)>(source: &Source, to: &mut Outgoing<F>) -> Result<Skipped, CopyError> {
-    let mut packer =
-        Packer { tar: Builder::new(&mut *to), links: HashMap::new(), skipped: Skipped::default() };
-    let packed = packer.tree(&source.path, Path::new(&source.name), source.follow);
+pub fn pack<F: FnMut(u64)>(source: Source, to: &mut Outgoing<F>) -> Result<Skipped, CopyError> {
+    pack_all(&[Part { source, file_mode: None }], How::Alike, to)
+}
+
+/// Sends `parts` as one tar stream; the caller ends it.
+pub fn pack_all<F: FnMut(u64)>(parts: &[Part], how: How, to: &mut Outgoing<F>) -> Result<Skipped, CopyError> {
+    let tar = Builder::new(&mut *to);
+    let mut packer = Packer { tar, how, file_mode: None, links: HashMap::new(), skipped: Skipped::default() };
+    let packed = parts.iter().try_for_each(|Part { source, file_mode }| {
+        packer.file_mode = *file_mode;
+        packer.tree(&source.path, Path::new(&source.name), source.follow)
+    });
     let finished = packed.and_then(|()| {
         packer.tar.finish().map_err(CopyError::Connection)?;
         Ok(packer.skipped)
@@ -30,6 +54,9 @@ pub fn pack<F: FnMut(u64)>(source: &Source, to: &mut Outgoing<F>) -> Result<Skip
 
 struct Packer<W: Write> {
     tar: Builder<W>,
+    how: How,
+    /// Of the part that is one file.
+    file_mode: Option<u32>,
     /// Files with several names, and the first one in the stream.
     links: HashMap<(u64, u64), PathBuf>,
     skipped: Skipped,
@@ -42,6 +69,10 @@ impl<W: Write> Packer<W> {
         let meta =
             if follow { fs::metadata(path).map_err(CopyError::here("read", path))? } else { read(path)? };
         let is_dir = meta.is_dir();
+        if is_dir {
+            // It is for the part itself.
+            self.file_mode = None;
+        }
         self.one(path, name, &meta)?;
         let mut left = if is_dir { vec![(path.to_owned(), name.to_owned())] } else { vec![] };
         while let Some((dir, name)) = left.pop() {
@@ -62,13 +93,24 @@ impl<W: Write> Packer<W> {
     }
 
     fn one(&mut self, path: &Path, name: &Path, meta: &Metadata) -> Result<(), CopyError> {
+        let kind = meta.file_type();
+        if self.how == How::Plain && !kind.is_dir() && !kind.is_file() {
+            match kind.is_symlink() {
+                true => self.skipped.symlinks += 1,
+                false => self.skipped.devices += 1,
+            }
+            return Ok(());
+        }
         let mut header = Header::new_gnu();
-        header.set_mode(meta.mode() & 0o7777);
-        header.set_uid(u64::from(meta.uid()));
-        header.set_gid(u64::from(meta.gid()));
+        header.set_mode(self.file_mode.unwrap_or(meta.mode()) & 0o7777);
+        let (uid, gid) = match self.how {
+            How::Alike => (meta.uid(), meta.gid()),
+            How::Plain => (0, 0),
+        };
+        header.set_uid(u64::from(uid));
+        header.set_gid(u64::from(gid));
         header.set_mtime(u64::try_from(meta.mtime()).unwrap_or(0));
         header.set_size(0);
-        let kind = meta.file_type();
         let added = if kind.is_dir() {
             header.set_entry_type(EntryType::Directory);
             self.tar.append_data(&mut header, name, io::empty())
@@ -100,7 +142,7 @@ impl<W: Write> Packer<W> {
 
     /// The name under which the same file is in the stream already.
     fn other_name(&mut self, name: &Path, meta: &Metadata) -> Option<PathBuf> {
-        if meta.nlink() < 2 {
+        if meta.nlink() < 2 || self.how == How::Plain {
             return None;
         }
         let first = self.links.entry((meta.dev(), meta.ino())).or_insert_with(|| name.to_owned());

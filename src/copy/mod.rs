@@ -19,7 +19,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 pub use self::entries::{Broken, Entry, Kind, each};
-pub use self::pack::pack;
+pub use self::pack::{How, Part, pack, pack_all};
 pub use self::place::{Destination, Source};
 pub use self::stream::{Incoming, Outgoing};
 pub use self::unpack::unpack;
@@ -63,6 +63,7 @@ pub struct Skipped {
     pub devices: usize,
     pub sockets: usize,
     pub setuid: usize,
+    pub symlinks: usize,
 }
 
 impl Skipped {
@@ -73,11 +74,12 @@ impl Skipped {
             1 => Some(format!("1 {one}")),
             n => Some(format!("{n} {many}")),
         };
-        let left_out: Vec<String> =
-            [some(self.devices, "device", "devices"), some(self.sockets, "socket", "sockets")]
-                .into_iter()
-                .flatten()
-                .collect();
+        let left_out = [
+            some(self.symlinks, "symlink", "symlinks"),
+            some(self.devices, "device", "devices"),
+            some(self.sockets, "socket", "sockets"),
+        ];
+        let left_out: Vec<String> = left_out.into_iter().flatten().collect();
         let left_out = (!left_out.is_empty()).then(|| format!("left out {}", left_out.join(" and ")));
         let lost =
             some(self.setuid, "file lost its setuid or setgid bit", "files lost their setuid or setgid bits");
@@ -123,7 +125,7 @@ mod tests {
     #[test]
     fn what_was_left_out_is_said_in_one_sentence() {
         assert_eq!(Skipped::default().sentence(), None);
-        let skipped = Skipped { devices: 2, sockets: 1, setuid: 1 };
+        let skipped = Skipped { devices: 2, sockets: 1, setuid: 1, symlinks: 0 };
         assert_eq!(
             skipped.sentence().as_deref(),
             Some("left out 2 devices and 1 socket; 1 file lost its setuid or setgid bit")
