@@ -9,6 +9,7 @@ mod catalog;
 mod crash;
 mod disk;
 mod doctor;
+mod export;
 mod failpoints;
 mod files;
 mod golden;
