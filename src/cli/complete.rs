@@ -11,6 +11,7 @@ use crate::cli::client::Client;
 use crate::cli::error::Error;
 use crate::cli::render;
 use crate::cli::tree::{Banger, HIDDEN};
+use crate::cli::words::is_help;
 use crate::proto::api::{ImageCatalog, ImageList, KernelCatalog, KernelList, VmList};
 use crate::system::files::Completions;
 
@@ -126,11 +127,21 @@ fn due(tree: &CommandInfoWithArgs, words: &[String]) -> (Due, String) {
         // A command in the guest: nothing is known of it here.
         return (Due::Nothing, typed.clone());
     }
+    let (before, asks) = match before.split_first() {
+        Some((first, rest)) if is_help(first) => (rest, true),
+        _ => (before, false),
+    };
     let mut node = tree;
     let mut path = vec![];
     let mut rest = before.iter();
     while !node.commands.is_empty() {
-        let Some(word) = rest.next() else { return (verbs(node), typed.clone()) };
+        let Some(word) = rest.next() else {
+            let mut due = verbs(node);
+            if let (Due::Words(words), true) = (&mut due, asks && path.is_empty()) {
+                words.push(Candidate::new("examples", "ten things that people do"));
+            }
+            return (due, typed.clone());
+        };
         match node.commands.iter().find(|c| c.name == word) {
             Some(sub) => {
                 node = &sub.command;
@@ -210,7 +221,7 @@ fn argument(verb: &str, n: usize) -> Due {
             | "vm stats",
             _,
         ) => Due::Vms,
-        ("vm exec" | "vm shell" | "vm show" | "vm logs" | "vm ping" | "vm health", 0) => Due::Vms,
+        ("vm exec" | "vm shell" | "vm ssh" | "vm show" | "vm logs" | "vm ping" | "vm health", 0) => Due::Vms,
         ("vm cp", 0 | 1) => Due::VmsOrFiles,
         ("image show" | "image delete" | "image tag" | "image promote", 0) => Due::Images,
         ("image pull", 0) => Due::ImageOffers,
@@ -285,8 +296,10 @@ mod tests {
 
     #[test]
     fn verbs_and_options_come_from_the_tree() {
-        assert_eq!(words_at("vm s"), ["start", "stop", "set", "shell", "show", "stats"]);
+        assert_eq!(words_at("vm s"), ["start", "stop", "set", "shell", "ssh", "show", "stats"]);
         assert_eq!(words_at("k"), ["kernel"]);
+        assert_eq!(words_at("help ex"), ["examples"]);
+        assert_eq!(words_at("help vm se"), ["set"]);
         for hidden in HIDDEN {
             assert!(!words_at("").contains(&hidden.to_owned()));
         }
@@ -311,6 +324,9 @@ mod tests {
             ("vm set --publish ", Due::Nothing),
             ("vm run --nat ", Due::Nothing),
             ("vm exec dev ", Due::Nothing),
+            ("vm ssh -A ", Due::Vms),
+            ("vm ssh dev -- ", Due::Nothing),
+            ("help vm run --image ", Due::Images),
             ("vm exec -e A=1 ", Due::Vms),
             ("vm exec -it ", Due::Vms),
             ("vm stop a b ", Due::Vms),

@@ -17,6 +17,7 @@ mod doctor;
 mod error;
 mod events;
 mod files;
+mod help;
 mod image;
 mod internal;
 mod kernel;
@@ -26,6 +27,7 @@ mod render;
 mod session;
 mod shown;
 mod signals;
+mod ssh;
 mod system;
 mod top;
 mod tree;
@@ -55,6 +57,11 @@ pub fn main(args: Vec<OsString>) -> ExitCode {
 
 fn run(args: Vec<OsString>) -> Result<(), Error> {
     let args = tree::text_of(args)?;
+    if let [help, "examples"] = *args.iter().map(String::as_str).collect::<Vec<_>>()
+        && words::is_help(help)
+    {
+        return render::out(help::EXAMPLES);
+    }
     let words = words::order(&Banger::get_args_info(), &args)?;
     let noun = match tree::read(&words)? {
         Meaning::Help(text) => return render::out(&text),
@@ -73,6 +80,7 @@ fn run(args: Vec<OsString>) -> Result<(), Error> {
         Noun::Bundle(bundle) => bundle.run(),
         Noun::System(system) => system.run(),
         Noun::Update(update) => update.run(),
+        Noun::SshConfig(config) => config.run(),
         Noun::Config(config) => config.run(),
         Noun::Daemon(daemon) => daemon.run(),
         Noun::Doctor(doctor) => doctor.run(),

@@ -64,10 +64,10 @@ pub enum Usage {
 
 /// Whether the verb at the end of `path` takes a command after `--`.
 fn takes_command(path: &[&str]) -> bool {
-    matches!(path.last(), Some(&("run" | "exec" | "complete")))
+    matches!(path.last(), Some(&("run" | "exec" | "ssh" | "complete")))
 }
 
-fn is_help(word: &str) -> bool {
+pub fn is_help(word: &str) -> bool {
     matches!(word, "-h" | "--help" | "help")
 }
 

@@ -72,7 +72,7 @@ async fn converse(d: Shared, client: Client) {
         Ok((request, fd)) => {
             let stops = matches!(request, Request::DaemonStop(_));
             let going = operations::subject(&request)
-                .map(|subject| operations::begin(&d, &op, &method(&request), subject));
+                .map(|subject| operations::begin(&d, &op, request.method(), subject));
             let work = async {
                 // A mistake of ours in one request must not take the others with it.
                 let work = async {
@@ -89,7 +89,11 @@ async fn converse(d: Shared, client: Client) {
                 outcome
             };
             // Both to their ends: an event that is half written must not be followed by the answer.
-            match future::zip(work, tell(&client, &news)).await {
+            let telling = async {
+                // Nobody reads any more, whether or not the connection says so.
+                tell(&client, &news).await.inspect_err(|_| op.cancel())
+            };
+            match future::zip(work, telling).await {
                 (outcome, Ok(())) => (outcome, stops),
                 (_, Err(e)) => return log::debug!("{op} cannot send an event: {e}"),
             }
@@ -117,8 +121,8 @@ async fn hear(client: &Client, peer: Peer, op: &Op) -> Result<(Request, Option<O
     }
     let Asked { line, fd } = client.request().await?;
     let request =
-        serde_json::from_slice(&line).map_err(|e| NoRequest::Refused(format!("{UNKNOWN_REQUEST}: {e}")))?;
-    log::debug!("{op} pid {} asks {}", peer.pid, method(&request));
+        Request::from_json(&line).map_err(|e| NoRequest::Refused(format!("{UNKNOWN_REQUEST}: {e}")))?;
+    log::debug!("{op} pid {} asks {}", peer.pid, request.method());
     Ok((request, fd))
 }
 
@@ -148,11 +152,6 @@ async fn reply(client: &Client, op: &Op, outcome: Result<Answer, Fault>) -> io::
             client.reply(&Reply::Error(failure), None).await
         }
     }
-}
-
-fn method(request: &Request) -> String {
-    let tag = serde_json::to_value(request).ok();
-    tag.and_then(|v| v.get("method")?.as_str().map(str::to_owned)).unwrap_or_default()
 }
 
 /// The answer to a call of type `C`: the compiler checks that a handler gives what the protocol promises.

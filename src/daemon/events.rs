@@ -140,6 +140,9 @@ fn difference(before: &VmRecord, after: &VmRecord) -> Option<(What, Option<Strin
     if before.workspaces != after.workspaces {
         return Some((What::VmWorkspace, after.workspaces.last().map(|brought| brought.guest_path.clone())));
     }
+    if before.name != after.name {
+        return Some((What::VmChanged, Some(format!("it was called {}", before.name))));
+    }
     let same = VmRecord { state: after.state.clone(), ..before.clone() } == *after;
     (!same).then(|| (What::VmChanged, Some(after.spec.to_string())))
 }

@@ -73,9 +73,12 @@ pub async fn see_to(driver: &mut Driver) -> bool {
 async fn expire(driver: &mut Driver) -> bool {
     let op = Op::own();
     let name = driver.record.name.clone();
-    log::info!("{op} vm {name}: its time is over (--ttl)");
-    let _going = operations::begin(&driver.d, &op, "vm.delete", name.to_string());
-    match driver.delete(&op).await {
+    let why = "its time is over (--ttl)";
+    log::info!("{op} vm {name}: {why}");
+    let going = operations::begin_since(&driver.d, &op, "vm.delete", name.to_string(), Some(why));
+    let deleted = driver.delete(&op).await;
+    going.ended(deleted.as_ref().err());
+    match deleted {
         Ok(()) => true,
         Err(fault) => {
             log::error!("{op} vm {name}: {}", fault.message);
@@ -99,16 +102,22 @@ async fn stop_unless_used(driver: &mut Driver) {
         }
     };
     driver.clock.used = looked.checked_sub(unused).unwrap_or(looked);
-    if unused < after || !driver.d.uses.close(id, looked) {
+    if unused < after {
         return;
     }
-    log::info!("{op} vm {name}: nobody has used it for {}; it is stopped", humantime::format_duration(after));
-    let going = operations::begin(&driver.d, &op, "vm.stop", name.to_string());
-    if let Err(fault) = stop::stop(driver, &op, false).await {
+    if !driver.d.uses.close(id, looked) {
+        // Somebody is on the way to it.
+        return driver.clock.reset();
+    }
+    let why = format!("nobody has used it for {}; it is stopped", humantime::format_duration(after));
+    log::info!("{op} vm {name}: {why}");
+    let going = operations::begin_since(&driver.d, &op, "vm.stop", name.to_string(), Some(&why));
+    let stopped = stop::stop(driver, &op, false).await;
+    going.ended(stopped.as_ref().err());
+    if let Err(fault) = stopped {
         log::error!("{op} vm {name}: {}", fault.message);
         driver.clock.reset();
     }
-    drop(going);
     driver.d.uses.open(id);
 }
 

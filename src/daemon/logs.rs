@@ -48,14 +48,16 @@ pub async fn keep_short(logs: Vec<PathBuf>) -> io::Result<()> {
     }
 }
 
-/// Notes that a log has grown, and cuts it if it is too long.
+/// Notes that a log has grown, and cuts it if it is too long, whether or not the one could be noted.
 fn look(times: &mut Times) -> io::Result<()> {
-    let meta = std::fs::metadata(times.log())?;
-    times.note(&meta)?;
+    let log = times.log().to_owned();
+    let meta = std::fs::metadata(&log)?;
+    let unknown = |e| log::debug!("{}: cannot note when it grew: {e}", log.display());
+    times.note(&meta).unwrap_or_else(&unknown);
     // By its blocks: a file that one writer does not append to is long, and mostly a hole, once it was cut.
     if meta.blocks() * 512 > MOST {
-        let (gone, put_before) = cut(times.log(), KEPT)?;
-        times.cut(gone, put_before)?;
+        let (gone, put_before) = cut(&log, KEPT)?;
+        times.cut(gone, put_before).unwrap_or_else(&unknown);
     }
     Ok(())
 }

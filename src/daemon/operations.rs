@@ -35,8 +35,13 @@ impl Operations {
 
 /// Lets `op` be seen from now on, as `kind` of `subject`.
 pub fn begin(d: &Shared, op: &Op, kind: &str, subject: String) -> Going {
+    begin_since(d, op, kind, subject, None)
+}
+
+/// The same of one that nobody asked for; `why` tells whoever listens what it is for.
+pub fn begin_since(d: &Shared, op: &Op, kind: &str, subject: String, why: Option<&str>) -> Going {
     let (id, kind) = (op.id().to_owned(), kind.to_owned());
-    d.events.operation(op, &kind, &subject, What::OperationBegun, None);
+    d.events.operation(op, &kind, &subject, What::OperationBegun, why);
     let view = OperationView {
         id: id.clone(),
         kind: kind.clone(),

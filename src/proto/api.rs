@@ -10,17 +10,17 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::image::config::Asked;
 use crate::image::record::ImageRecord;
 use crate::kernel::record::KernelRecord;
 use crate::proto::agent;
+pub use crate::proto::calls::{Call, Request, UNKNOWN_REQUEST};
 use crate::proto::finding::Fix;
 pub use crate::proto::finding::{Finding, Verdict};
 pub use crate::proto::watch::*;
-use crate::proto::workspace::{self, Held};
+use crate::proto::workspace;
 use crate::vm::change::{Change, Later};
 use crate::vm::name::VmName;
 use crate::vm::publish::{Protocol, Publish};
@@ -33,171 +33,9 @@ pub const MAX_REQUEST: usize = agent::MAX_REQUEST + 4096;
 /// The longest reply line, in bytes.
 pub const MAX_REPLY: usize = 16 << 20;
 
-/// Everything that the daemon does. `vm`, `image` and `kernel` are what a person typed: a name, an id, or a unique prefix.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "method", content = "params")]
-pub enum Request {
-    #[serde(rename = "daemon.status")]
-    DaemonStatus(DaemonStatus),
-    #[serde(rename = "daemon.doctor")]
-    DaemonDoctor(DaemonDoctor),
-    #[serde(rename = "daemon.mend")]
-    DaemonMend(DaemonMend),
-    #[serde(rename = "daemon.stop")]
-    DaemonStop(DaemonStop),
-    #[serde(rename = "daemon.operations.list")]
-    DaemonOperations(DaemonOperations),
-    #[serde(rename = "daemon.events")]
-    DaemonEvents(DaemonEvents),
-    #[serde(rename = "vm.create")]
-    VmCreate(VmCreate),
-    #[serde(rename = "vm.start")]
-    VmStart(VmStart),
-    #[serde(rename = "vm.stop")]
-    VmStop(VmStop),
-    #[serde(rename = "vm.set")]
-    VmSet(VmSet),
-    #[serde(rename = "vm.delete")]
-    VmDelete(VmDelete),
-    #[serde(rename = "vm.list")]
-    VmList(VmList),
-    #[serde(rename = "vm.show")]
-    VmShow(VmShow),
-    #[serde(rename = "vm.exec")]
-    VmExec(VmExec),
-    #[serde(rename = "vm.read")]
-    VmRead(VmRead),
-    #[serde(rename = "vm.write")]
-    VmWrite(VmWrite),
-    #[serde(rename = "vm.workspace.prepare")]
-    VmPrepare(VmPrepare),
-    #[serde(rename = "vm.workspace.changes")]
-    VmChanges(VmChanges),
-    #[serde(rename = "vm.workspace.record")]
-    VmWorkspace(VmWorkspace),
-    #[serde(rename = "vm.ports")]
-    VmPorts(VmPorts),
-    #[serde(rename = "vm.stats")]
-    VmStats(VmStats),
-    #[serde(rename = "vm.ping")]
-    VmPing(VmPing),
-    #[serde(rename = "vm.health")]
-    VmHealth(VmHealth),
-    #[serde(rename = "vm.logs")]
-    VmLogs(VmLogs),
-    #[serde(rename = "image.pull")]
-    ImagePull(ImagePull),
-    #[serde(rename = "image.import")]
-    ImageImport(ImageImport),
-    #[serde(rename = "image.register")]
-    ImageRegister(ImageRegister),
-    #[serde(rename = "image.promote")]
-    ImagePromote(ImagePromote),
-    #[serde(rename = "image.list")]
-    ImageList(ImageList),
-    #[serde(rename = "image.catalog")]
-    ImageCatalog(ImageCatalog),
-    #[serde(rename = "image.show")]
-    ImageShow(ImageShow),
-    #[serde(rename = "image.tag")]
-    ImageTag(ImageTag),
-    #[serde(rename = "image.delete")]
-    ImageDelete(ImageDelete),
-    #[serde(rename = "image.cache.list")]
-    ImageCacheList(ImageCacheList),
-    #[serde(rename = "image.cache.prune")]
-    ImageCachePrune(ImageCachePrune),
-    #[serde(rename = "kernel.import")]
-    KernelImport(KernelImport),
-    #[serde(rename = "kernel.pull")]
-    KernelPull(KernelPull),
-    #[serde(rename = "kernel.list")]
-    KernelList(KernelList),
-    #[serde(rename = "kernel.catalog")]
-    KernelCatalog(KernelCatalog),
-    #[serde(rename = "kernel.show")]
-    KernelShow(KernelShow),
-    #[serde(rename = "kernel.rm")]
-    KernelRemove(KernelRemove),
-    #[serde(rename = "kernel.default")]
-    KernelDefault(KernelDefault),
-    #[serde(rename = "bundle.create")]
-    BundleCreate(BundleCreate),
-    #[serde(rename = "bundle.install")]
-    BundleInstall(BundleInstall),
-}
-
-/// How a daemon's refusal of a request begins that it has never heard of: it is of another version of banger.
-pub const UNKNOWN_REQUEST: &str = "this is no request that bangerd knows";
-
 /// The exit status of a bangerd that did not start since its configuration is wrong (sysexits.h, EX_CONFIG); the last line that it
 /// wrote says what.
 pub const BAD_CONFIG: u8 = 78;
-
-/// A request together with the type of its answer.
-pub trait Call: Into<Request> {
-    type Answer: Serialize + DeserializeOwned;
-}
-
-macro_rules! calls {
-    ($($variant:ident -> $answer:ty;)*) => {$(
-        impl From<$variant> for Request {
-            fn from(params: $variant) -> Self {
-                Self::$variant(params)
-            }
-        }
-        impl Call for $variant {
-            type Answer = $answer;
-        }
-    )*};
-}
-
-calls! {
-    DaemonStatus -> DaemonView;
-    DaemonDoctor -> Vec<Finding>;
-    DaemonMend -> ();
-    DaemonStop -> ();
-    DaemonOperations -> Vec<OperationView>;
-    DaemonEvents -> ();
-    VmCreate -> VmView;
-    VmStart -> VmView;
-    VmStop -> VmView;
-    VmSet -> VmView;
-    VmDelete -> ();
-    VmList -> Vec<VmView>;
-    VmShow -> VmView;
-    VmExec -> Option<Workspace>;
-    VmRead -> ();
-    VmWrite -> ();
-    VmPrepare -> Held;
-    VmChanges -> Held;
-    VmWorkspace -> VmView;
-    VmPorts -> Vec<PortView>;
-    VmStats -> StatsView;
-    VmPing -> PingView;
-    VmHealth -> Vec<Finding>;
-    VmLogs -> Option<u64>;
-    ImagePull -> ImageRecord;
-    ImageImport -> ImageRecord;
-    ImageRegister -> ImageRecord;
-    ImagePromote -> ImageRecord;
-    ImageList -> Vec<ImageView>;
-    ImageCatalog -> Vec<ImageOffer>;
-    ImageShow -> ImageView;
-    ImageTag -> ImageRecord;
-    ImageDelete -> ();
-    ImageCacheList -> Vec<BlobView>;
-    ImageCachePrune -> PrunedView;
-    KernelImport -> KernelView;
-    KernelPull -> KernelView;
-    KernelList -> Vec<KernelView>;
-    KernelCatalog -> Vec<KernelOffer>;
-    KernelShow -> KernelView;
-    KernelRemove -> ();
-    KernelDefault -> KernelView;
-    BundleCreate -> BundleView;
-    BundleInstall -> BundleView;
-}
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DaemonStatus {}

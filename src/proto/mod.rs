@@ -2,6 +2,7 @@
 
 pub mod agent;
 pub mod api;
+pub mod calls;
 pub mod finding;
 pub mod frame;
 pub mod root;

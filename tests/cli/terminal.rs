@@ -178,3 +178,21 @@ fn a_log_cannot_act_on_the_terminal() {
     assert_eq!(shown, "[ OK ] up\r\n\\x1b]0;owned\\x07\\x1b[2J\r\n\u{fffd} last\r\n");
     assert!(child.wait().expect("ends").success());
 }
+
+#[test]
+fn prune_deletes_after_a_yes_and_nothing_after_anything_else() {
+    for (answer, deletes) in [("y\n", true), ("\n", false), ("no\n", false)] {
+        let fake = Fake::start(|request, asked| match request {
+            Request::VmList(_) => asked.done(serde_json::json!([vm("old", 1, "stopped")])),
+            Request::VmDelete(_) => asked.done(serde_json::Value::Null),
+            other => panic!("not expected: {other:?}"),
+        });
+        let mut terminal = Terminal::new(24, 80);
+        let mut child = terminal.spawn(fake.banger(&["vm", "prune"]));
+        let shown = terminal.read_until("[y/N] ");
+        assert!(shown.contains("old") && shown.contains("delete it and its disk?"), "{shown}");
+        terminal.person.write_all(answer.as_bytes()).expect("types");
+        assert!(child.wait().expect("ends").success());
+        assert_eq!(fake.methods().contains(&"vm.delete".to_owned()), deletes, "{answer:?}");
+    }
+}

@@ -127,11 +127,9 @@ fn a_vm_that_belongs_to_a_process_ends_with_it() {
     let mut rig = Rig::started();
     // The owner is whoever asks: a process that asks, lives for a while, and is killed.
     let own = |rig: &Rig, name: &str| {
-        let line = serde_json::to_string(&banger::proto::api::Request::from(VmCreate {
-            ephemeral: true,
-            ..wanted(name)
-        }))
-        .expect("serialises");
+        let line = banger::proto::api::Request::from(VmCreate { ephemeral: true, ..wanted(name) })
+            .to_json()
+            .expect("serialises");
         let script = r#"
             use IO::Socket::UNIX;
             my $s = IO::Socket::UNIX->new(Peer => $ARGV[0]) or die;

@@ -93,12 +93,13 @@ fn a_client_that_shuts_its_writing_half_still_gets_its_answer() {
 fn a_descriptor_comes_with_the_request() {
     let rig = Rig::started();
     let client = rig.connect();
-    let line = serde_json::to_string(&banger::proto::api::Request::from(ImageImport {
+    let line = banger::proto::api::Request::from(ImageImport {
         path: None,
         name: None,
         force: false,
         platform: None,
-    }))
+    })
+    .to_json()
     .expect("serialises")
         + "\n";
     let file = std::fs::File::open("/dev/null").expect("opens");

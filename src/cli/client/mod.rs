@@ -259,9 +259,8 @@ impl Client {
 
 fn line_of<C: Call>(request: C) -> Result<Vec<u8>, ClientError> {
     let request: Request = request.into();
-    let mut line = serde_json::to_vec(&request).map_err(bad_reply)?;
-    line.push(b'\n');
-    Ok(line)
+    let line = request.to_json().map_err(bad_reply)?;
+    Ok((line + "\n").into_bytes())
 }
 
 fn bad_reply(e: serde_json::Error) -> ClientError {

@@ -8,6 +8,7 @@ use rustix::system::uname;
 
 use crate::build;
 use crate::cli::moment;
+use crate::cli::ssh::configuration;
 use crate::host::cmd;
 use crate::host::dirs::Dirs;
 use crate::proto::finding::Finding;
@@ -29,6 +30,7 @@ pub fn rows() -> Vec<Finding> {
         architecture(std::env::consts::ARCH, &text(name.machine()), &text(name.release())),
         clock(SystemTime::now(), built(build::BUILT), newest),
     ];
+    rows.push(configuration::row());
     rows.extend(
         PROGRAMS.iter().map(|(name, use_, package)| program(name, use_, package, find(name).as_deref())),
     );

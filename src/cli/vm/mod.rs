@@ -19,6 +19,7 @@ mod workspace;
 use argh::{ArgsInfo, FromArgs};
 
 use crate::cli::error::Error;
+use crate::cli::ssh::session;
 
 #[derive(FromArgs, ArgsInfo, Debug)]
 /// Make, use and delete virtual machines. A VM is named by its name, its id, or the beginning of its id.
@@ -49,6 +50,7 @@ enum Verb {
     Set(set::Set),
     Exec(exec::Exec),
     Shell(exec::Shell),
+    Ssh(session::Ssh),
     List(list::List),
     Show(list::Show),
     Stats(stats::Stats),
@@ -76,6 +78,7 @@ impl Vm {
             Verb::Set(set) => set.run(),
             Verb::Exec(exec) => exec.run(command),
             Verb::Shell(shell) => shell.run(),
+            Verb::Ssh(ssh) => ssh.run(&command),
             Verb::List(list) => list.run(),
             Verb::Show(show) => show.run(),
             Verb::Stats(stats) => stats.run(),

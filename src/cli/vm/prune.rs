@@ -8,6 +8,7 @@ use super::several::{Meant, at_once};
 use crate::cli::client::{Client, ClientError};
 use crate::cli::error::Error;
 use crate::cli::render;
+use crate::cli::ssh;
 use crate::proto::api::{Code, VmDelete, VmList, VmView};
 use crate::vm::state::State;
 
@@ -94,7 +95,9 @@ fn agreed(count: usize) -> Result<bool, Error> {
 
 fn delete(client: &Client, vms: &[VmView]) -> Result<(), Error> {
     let meant: Vec<Meant> = (0..vms.len()).map(Meant::Vm).collect();
-    let one = |id: &str| client.ask(VmDelete { vm: id.to_owned(), only_if_ended: true });
+    let one = |id: &str| {
+        client.ask(VmDelete { vm: id.to_owned(), only_if_ended: true }).inspect(|()| ssh::forget(id))
+    };
     let mut failed = false;
     for (vm, outcome) in vms.iter().zip(at_once(one, &meant, vms)) {
         let name = &vm.record.name;

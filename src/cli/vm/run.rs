@@ -16,6 +16,7 @@ use crate::cli::error::{BROKEN_PIPE, Error, status_of_signal};
 use crate::cli::render::{self, Progress};
 use crate::cli::session::{Ended, How, on_a_terminal};
 use crate::cli::signals::Signals;
+use crate::cli::ssh;
 use crate::cli::workspace::{Gathered, gather};
 use crate::host::environment::Environment;
 use crate::image::config::Asked;
@@ -401,7 +402,10 @@ impl Run {
         let deleted = at.call(VmDelete { vm: vm.record.id.to_string(), only_if_ended: false });
         at.progress.clear();
         match deleted {
-            Ok(()) => Ok(()),
+            Ok(()) => {
+                ssh::forget(&vm.record.id.to_string());
+                Ok(())
+            }
             Err(ClientError::Interrupted(signal)) => {
                 // Without --rm the daemon does not begin what nobody waits for.
                 render::say(&match self.rm {

@@ -9,6 +9,7 @@ use argh::{ArgsInfo, FromArgs};
 use crate::cli::client::{Attention, Client, ClientError};
 use crate::cli::error::Error;
 use crate::cli::render::{self, Progress};
+use crate::cli::ssh;
 use crate::proto::api::{VmDelete, VmList, VmSet, VmStart, VmStop, VmView};
 use crate::vm::change::Change;
 use crate::vm::lookup::{self, Candidate};
@@ -138,7 +139,9 @@ impl Act<'_> {
                 client.call(VmStop { vm: vm(), force: false }, attention)?;
                 client.call(VmStart { vm: vm() }, attention).map(drop)
             }
-            Self::Delete => client.call(VmDelete { vm: vm(), only_if_ended: false }, attention),
+            Self::Delete => client
+                .call(VmDelete { vm: vm(), only_if_ended: false }, attention)
+                .inspect(|()| ssh::forget(id)),
             Self::Set(change) => client.call(VmSet { vm: vm(), change: change.clone() }, attention).map(drop),
         }
     }

@@ -2,33 +2,27 @@
 
 use std::io::{self, Read};
 
-use ring::digest::{Context, SHA1_FOR_LEGACY_USE_ONLY, SHA256};
+use crate::git::{Format, Hasher};
 
-use crate::git::Format;
-
-/// The id of a blob of `size` bytes that `content` gives (gitformat-pack does not say it; git hash-object does).
+/// The id of the blob of `size` bytes that `content` gives.
 ///
 /// # Errors
 /// Those of `content`, and `UnexpectedEof` if it has another size.
 pub fn id(format: Format, size: u64, content: &mut impl Read) -> io::Result<String> {
-    let mut context = Context::new(match format {
-        Format::Sha1 => &SHA1_FOR_LEGACY_USE_ONLY,
-        Format::Sha256 => &SHA256,
-    });
-    context.update(format!("blob {size}\0").as_bytes());
+    let mut hasher = Hasher::object(format, "blob", size);
     let mut left = size;
     let mut buffer = vec![0; 64 * 1024];
     loop {
         match content.read(&mut buffer)? {
             0 if left == 0 => break,
             n if n > 0 && n as u64 <= left => {
-                context.update(&buffer[..n]);
+                hasher.update(&buffer[..n]);
                 left -= n as u64;
             }
             _ => return Err(io::ErrorKind::UnexpectedEof.into()),
         }
     }
-    Ok(context.finish().as_ref().iter().map(|byte| format!("{byte:02x}")).collect())
+    Ok(hasher.finish().to_string())
 }
 
 #[cfg(test)]

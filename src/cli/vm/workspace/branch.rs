@@ -102,7 +102,6 @@ fn git(
         env: UNSET.iter().map(|name| (*name).to_owned()).collect(),
         cwd: Some("/".to_owned()),
         user: Some("0".to_owned()),
-        ..Command::default()
     };
     let vm = asked.vm.record.id.to_string();
     let request = VmExec { vm, asked: command, as_run: false, tty: None, stdin: true };

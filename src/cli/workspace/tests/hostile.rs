@@ -2,12 +2,15 @@
 //! goes along.
 
 use std::os::unix::fs::{PermissionsExt, symlink};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use super::guest::Guest;
 use super::{Host, git, listing, sentence};
 use crate::cli::workspace::error::WorkspaceError;
 use crate::cli::workspace::gather::{Gathered, Wish, gather};
+
+/// What somebody does to a repository, with another one at hand.
+type Act = fn(&Path, &Path);
 
 /// Reads, and brings what can be read, in every way; then looks whether anything has happened.
 fn tried(host: &Host) -> String {
@@ -125,7 +128,7 @@ fn a_repository_that_leads_to_another_one_is_refused() {
     secret.commit("secret");
     let secret_git = secret.path(".git");
     // What is done to the repository's directory; what is said of it.
-    let cases: [(&str, fn(&Path, &Path), &str); 8] = [
+    let cases: [(&str, Act, &str); 8] = [
         (".git symlink", |top, secret| replace(&top.join(".git"), secret), "/.git is a symlink"),
         ("gitdir", |top, secret| gitfile(top, secret), "which is the repository of another work tree"),
         (
@@ -226,7 +229,7 @@ fn paths_that_git_would_not_check_out_are_refused() {
 #[test]
 fn a_submodule_that_leads_elsewhere_is_refused() {
     let library = Host::new();
-    let cases: [(&str, fn(&Path, &Path)); 4] = [
+    let cases: [(&str, Act); 4] = [
         ("another repository", |sub, other| {
             std::fs::write(sub.join(".git"), format!("gitdir: {}\n", other.join(".git").display()))
                 .expect("writes");
@@ -260,7 +263,7 @@ fn a_submodule_that_leads_elsewhere_is_refused() {
     let host = Host::new();
     host.git(&["submodule", "add", "-q", library.top().to_str().expect("text"), "sub"]);
     host.commit("sub");
-    replace(&host.path("sub"), &PathBuf::from(library.top()));
+    replace(&host.path("sub"), &library.top());
     let gathered = host_gather(&host).expect("reads");
     assert!(gathered.repository.expect("a repository").read.submodules.is_empty());
 }
