@@ -77,7 +77,7 @@ fn what_became_of_a_work_tree_comes_back() {
     );
     let there = rig.sh(
         "dev",
-        "cd /root/repo && rm -f skipped.o && find . -path ./.git -prune -o ! -type d -printf '%p %y %m %l\\n' -type f -exec sha256sum {} + | LC_ALL=C sort; touch skipped.o; git status --porcelain=v2 >/tmp/before; ls -l --time-style=full-iso .git/index >>/tmp/before",
+        "cd /root/repo && rm -f skipped.o && find . -path ./.git -prune -o ! -type d -printf '%p %y %m %l\\n' -type f -exec sha256sum {} + | LC_ALL=C sort; touch skipped.o; git status --porcelain=v2 >/var/tmp/before; ls -l --time-style=full-iso .git/index >>/var/tmp/before",
     );
     let status = rig.ok("vm workspace status dev");
     for line in [
@@ -128,7 +128,7 @@ fn what_became_of_a_work_tree_comes_back() {
     assert!(!mark.exists(), "a hook was run");
 
     // Nothing in the guest was changed by asking, and nothing is left here.
-    rig.sh("dev", "cd /root/repo && git --no-optional-locks status --porcelain=v2 >/tmp/after; ls -l --time-style=full-iso .git/index >>/tmp/after; cmp /tmp/before /tmp/after");
+    rig.sh("dev", "cd /root/repo && git --no-optional-locks status --porcelain=v2 >/var/tmp/after; ls -l --time-style=full-iso .git/index >>/var/tmp/after; cmp /var/tmp/before /var/tmp/after");
     let left = fs::read_dir(rig.path().join("cache")).expect("lists").flatten();
     let left: Vec<_> = left.filter(|e| e.file_name().to_string_lossy().contains("workspace-")).collect();
     assert!(left.is_empty(), "{left:?}");
