@@ -12,8 +12,9 @@
 //! Beside them [`publish`]: `banger internal`, for those who publish images, kernels and banger itself.
 //!
 //! Domain, pure, without I/O, clock or log: [`vm`], [`image`], [`network`], [`kernel::record`], [`release`], [`git`] (its formats), [`proto`].
+//! [`config`]: what a user may set, for the daemon and the command line alike.
 //! Mechanisms, one foreign thing per folder: [`host`], [`netlink`], [`ext4`], [`oci`], [`catalog`], [`kernel`],
-//! [`vmm`], [`dns`], [`store`], [`system`], [`updater`].
+//! [`vmm`], [`dns`], [`store`], [`system`], [`updater`], and [`copy`], which speaks proto.
 //!
 //! Personalities use mechanisms, proto and domain; mechanisms use domain and host, and never each other,
 //! except `oci` -> `ext4`; proto uses domain. tests/arrows.rs holds us to it.
@@ -22,6 +23,8 @@
 pub mod build;
 pub mod catalog;
 pub mod cli;
+pub mod config;
+pub mod copy;
 pub mod daemon;
 pub mod dns;
 pub mod ext4;

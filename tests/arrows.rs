@@ -23,11 +23,29 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("kernel/", &["kernel", "host", "vm"]),
     ("vmm/", &["vmm", "host", "vm", "network"]),
     ("system/", &["system", "host"]),
+    // What the command line and the daemon both send to a guest's agent.
+    ("copy/", &["copy", "proto", "host"]),
     // An update is an installation that replaces itself.
     ("updater/", &["updater", "system", "host", "release"]),
     ("release/", &["release"]),
     ("store/", &["store", "host", "vm", "image", "network", "kernel::record"]),
     // Personalities.
+    // The one table of keys: whoever goes by a key says how it is read.
+    (
+        "config/",
+        &[
+            "config",
+            "host",
+            "vm",
+            "network",
+            "catalog::KeyAt",
+            "catalog::EMBEDDED_KEY",
+            "oci::Limits",
+            "oci::registries",
+            "root::Settings",
+            "updater::settings",
+        ],
+    ),
     ("guest/", &["guest", "netlink", "host", "proto", "vm", "image", "git", "build"]),
     // The audit surface: what runs as root can reach this, and no more.
     ("root/", &["root", "network", "netlink", "vm", "vmm", "proto::root", "host", "build"]),
@@ -37,14 +55,16 @@ const ALLOWED: &[(&str, &[&str])] = &[
     (
         "cli/",
         &[
-            "cli", "proto", "host", "vm", "image", "network", "git", "build", "publish", "release", "system",
-            "updater",
+            "cli", "config", "copy", "proto", "host", "vm", "image", "network", "git", "build", "publish",
+            "release", "system", "updater",
         ],
     ),
     (
         "daemon/",
         &[
             "daemon",
+            "config",
+            "copy",
             "proto",
             "host",
             "vm",
@@ -71,7 +91,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
         "lib.rs",
         &[
             "vm", "image", "network", "kernel", "proto", "host", "ext4", "oci", "vmm", "dns", "store", "cli",
-            "daemon", "root", "guest", "system", "updater", "release", "git",
+            "daemon", "root", "guest", "system", "updater", "release", "git", "config", "copy",
         ],
     ),
 ];

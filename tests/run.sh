@@ -24,7 +24,8 @@ install_packages() {
     local need=(qemu-system-x86 mmdebstrap skopeo umoci docker-registry busybox-static e2fsprogs
         acl attr libcap2-bin python3 bsdutils wget
         gcc libc6-dev xz-utils zstd tar cpio kmod git file strace tmux openssl dnsmasq-base iproute2 util-linux shellcheck zsh fish
-        nftables iptables tcpdump bind9-dnsutils iputils-ping curl procps netcat-openbsd)
+        nftables iptables tcpdump bind9-dnsutils iputils-ping curl procps netcat-openbsd
+        openssh-client rsync groff)
     local missing=()
     for package in "${need[@]}"; do
         dpkg-query -W -f='${Status}' "$package" 2>/dev/null | grep -q 'ok installed' || missing+=("$package")
@@ -65,6 +66,7 @@ make_parts() {
     fi
     make_tar minbase mmdebstrap -q --variant=minbase "$codename"
     make_tar systemd mmdebstrap -q --variant=minbase --include=systemd,systemd-sysv,dbus "$codename"
+    make_tar sshd mmdebstrap -q --variant=minbase --include=openssh-server,rsync,git,procps "$codename"
     make_tar firewalls mmdebstrap -q --variant=minbase \
         --include=ufw,firewalld,iptables,nftables,iproute2,dbus,curl,iputils-ping,procps,bind9-dnsutils "$codename"
     make_tar busybox make_busybox
@@ -130,7 +132,7 @@ make_seed() {
     local banger=(env BANGER_ROOT="$parts/seed" "$BANGER_TEST_BINARY")
     "${banger[@]}" kernel import --deb "$(ls "$parts"/linux-image-*.deb)"
     local name
-    for name in busybox minbase systemd scratch golden; do
+    for name in busybox minbase systemd sshd scratch golden; do
         "${banger[@]}" image import "$parts/$name.tar" --name "$name"
     done
     "${banger[@]}" daemon stop

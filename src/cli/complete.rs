@@ -11,6 +11,7 @@ use crate::cli::client::Client;
 use crate::cli::error::Error;
 use crate::cli::render;
 use crate::cli::tree::{Banger, HIDDEN};
+use crate::cli::words::is_help;
 use crate::proto::api::{ImageCatalog, ImageList, KernelCatalog, KernelList, VmList};
 use crate::system::files::Completions;
 
@@ -126,11 +127,21 @@ fn due(tree: &CommandInfoWithArgs, words: &[String]) -> (Due, String) {
         // A command in the guest: nothing is known of it here.
         return (Due::Nothing, typed.clone());
     }
+    let (before, asks) = match before.split_first() {
+        Some((first, rest)) if is_help(first) => (rest, true),
+        _ => (before, false),
+    };
     let mut node = tree;
     let mut path = vec![];
     let mut rest = before.iter();
     while !node.commands.is_empty() {
-        let Some(word) = rest.next() else { return (verbs(node), typed.clone()) };
+        let Some(word) = rest.next() else {
+            let mut due = verbs(node);
+            if let (Due::Words(words), true) = (&mut due, asks && path.is_empty()) {
+                words.push(Candidate::new("examples", "ten things that people do"));
+            }
+            return (due, typed.clone());
+        };
         match node.commands.iter().find(|c| c.name == word) {
             Some(sub) => {
                 node = &sub.command;
@@ -205,14 +216,18 @@ fn value(flag: &str) -> Due {
 /// What can be argument number `n` of a verb.
 fn argument(verb: &str, n: usize) -> Due {
     match (verb, n) {
-        ("vm start" | "vm stop" | "vm kill" | "vm restart" | "vm delete" | "vm set" | "vm ports", _) => {
-            Due::Vms
-        }
-        ("vm exec" | "vm shell" | "vm show" | "vm logs", 0) => Due::Vms,
+        (
+            "vm start" | "vm stop" | "vm kill" | "vm restart" | "vm delete" | "vm set" | "vm ports"
+            | "vm stats",
+            _,
+        ) => Due::Vms,
+        ("vm exec" | "vm shell" | "vm ssh" | "vm show" | "vm logs" | "vm ping" | "vm health", 0) => Due::Vms,
         ("vm cp", 0 | 1) => Due::VmsOrFiles,
         ("image show" | "image delete" | "image tag" | "image promote", 0) => Due::Images,
         ("image pull", 0) => Due::ImageOffers,
-        ("image import" | "image register" | "bundle create" | "bundle install", 0) => Due::Files,
+        ("image import" | "image register" | "bundle create" | "bundle install" | "config check", 0) => {
+            Due::Files
+        }
         ("kernel pull", 0) => Due::KernelOffers,
         ("kernel show" | "kernel rm" | "kernel default", 0) => Due::Kernels,
         ("completion", 0) => {
@@ -281,8 +296,10 @@ mod tests {
 
     #[test]
     fn verbs_and_options_come_from_the_tree() {
-        assert_eq!(words_at("vm s"), ["start", "stop", "set", "shell", "show"]);
+        assert_eq!(words_at("vm s"), ["start", "stop", "set", "shell", "ssh", "show", "stats"]);
         assert_eq!(words_at("k"), ["kernel"]);
+        assert_eq!(words_at("help ex"), ["examples"]);
+        assert_eq!(words_at("help vm se"), ["set"]);
         for hidden in HIDDEN {
             assert!(!words_at("").contains(&hidden.to_owned()));
         }
@@ -301,9 +318,15 @@ mod tests {
             ("vm exec ", Due::Vms),
             ("vm set a ", Due::Vms),
             ("vm ports ", Due::Vms),
+            ("vm stats a ", Due::Vms),
+            ("vm ping ", Due::Vms),
+            ("vm health ", Due::Vms),
             ("vm set --publish ", Due::Nothing),
             ("vm run --nat ", Due::Nothing),
             ("vm exec dev ", Due::Nothing),
+            ("vm ssh -A ", Due::Vms),
+            ("vm ssh dev -- ", Due::Nothing),
+            ("help vm run --image ", Due::Images),
             ("vm exec -e A=1 ", Due::Vms),
             ("vm exec -it ", Due::Vms),
             ("vm stop a b ", Due::Vms),

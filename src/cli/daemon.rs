@@ -34,7 +34,7 @@ enum Verb {
     name = "status",
     help_triggers("-h", "--help", "help"),
     example = "banger daemon status",
-    note = "Fields of --json: pid, version, commit, built, started_at (seconds since 1970), socket, state_dir, running_vms, dns_suffix, dns (list of address, problem?)."
+    note = "Fields of --json: pid, version, commit, built, started_at (seconds since 1970), socket, state_dir, running_vms, dns_suffix, dns (list of address, problem?), config (tells the configuration that it has read from others)."
 )]
 struct Status {
     /// print JSON

@@ -4,9 +4,11 @@ use std::fmt;
 use std::io;
 
 use crate::cli::client::ClientError;
-use crate::cli::copy::CopyError;
 use crate::cli::session::SessionError;
 use crate::cli::words::Usage;
+use crate::cli::workspace::WorkspaceError;
+use crate::config::ConfigError;
+use crate::copy::CopyError;
 use crate::host::trusted::Untrusted;
 use crate::proto::api::{Code, Failure};
 use crate::publish::PublishError;
@@ -23,8 +25,10 @@ pub enum Error {
     Client(ClientError),
     Session(SessionError),
     Copy(CopyError),
+    Workspace(WorkspaceError),
     Publish(PublishError),
     Release(Box<ReleaseError>),
+    Config(ConfigError),
     System(SystemError),
     Update(UpdateError),
     /// install.toml cannot be believed.
@@ -65,8 +69,10 @@ impl Error {
             | Self::Client(_)
             | Self::Session(_)
             | Self::Copy(_)
+            | Self::Workspace(_)
             | Self::Publish(_)
             | Self::Release(_)
+            | Self::Config(_)
             | Self::System(_)
             | Self::Update(_)
             | Self::Install(_)
@@ -113,8 +119,10 @@ impl fmt::Display for Error {
             Self::Client(e) => e.fmt(f),
             Self::Session(e) => e.fmt(f),
             Self::Copy(e) => e.fmt(f),
+            Self::Workspace(e) => e.fmt(f),
             Self::Publish(e) => e.fmt(f),
             Self::Release(e) => e.fmt(f),
+            Self::Config(e) => e.fmt(f),
             Self::System(e) => e.fmt(f),
             Self::Update(e) => e.fmt(f),
             Self::Install(e) => e.fmt(f),
@@ -134,8 +142,10 @@ impl std::error::Error for Error {
             Self::Client(e) => e.source(),
             Self::Session(e) => e.source(),
             Self::Copy(e) => e.source(),
+            Self::Workspace(e) => e.source(),
             Self::Publish(e) => e.source(),
             Self::Release(e) => e.source(),
+            Self::Config(e) => e.source(),
             Self::System(e) => e.source(),
             Self::Update(e) => e.source(),
             Self::Install(e) => e.source(),
@@ -166,6 +176,15 @@ impl From<SessionError> for Error {
 impl From<CopyError> for Error {
     fn from(e: CopyError) -> Self {
         Self::Copy(e)
+    }
+}
+
+impl From<WorkspaceError> for Error {
+    fn from(e: WorkspaceError) -> Self {
+        match e {
+            WorkspaceError::Interrupted(signal) => Self::Client(ClientError::Interrupted(signal)),
+            e => Self::Workspace(e),
+        }
     }
 }
 

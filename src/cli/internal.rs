@@ -7,7 +7,9 @@ use std::path::PathBuf;
 use argh::{ArgsInfo, FromArgs};
 
 use crate::cli::error::Error;
+use crate::cli::help::man::Man;
 use crate::cli::shown::Shown;
+use crate::cli::ssh::proxy::SshProxy;
 use crate::cli::{recovery, render};
 use crate::publish::{self, ImageWish, KernelWish};
 use crate::vm::size::Mib;
@@ -31,6 +33,8 @@ enum Verb {
     MakeBundle(MakeBundle),
     Release(release::Release),
     FinishUpdate(FinishUpdate),
+    SshProxy(SshProxy),
+    Man(Man),
 }
 
 #[derive(FromArgs, ArgsInfo, Debug)]
@@ -105,6 +109,8 @@ impl Internal {
             Verb::MakeBundle(make) => make.run(),
             Verb::Release(release) => release.run(),
             Verb::FinishUpdate(FinishUpdate {}) => recovery::at_boot(),
+            Verb::SshProxy(proxy) => proxy.run(),
+            Verb::Man(man) => man.run(),
         }
     }
 }

@@ -11,25 +11,32 @@
 mod bundle;
 mod client;
 mod complete;
-mod copy;
+mod config;
 mod daemon;
 mod doctor;
 mod error;
+mod events;
 mod files;
+mod help;
 mod image;
 mod internal;
 mod kernel;
+mod moment;
 mod recovery;
 mod render;
 mod session;
 mod shown;
 mod signals;
+mod ssh;
 mod system;
+mod top;
 mod tree;
 mod update;
+mod usage;
 mod version;
 mod vm;
 mod words;
+mod workspace;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -50,6 +57,11 @@ pub fn main(args: Vec<OsString>) -> ExitCode {
 
 fn run(args: Vec<OsString>) -> Result<(), Error> {
     let args = tree::text_of(args)?;
+    if let [help, "examples"] = *args.iter().map(String::as_str).collect::<Vec<_>>()
+        && words::is_help(help)
+    {
+        return render::out(help::EXAMPLES);
+    }
     let words = words::order(&Banger::get_args_info(), &args)?;
     let noun = match tree::read(&words)? {
         Meaning::Help(text) => return render::out(&text),
@@ -61,11 +73,15 @@ fn run(args: Vec<OsString>) -> Result<(), Error> {
     match noun {
         Noun::Vm(vm) => vm.run(words.command),
         Noun::Ps(ps) => ps.run(),
+        Noun::Top(top) => top.run(),
+        Noun::Events(events) => events.run(),
         Noun::Image(image) => image.run(),
         Noun::Kernel(kernel) => kernel.run(),
         Noun::Bundle(bundle) => bundle.run(),
         Noun::System(system) => system.run(),
         Noun::Update(update) => update.run(),
+        Noun::SshConfig(config) => config.run(),
+        Noun::Config(config) => config.run(),
         Noun::Daemon(daemon) => daemon.run(),
         Noun::Doctor(doctor) => doctor.run(),
         Noun::Version(version) => version.run(),

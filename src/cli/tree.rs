@@ -4,13 +4,18 @@ use argh::{ArgsInfo, FromArgs};
 
 use crate::cli::bundle::Bundle;
 use crate::cli::complete::{Complete, Completion};
+use crate::cli::config::Config;
 use crate::cli::daemon::Daemon;
 use crate::cli::doctor::Doctor;
 use crate::cli::error::Error;
+use crate::cli::events::Events;
+use crate::cli::help;
 use crate::cli::image::Image;
 use crate::cli::internal::Internal;
 use crate::cli::kernel::Kernel;
+use crate::cli::ssh::configuration::SshConfig;
 use crate::cli::system::System;
+use crate::cli::top::Top;
 use crate::cli::update::Update;
 use crate::cli::version::Version;
 use crate::cli::vm::Vm;
@@ -19,15 +24,7 @@ use crate::cli::words::{Usage, Words, complaint};
 
 #[derive(FromArgs, ArgsInfo, Debug)]
 /// A disposable, real virtual machine in one command.
-#[argh(
-    help_triggers("-h", "--help", "help"),
-    example = "banger vm run                                   # a clean shell, gone only when deleted\n\
-               banger vm run --rm -- uname -a                  # one command, and nothing left\n\
-               banger vm run --image python:3.12 -- python -c 'print(1)'\n\
-               banger image pull debian:12                     # images come from any registry\n\
-               banger kernel import --host                     # kernels are found, not shipped",
-    note = "`banger <command> --help` shows options and examples. `--version` is short for `version`."
-)]
+#[argh(help_triggers("-h", "--help", "help"), example = "banger vm run")]
 pub struct Banger {
     #[argh(subcommand)]
     pub noun: Noun,
@@ -38,11 +35,15 @@ pub struct Banger {
 pub enum Noun {
     Vm(Vm),
     Ps(Ps),
+    Top(Top),
+    Events(Events),
     Image(Image),
     Kernel(Kernel),
     Bundle(Bundle),
     System(System),
     Update(Update),
+    SshConfig(SshConfig),
+    Config(Config),
     Daemon(Daemon),
     Doctor(Doctor),
     Version(Version),
@@ -79,6 +80,9 @@ pub fn read(words: &Words) -> Result<Meaning, Error> {
     }
     match Banger::from_args(&["banger"], &args) {
         Ok(banger) => Ok(Meaning::Do(Box::new(banger.noun))),
+        Err(early) if early.status.is_ok() && words.ordered.is_empty() => {
+            Ok(Meaning::Help(help::page(&Banger::get_args_info())))
+        }
         Err(early) if early.status.is_ok() => Ok(Meaning::Help(visible(&early.output))),
         Err(early) => Err(Error::Usage(complaint(&early.output))),
     }
@@ -136,7 +140,7 @@ mod tests {
             let words = order(&Banger::get_args_info(), &args).expect("help is understood");
             let Ok(Meaning::Help(help)) = read(&words) else { panic!("`banger{path}` shows no help") };
             assert!(help.starts_with(&format!("Usage: banger{path}")), "{help}");
-            assert!(help.contains("Examples:"), "{help}");
+            assert!(path.is_empty() || help.contains("Examples:"), "{help}");
             assert!(!help.contains("complete "), "{help}");
             assert!(path.starts_with(" internal") || !help.contains("internal "), "{help}");
         });

@@ -64,10 +64,10 @@ pub enum Usage {
 
 /// Whether the verb at the end of `path` takes a command after `--`.
 fn takes_command(path: &[&str]) -> bool {
-    matches!(path.last(), Some(&("run" | "exec" | "complete")))
+    matches!(path.last(), Some(&("run" | "exec" | "ssh" | "complete")))
 }
 
-fn is_help(word: &str) -> bool {
+pub fn is_help(word: &str) -> bool {
     matches!(word, "-h" | "--help" | "help")
 }
 
@@ -214,7 +214,7 @@ fn count(
         return Err(Usage::TooMany { verb, word: word.clone(), takes_command });
     }
     // Verbs that repeat their argument want one at least, except where none means all.
-    let all = verb == "banger vm ports";
+    let all = matches!(verb.as_str(), "banger vm ports" | "banger vm stats");
     let wanted = |p: &&PositionalInfo<'_>| {
         p.optionality != Optionality::Optional && !(all && p.optionality == Optionality::Repeating)
     };

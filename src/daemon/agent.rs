@@ -190,7 +190,7 @@ impl fmt::Display for AgentError {
             }
             Self::Io(_) => f.write_str("the connection to the guest's agent broke"),
             Self::Ended => f.write_str("the guest's agent hung up without an answer"),
-            Self::Slow(d) => write!(f, "the guest's agent did not answer within {} s", d.as_secs()),
+            Self::Slow(d) => write!(f, "the guest's agent did not answer within {} s", d.as_secs_f64()),
             Self::Garbage(what) => write!(f, "the guest's agent does not speak banger's protocol: {what}"),
             Self::Refused(refusal) => f.write_str(&refusal.message),
         }

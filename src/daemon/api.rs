@@ -17,8 +17,8 @@ use crate::daemon::op::Op;
 use crate::daemon::orders::What;
 use crate::daemon::socket::{Asked, Client, NoRequest, Peer};
 use crate::daemon::{
-    Daemon, Shared, bundles, cache, catalogs, doctor, guest, images, kernels, operations, ports, pulls,
-    registered, unsettled, vms, workspace,
+    Daemon, Shared, bundles, cache, catalogs, doctor, events, guest, health, images, kernels, operations,
+    ports, pulls, registered, unsettled, usage, vms, workspace,
 };
 use crate::host::files::remove_if_present;
 use crate::proto::api::*;
@@ -71,8 +71,8 @@ async fn converse(d: Shared, client: Client) {
         }
         Ok((request, fd)) => {
             let stops = matches!(request, Request::DaemonStop(_));
-            let _going = operations::subject(&request)
-                .map(|subject| operations::begin(&d, &op, &method(&request), subject));
+            let going = operations::subject(&request)
+                .map(|subject| operations::begin(&d, &op, request.method(), subject));
             let work = async {
                 // A mistake of ours in one request must not take the others with it.
                 let work = async {
@@ -82,11 +82,18 @@ async fn converse(d: Shared, client: Client) {
                 let work = AssertUnwindSafe(work).catch_unwind();
                 let work = async { work.await.unwrap_or_else(|_| Err(panicked())) };
                 let outcome = future::or(work, hung_up(&client, &op)).await;
+                if let Some(going) = going {
+                    going.ended(outcome.as_ref().err());
+                }
                 news.close();
                 outcome
             };
             // Both to their ends: an event that is half written must not be followed by the answer.
-            match future::zip(work, tell(&client, &news)).await {
+            let telling = async {
+                // Nobody reads any more, whether or not the connection says so.
+                tell(&client, &news).await.inspect_err(|_| op.cancel())
+            };
+            match future::zip(work, telling).await {
                 (outcome, Ok(())) => (outcome, stops),
                 (_, Err(e)) => return log::debug!("{op} cannot send an event: {e}"),
             }
@@ -114,8 +121,8 @@ async fn hear(client: &Client, peer: Peer, op: &Op) -> Result<(Request, Option<O
     }
     let Asked { line, fd } = client.request().await?;
     let request =
-        serde_json::from_slice(&line).map_err(|e| NoRequest::Refused(format!("{UNKNOWN_REQUEST}: {e}")))?;
-    log::debug!("{op} pid {} asks {}", peer.pid, method(&request));
+        Request::from_json(&line).map_err(|e| NoRequest::Refused(format!("{UNKNOWN_REQUEST}: {e}")))?;
+    log::debug!("{op} pid {} asks {}", peer.pid, request.method());
     Ok((request, fd))
 }
 
@@ -147,11 +154,6 @@ async fn reply(client: &Client, op: &Op, outcome: Result<Answer, Fault>) -> io::
     }
 }
 
-fn method(request: &Request) -> String {
-    let tag = serde_json::to_value(request).ok();
-    tag.and_then(|v| v.get("method")?.as_str().map(str::to_owned)).unwrap_or_default()
-}
-
 /// The answer to a call of type `C`: the compiler checks that a handler gives what the protocol promises.
 fn answer<C: Call>(value: C::Answer) -> Result<Answer, Fault> {
     let value = serde_json::to_value(value).map_err(|e| Fault::failed("cannot write the answer", &e))?;
@@ -173,14 +175,18 @@ async fn dispatch(d: &Shared, op: &Op, request: Request, fd: Option<OwnedFd>) ->
         Request::DaemonMend(r) => answer::<DaemonMend>(doctor::mend(d, r.fix).await?),
         Request::DaemonStop(_) => answer::<DaemonStop>(close(d)?),
         Request::DaemonOperations(_) => answer::<DaemonOperations>(d.operations.list()),
+        Request::DaemonEvents(r) => answer::<DaemonEvents>(events::stream(d, op, r).await?),
         Request::VmCreate(r) => answer::<VmCreate>(vms::create(d, op, r).await?),
         Request::VmStart(r) => answer::<VmStart>(change(d, op, &r.vm, What::Start).await?),
         Request::VmStop(r) => answer::<VmStop>(change(d, op, &r.vm, What::Stop { force: r.force }).await?),
-        Request::VmSet(r) => answer::<VmSet>(change(d, op, &r.vm, What::Set(r.change)).await?),
-        Request::VmDelete(r) => answer::<VmDelete>(vms::order(d, op, &r.vm, What::Delete).await.map(drop)?),
+        Request::VmSet(r) => answer::<VmSet>(change(d, op, &r.vm, What::Set(Box::new(r.change))).await?),
+        Request::VmDelete(r) => {
+            let what = if r.only_if_ended { What::Prune } else { What::Delete };
+            answer::<VmDelete>(vms::order(d, op, &r.vm, what).await.map(drop)?)
+        }
         Request::VmList(_) => answer::<VmList>(vms::list(d)?),
         Request::VmShow(r) => answer::<VmShow>(vms::show(d, &r.vm)?),
-        Request::VmExec(r) => answer_with::<VmExec>(guest::exec(d, r).await?),
+        Request::VmExec(r) => answer_and::<VmExec>(guest::exec(d, r).await?),
         Request::VmRead(r) => answer_with::<VmRead>(guest::read(d, r).await?),
         Request::VmWrite(r) => answer_with::<VmWrite>(guest::write(d, r).await?),
         Request::VmPrepare(r) => answer_and::<VmPrepare>(workspace::prepare(d, r).await?),
@@ -188,8 +194,11 @@ async fn dispatch(d: &Shared, op: &Op, request: Request, fd: Option<OwnedFd>) ->
         Request::VmWorkspace(r) => {
             answer::<VmWorkspace>(change(d, op, &r.vm, What::Workspace(Box::new(r.workspace))).await?)
         }
-        Request::VmPorts(r) => answer::<VmPorts>(ports::ports(d, &r.vm).await?),
-        Request::VmLogs(r) => answer_with::<VmLogs>(guest::logs(d, &r)?),
+        Request::VmPorts(r) => answer::<VmPorts>(ports::ports(d, r).await?),
+        Request::VmStats(r) => answer::<VmStats>(usage::stats(d, &r).await?),
+        Request::VmPing(r) => answer::<VmPing>(health::ping(d, &r).await?),
+        Request::VmHealth(r) => answer::<VmHealth>(health::examine(d, &r.vm).await?),
+        Request::VmLogs(r) => answer_and::<VmLogs>(guest::logs(d, &r)?),
         Request::ImagePull(r) => answer::<ImagePull>(pulls::pull(d, op, r).await?),
         Request::ImageImport(r) => answer::<ImageImport>(pulls::import(d, op, r, fd).await?),
         Request::ImageRegister(r) => answer::<ImageRegister>(registered::register(d, op, r).await?),
@@ -235,5 +244,6 @@ fn status(d: &Daemon) -> Result<DaemonView, Fault> {
         running_vms: d.store.all::<Run>()?.len(),
         dns: d.dns.view(),
         dns_suffix: d.config.network.suffix.to_string(),
+        config: d.config_digest.clone(),
     })
 }

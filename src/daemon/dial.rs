@@ -67,7 +67,15 @@ async fn connect(channel: &Channel) -> io::Result<Async<OwnedFd>> {
         }
         welcomes(&answer)
     };
-    match welcomed.await {
+    let outcome = {
+        let waiting = channel.unanswered(fd.as_fd());
+        let outcome = welcomed.await;
+        if let Some(waiting) = waiting {
+            waiting.answered();
+        }
+        outcome
+    };
+    match outcome {
         // What a refusal looks like when the device hangs up on the unread greeting.
         Err(e) if matches!(e.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe) => {
             Err(io::ErrorKind::ConnectionRefused.into())

@@ -3,22 +3,24 @@
 
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use smol::{Task, future};
+use smol::{Task, Timer, future};
 
 use crate::daemon::exit::Exit;
 use crate::daemon::fault::{Fault, chain};
+use crate::daemon::lifetime::Clock;
 use crate::daemon::op::Op;
-use crate::daemon::orders::{Inbox, Order, What};
+use crate::daemon::orders::{self, Inbox, Order};
 use crate::daemon::{
-    Daemon, Shared, apply, blocking, logs, machine, network, operations, set, start, stop, workspace,
+    Daemon, Shared, apply, blocking, lifetime, logs, machine, network, operations, set, start, stop,
+    workspace,
 };
 use crate::host::failpoint;
 use crate::host::files::remove_tree_if_present;
 use crate::host::progress::Progress;
 use crate::network::lease::Lease;
-use crate::proto::api::Code;
+use crate::proto::api::{Code, What};
 use crate::store::Changes;
 use crate::store::record::Run;
 use crate::vm::id::VmId;
@@ -39,7 +41,13 @@ pub struct Driver {
     /// Keeps the logs short, while there are processes that write them.
     pub logs: Option<Task<()>>,
     owner: Owner,
+    pub clock: Clock,
+    /// Until then whoever made it is about to start it.
+    awaited: Option<Instant>,
 }
+
+/// How long whoever makes a VM to start it at once may take to say so.
+const ABOUT_TO_START: Duration = Duration::from_secs(60);
 
 /// How far apart a VMM and its vsock device may end and still have ended together.
 const TOGETHER: Duration = Duration::from_secs(1);
@@ -56,13 +64,15 @@ enum Next {
     VmmEnded,
     DeviceEnded,
     OwnerEnded,
+    /// Something may be due.
+    Time,
     /// The daemon ends.
     Nothing,
 }
 
 impl Driver {
     /// A driver of the VM as it is; a VMM that runs is watched from here on.
-    pub fn new(d: Shared, record: VmRecord, inbox: Inbox) -> Self {
+    pub fn new(d: Shared, record: VmRecord, inbox: Inbox, soon: bool) -> Self {
         let watch = |process, what| match Exit::of(process) {
             Ok(exit) => exit,
             Err(e) => {
@@ -83,7 +93,9 @@ impl Driver {
             None
         });
         publish_again(&d, &record);
-        Self { d, record, inbox, run, vmm, device, logs, owner }
+        let clock = Clock::since(crate::daemon::now().saturating_sub(record.started_at.unwrap_or(u64::MAX)));
+        let awaited = soon.then(|| Instant::now() + ABOUT_TO_START);
+        Self { d, record, inbox, run, vmm, device, logs, owner, clock, awaited }
     }
 
     pub async fn drive(mut self) {
@@ -95,13 +107,20 @@ impl Driver {
                 Next::OwnerEnded => {
                     let op = Op::own();
                     log::info!("{op} vm {}: its owner has ended", self.record.name);
-                    let _going = operations::begin(&self.d, &op, "vm.delete", self.record.name.to_string());
-                    match self.delete(&op).await {
+                    let going = operations::begin(&self.d, &op, "vm.delete", self.record.name.to_string());
+                    let outcome = self.delete(&op).await;
+                    going.ended(outcome.as_ref().err());
+                    match outcome {
                         Ok(()) => return,
                         Err(fault) => log::error!("{op} vm {}: {}", self.record.name, fault.message),
                     }
                     // What is left is still there to be deleted by hand.
                     self.owner = Owner::None;
+                }
+                Next::Time => {
+                    if lifetime::see_to(&mut self).await {
+                        return;
+                    }
                 }
                 Next::Order(order) if order.op.cancelled() => {
                     log::info!("{} vm {}: cancelled before it began", order.op, self.record.name);
@@ -110,13 +129,18 @@ impl Driver {
                 Next::Order(order) => {
                     let op = order.op.clone();
                     let outcome = match &order.what {
-                        What::Start => start::start(&mut self, &op).await,
-                        What::Stop { force } => stop::stop(&mut self, &op, *force).await,
-                        What::Delete => self.delete(&op).await,
-                        What::Set(change) => set::set(&mut self, &op, change).await,
-                        What::Workspace(brought) => workspace::record(&mut self, &op, brought).await,
+                        orders::What::Start => {
+                            self.awaited = None;
+                            start::start(&mut self, &op).await
+                        }
+                        orders::What::Stop { force } => stop::stop(&mut self, &op, *force).await,
+                        orders::What::Delete => self.delete(&op).await,
+                        orders::What::Prune => self.prune(&op).await,
+                        orders::What::Set(change) => set::set(&mut self, &op, change).await,
+                        orders::What::Workspace(brought) => workspace::record(&mut self, &op, brought).await,
                     };
-                    let gone = order.what == What::Delete && outcome.is_ok();
+                    let gone =
+                        matches!(order.what, orders::What::Delete | orders::What::Prune) && outcome.is_ok();
                     let verb = order.what.verb();
                     let name = &self.record.name;
                     order.answer(outcome.map_err(|fault| fault.within(format!("cannot {verb} vm {name}"))));
@@ -129,6 +153,7 @@ impl Driver {
     }
 
     async fn next(&mut self) -> Next {
+        let due = lifetime::next(self);
         let Self { inbox, vmm, device, owner, .. } = self;
         let order = async { inbox.next().await.map_or(Next::Nothing, Next::Order) };
         let vmm = async {
@@ -153,8 +178,15 @@ impl Driver {
             }
             Next::OwnerEnded
         };
+        let time = async {
+            match due {
+                Some(at) => drop(Timer::at(at).await),
+                None => future::pending().await,
+            }
+            Next::Time
+        };
         // A VM that has ended is recorded as such before anybody is told to act on it.
-        future::or(vmm, future::or(device, future::or(owner, order))).await
+        future::or(vmm, future::or(device, future::or(owner, future::or(order, time)))).await
     }
 
     /// The guest runs on: what it has not written yet would be lost with it. Whoever wants to reach it is told
@@ -172,7 +204,7 @@ impl Driver {
     }
 
     /// Returns when an order waits, or the owner has ended, so that the present one must give way.
-    pub async fn interrupted(&mut self, urgent: impl Fn(&What) -> bool) {
+    pub async fn interrupted(&mut self, urgent: impl Fn(&orders::What) -> bool) {
         let Self { inbox, owner, .. } = self;
         let owner = async {
             match owner {
@@ -190,6 +222,7 @@ impl Driver {
         record.state = self.record.state.on(event)?;
         if matches!(record.state, State::Running { .. }) {
             record.started_at = Some(crate::daemon::now());
+            self.clock.reset();
         }
         let mut changes = Changes::new().put(&record);
         if let Some(run) = run {
@@ -210,7 +243,8 @@ impl Driver {
         if let Err(fault) = self.enter(op, event, None).await {
             log::error!("{op} vm {name}: {}", fault.message);
             if let Ok(state) = state {
-                self.record.state = state;
+                let record = VmRecord { state, ..self.record.clone() };
+                self.took(op, record);
             }
         }
     }
@@ -227,11 +261,28 @@ impl Driver {
             };
             log::info!("{op} vm {}: {from} -> {to}{more}", record.name);
         }
+        self.d.events.vm_took(op, &self.record, &record);
         self.record = record;
     }
 
+    /// Removes the VM if it has ended, and nobody is about to start it.
+    async fn prune(&mut self, op: &Op) -> Result<(), Fault> {
+        let conflict = |why: String| Err(Fault::new(Code::Conflict, why));
+        match &self.record.state {
+            State::Stopped | State::Failed { .. } | State::Deleting => {}
+            State::Starting { .. } | State::Running { .. } | State::Stopping { .. } => {
+                return conflict(format!("it is {}", self.record.state.label()));
+            }
+        }
+        // A VM that has an owner goes with it.
+        if matches!(self.owner, Owner::Alive(_)) || self.awaited.is_some_and(|until| Instant::now() < until) {
+            return conflict("whoever made it is about to use it".to_owned());
+        }
+        self.delete(op).await
+    }
+
     /// Ends the VM and removes all of it.
-    async fn delete(&mut self, op: &Op) -> Result<(), Fault> {
+    pub async fn delete(&mut self, op: &Op) -> Result<(), Fault> {
         if self.record.state.processes().is_some() {
             stop::stop(self, op, true).await?;
         }
@@ -250,6 +301,8 @@ impl Driver {
         apply(&self.d, Changes::new().remove::<VmRecord>(id).remove::<Run>(id).remove::<Lease>(id)).await?;
         failpoint::reach("delete: record removed");
         log::info!("{op} vm {name}: deleted");
+        self.d.uses.forget(id);
+        self.d.events.vm(Some(op), What::VmDeleted, &self.record, None);
         self.d.vms.forget(id);
         Ok(())
     }

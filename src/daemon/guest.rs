@@ -5,6 +5,8 @@ use std::os::fd::OwnedFd;
 
 use crate::daemon::agent;
 use crate::daemon::fault::Fault;
+use crate::daemon::log_times::Times;
+use crate::daemon::uses::{self, Using};
 use crate::daemon::{Daemon, Shared, blocking, machine, vms};
 use crate::image::record::ImageRecord;
 use crate::proto::agent::{Answer, Exec, Request};
@@ -12,50 +14,61 @@ use crate::proto::api::{Code, Log, VmExec, VmLogs, VmRead, VmWrite};
 use crate::store::record::Run;
 use crate::vm::record::VmRecord;
 use crate::vm::state::State;
+use crate::vm::workspace::Workspace;
 use crate::vmm::Channel;
 
-/// Starts a command, composed as docker composes it of the image and what was asked for.
-pub async fn exec(d: &Shared, wanted: VmExec) -> Result<OwnedFd, Fault> {
-    let (record, channel) = running(d, &wanted.vm)?;
+/// Starts a command, composed as docker composes it of the image and what was asked for; in the work tree that was brought last, if one was.
+pub async fn exec(d: &Shared, wanted: VmExec) -> Result<(Option<Workspace>, OwnedFd), Fault> {
+    let (mut record, channel, _using) = using(d, &wanted.vm)?;
     let image = d.store.get::<ImageRecord>(&record.image)?;
     let config = image.map(|image| image.config).unwrap_or_default();
     let command = if wanted.as_run { config.run(&wanted.asked) } else { config.exec(&wanted.asked) };
+    let tree = record.workspaces.pop();
+    let in_tree = tree.as_ref().filter(|_| wanted.asked.cwd.is_none()).map(|tree| tree.guest_path.clone());
     let request = Request::Exec(Exec {
         argv: command.argv,
         env: command.env,
-        cwd: command.cwd,
+        cwd: in_tree.unwrap_or(command.cwd),
         // docker makes a WorkingDir that is missing, and refuses a directory that a person has misspelt.
         make_cwd: wanted.asked.cwd.is_none(),
         user: command.user,
         tty: wanted.tty,
         stdin: wanted.stdin,
+        login: tree.is_some(),
     });
-    converse(d, channel, request, |answer| matches!(answer, Answer::Started { .. })).await
+    let fits = |answer: &Answer| matches!(answer, Answer::Started { .. });
+    Ok((tree, converse(d, channel, request, fits).await?))
 }
 
 pub async fn read(d: &Shared, wanted: VmRead) -> Result<OwnedFd, Fault> {
-    let (_, channel) = running(d, &wanted.vm)?;
+    let (_, channel, _using) = using(d, &wanted.vm)?;
     converse(d, channel, Request::Read(wanted.read), |answer| *answer == Answer::Done).await
 }
 
 pub async fn write(d: &Shared, wanted: VmWrite) -> Result<OwnedFd, Fault> {
-    let (_, channel) = running(d, &wanted.vm)?;
+    let (_, channel, _using) = using(d, &wanted.vm)?;
     converse(d, channel, Request::Write(wanted.write), |answer| *answer == Answer::Done).await
 }
 
-/// Opens a log; the one of a VM that never ran does not exist.
-pub fn logs(d: &Daemon, wanted: &VmLogs) -> Result<OwnedFd, Fault> {
+/// Opens a log, and finds where what was asked for begins; the one of a VM that never ran does not exist.
+pub fn logs(d: &Daemon, wanted: &VmLogs) -> Result<(Option<u64>, OwnedFd), Fault> {
     let record = vms::find(d, &wanted.vm)?;
     let name = match wanted.which {
         Log::Console => machine::CONSOLE,
         Log::Vmm => machine::VMM_LOG,
     };
-    match File::open(d.dirs.vm(record.id).join(name)) {
-        Ok(file) => Ok(file.into()),
+    let path = d.dirs.vm(record.id).join(name);
+    let cannot = |e: std::io::Error| Fault::failed(format!("cannot open the log of vm {}", record.name), &e);
+    match File::open(&path) {
+        Ok(file) => {
+            let meta = file.metadata().map_err(cannot)?;
+            let start = wanted.since_ms.map(|since| Times::open(&path).start(since, &meta));
+            Ok((start, file.into()))
+        }
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
             Err(Fault::new(Code::NotFound, format!("vm {} has not run yet, so there is no log", record.name)))
         }
-        Err(e) => Err(Fault::failed(format!("cannot open the log of vm {}", record.name), &e)),
+        Err(e) => Err(cannot(e)),
     }
 }
 
@@ -82,7 +95,26 @@ pub fn another_answer() -> Fault {
     )
 }
 
-/// The VM that `typed` means and the way into it.
+/// The VM that `typed` means and the way into it, for somebody who uses it: as long as the last part is held, it is not stopped for
+/// being unused.
+pub fn using(d: &Shared, typed: &str) -> Result<(VmRecord, Channel, Using), Fault> {
+    let id = vms::find(d, typed)?.id;
+    let using = uses::begin(d, id);
+    // Looked at once more: it may have been stopped in between.
+    let (record, channel) = running(d, &id.to_string())?;
+    match using {
+        Some(using) => Ok((record, channel, using)),
+        None => {
+            let name = &record.name;
+            let text = format!(
+                "vm {name} is being stopped, since nobody used it for long (auto_stop_stale_after); `banger vm start {name}` starts it again"
+            );
+            Err(Fault::new(Code::NotRunning, text))
+        }
+    }
+}
+
+/// The VM that `typed` means and the way into it, for somebody who only looks.
 pub fn running(d: &Daemon, typed: &str) -> Result<(VmRecord, Channel), Fault> {
     let record = vms::find(d, typed)?;
     let name = &record.name;

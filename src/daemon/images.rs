@@ -12,7 +12,7 @@ use crate::daemon::{Daemon, Shared, blocking, registered};
 use crate::host::files::remove_if_present;
 use crate::image::record::ImageRecord;
 use crate::image::reference::Reference;
-use crate::proto::api::{Code, ImageView};
+use crate::proto::api::{Code, ImageView, What};
 use crate::store::Changes;
 use crate::vm::lookup::{self, Candidate, LookupError};
 use crate::vm::record::VmRecord;
@@ -109,6 +109,9 @@ pub fn enter(
 ) -> Result<ImageRecord, Fault> {
     let losers = names.give(&mut record, records);
     d.store.apply(losers.iter().fold(Changes::new().put(&record), Changes::put))?;
+    for image in losers.iter().chain([&record]) {
+        d.events.image(None, What::ImageChanged, image);
+    }
     Ok(record)
 }
 
@@ -143,6 +146,7 @@ pub async fn delete(d: &Shared, op: &Op, typed: String) -> Result<(), Fault> {
             record.names.retain(|n| *n != name);
             d.store.apply(Changes::new().put(&record))?;
             log::info!("{op} image {}: no longer called {name}", call(&record));
+            d.events.image(Some(&op), What::ImageChanged, &record);
             return Ok(());
         }
         let users = users(&record, &d.store.all::<VmRecord>()?);
@@ -155,6 +159,7 @@ pub async fn delete(d: &Shared, op: &Op, typed: String) -> Result<(), Fault> {
         // The record goes first: a file without one is removed at the next start.
         d.store.apply(Changes::new().remove::<ImageRecord>(&record.id))?;
         log::info!("{op} image {}: deleted", call(&record));
+        d.events.image(Some(&op), What::ImageDeleted, &record);
         if record.path.is_some() {
             // The file is not ours.
             return Ok(());

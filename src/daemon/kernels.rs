@@ -18,7 +18,7 @@ use crate::host::progress::Progress;
 use crate::host::undo::Undo;
 use crate::kernel::import::{self, Imported};
 use crate::kernel::record::{KernelRecord, is_kernel_name};
-use crate::proto::api::{Code, KernelImport, KernelPull, KernelSource, KernelView};
+use crate::proto::api::{Code, KernelImport, KernelPull, KernelSource, KernelView, What};
 use crate::store::Changes;
 use crate::store::record::{Run, Setting};
 use crate::vm::lookup::{self, Candidate};
@@ -82,6 +82,7 @@ pub async fn set_default(d: &Shared, typed: String) -> Result<KernelView, Fault>
         let record = find(d, &typed)?;
         d.store.apply(Changes::new().put(&default_setting(&record.name)))?;
         log::info!("kernel {} is the default", record.name);
+        d.events.kernel(None, What::KernelDefault, &record.name);
         show(d, &record.name)
     })
     .await
@@ -279,6 +280,7 @@ fn publish(d: &Shared, op: &Op, record: KernelRecord, staged: &Staged, force: bo
     d.store.apply(enter(d, Changes::new(), std::slice::from_ref(&record))?)?;
     undo.commit();
     log::info!("{op} kernel {}: imported from {}", record.name, record.source);
+    d.events.kernel(Some(op), What::KernelChanged, &record.name);
     Ok(())
 }
 
@@ -360,6 +362,7 @@ pub async fn remove(d: &Shared, op: &Op, typed: String) -> Result<(), Fault> {
         // The record goes first: files without one are removed at the next start.
         d.store.apply(changes)?;
         log::info!("{op} kernel {}: removed", record.name);
+        d.events.kernel(Some(&op), What::KernelDeleted, &record.name);
         remove_tree_if_present(&d.dirs.kernel(&record.name))
             .map_err(|e| Fault::failed(format!("cannot remove the files of kernel {}", record.name), &e))
     })

@@ -10,9 +10,9 @@ use crate::daemon::driver::remove_sockets;
 use crate::daemon::fault::Fault;
 use crate::daemon::network::{self, Way};
 use crate::daemon::op::Op;
-use crate::daemon::{Daemon, Shared, images, initramfs, jail, kernels, programs, sparse};
+use crate::daemon::{Daemon, Shared, images, initramfs, jail, kernels, log_times, programs, sparse};
 use crate::host::failpoint;
-use crate::host::files::{create_private_dir, remove_tree_if_present, staged_name};
+use crate::host::files::{create_private_dir, remove_if_present, remove_tree_if_present, staged_name};
 use crate::host::undo::Undo;
 use crate::kernel::record::KernelRecord;
 use crate::proto::agent::READY_PORT;
@@ -85,6 +85,7 @@ pub fn prepare(d: &Shared, record: &VmRecord, op: &Op) -> Result<Ready, Fault> {
     // Each run has its own: the console of the one before would be taken for this one's.
     for log in [CONSOLE, VMM_LOG] {
         fresh(&directory.join(log)).map_err(failed("make the logs"))?;
+        remove_if_present(&log_times::beside(&directory.join(log))).map_err(failed("make the logs"))?;
     }
     let joined = match way {
         Way::Bridge(subnet) => Some(network::join(d, record, subnet, !jailed, &mut undo)?),
@@ -147,6 +148,7 @@ pub fn prepare(d: &Shared, record: &VmRecord, op: &Op) -> Result<Ready, Fault> {
         address: net.map(|net| net.address.to_string()),
         bridged: joined.is_some(),
         jailed,
+        spec: Some(record.spec),
         ports: vec![],
     };
     Ok(Ready { how, channel, run, listener, patience: patience(accel) })

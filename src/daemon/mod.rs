@@ -13,15 +13,17 @@ mod api;
 mod bundles;
 mod cache;
 mod catalogs;
-mod config;
 mod dial;
 mod dns;
 mod doctor;
 mod driver;
+mod events;
 mod exit;
 mod fault;
+mod file_sync;
 mod guest;
 mod guest_text;
+mod health;
 mod image_id;
 mod images;
 mod initramfs;
@@ -29,6 +31,8 @@ mod jail;
 mod kernels;
 mod launch;
 mod leases;
+mod lifetime;
+mod log_times;
 mod logs;
 mod machine;
 mod made_of;
@@ -41,12 +45,12 @@ mod operations;
 mod orders;
 mod place;
 mod ports;
+mod probe;
 mod programs;
 mod publish;
 mod pulls;
 mod reconcile;
 mod registered;
-mod registries;
 mod root_client;
 mod saved;
 mod set;
@@ -56,11 +60,13 @@ mod start;
 mod stop;
 mod threads;
 mod unsettled;
+mod usage;
+mod uses;
 mod vms;
 mod workspace;
 
 use std::ffi::OsString;
-use std::io;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -70,8 +76,9 @@ use argh::FromArgs;
 use smol::channel::{Sender, bounded};
 use smol::{Executor, Task};
 
-use crate::daemon::config::Config;
+use crate::config::{self, Config};
 use crate::daemon::dns::Dns;
+use crate::daemon::events::Events;
 use crate::daemon::fault::{Fault, chain};
 use crate::daemon::network::Bridge;
 use crate::daemon::operations::Operations;
@@ -79,11 +86,12 @@ use crate::daemon::place::Place;
 use crate::daemon::publish::Ports;
 use crate::daemon::pulls::Images;
 use crate::daemon::root_client::RootClient;
+use crate::daemon::uses::Uses;
 use crate::daemon::vms::Vms;
 use crate::host::descriptors;
 use crate::host::dirs::Dirs;
 use crate::host::endpoint;
-use crate::proto::api::Code;
+use crate::proto::api::{BAD_CONFIG, Code};
 use crate::store::{Changes, Store, StoreError};
 use crate::system::layout::Layout;
 
@@ -111,6 +119,8 @@ struct Args {
 pub struct Daemon {
     pub dirs: Dirs,
     pub config: Config,
+    /// Of the configuration as it was read.
+    pub config_digest: String,
     pub store: Store,
     pub vms: Vms,
     pub images: Images,
@@ -119,6 +129,8 @@ pub struct Daemon {
     pub dns: Dns,
     pub ports: Ports,
     pub operations: Operations,
+    pub uses: Uses,
+    pub events: Events,
     /// Of updates, in an installation.
     pub journal: Option<PathBuf>,
     /// Seconds since 1970.
@@ -183,8 +195,6 @@ pub fn main(args: Vec<OsString>) -> ExitCode {
     if args.launch {
         return launch::become_ordered();
     }
-    let level = std::env::var("BANGER_LOG_LEVEL").unwrap_or_else(|_| "info".to_owned());
-    env_logger::Builder::new().parse_filters(&level).format_target(false).init();
     let dirs = match args.system {
         true => Dirs::installed(),
         false => match Dirs::from_env() {
@@ -194,6 +204,9 @@ pub fn main(args: Vec<OsString>) -> ExitCode {
     };
     if args.check_migrations {
         return check_migrations(&dirs);
+    }
+    if args.save_database.is_some() || args.restore_database.is_some() {
+        begin_log(None);
     }
     let copied = match (&args.save_database, &args.restore_database) {
         (Some(copy), _) => Some(saved::save(&dirs, copy)),
@@ -209,10 +222,37 @@ pub fn main(args: Vec<OsString>) -> ExitCode {
         true => Place::of_installation(dirs),
         false => Place::of_user(dirs),
     };
-    match place.and_then(run) {
+    let place = match place {
+        Ok(place) => place,
+        Err(fault) => return fail(&fault.message),
+    };
+    // Before anything listens: whoever connects to a daemon is answered.
+    let config = match config::read(&place.config) {
+        Ok(config) => config,
+        Err(e) => {
+            fail(&format!("cannot start: {}", chain(&e)));
+            return ExitCode::from(BAD_CONFIG);
+        }
+    };
+    begin_log(config.config.log_level.as_deref());
+    match run(place, config) {
         Ok(()) => ExitCode::SUCCESS,
         Err(fault) => fail(&fault.message),
     }
+}
+
+/// Logs to stderr as the environment says, else as `level`, the configuration's.
+fn begin_log(level: Option<&str>) {
+    let asked = std::env::var("BANGER_LOG_LEVEL").ok().filter(|asked| !asked.is_empty());
+    let level = asked.as_deref().or(level).unwrap_or("info");
+    env_logger::Builder::new().parse_filters(level).format(write_line).init();
+}
+
+/// A line of the log: people read it on terminals, and guests have a part in what it says.
+fn write_line(out: &mut env_logger::fmt::Formatter, record: &log::Record<'_>) -> io::Result<()> {
+    const LONGEST: usize = 8192;
+    let text = guest_text::harmless(&record.args().to_string(), LONGEST);
+    writeln!(out, "[{} {:<5}] {text}", out.timestamp(), record.level())
 }
 
 fn fail(why: &str) -> ExitCode {
@@ -234,16 +274,16 @@ fn check_migrations(dirs: &Dirs) -> ExitCode {
     }
 }
 
-fn run(place: Place) -> Result<(), Fault> {
+fn run(place: Place, config: config::Read) -> Result<(), Fault> {
     let failed = |e: &dyn std::error::Error| Fault::failed("cannot start", e);
-    let Place { dirs, private, config } = place;
-    let journal = config.is_of_an_installation().then(|| Layout::from_env().journal());
+    let Place { dirs, private, config: _, installed } = place;
+    let config::Read { config, digest, layers: _ } = config;
+    let journal = installed.then(|| Layout::from_env().journal());
     // The lock of the socket comes first: whoever holds it is the daemon, and may open the database.
     let listening = socket::listen(&dirs).map_err(|e| failed(&e))?;
     for dir in &private {
         endpoint::own_directory(dir, 0o700).map_err(|e| failed(&e))?;
     }
-    let config = config.read(&dirs).map_err(|e| failed(&e))?;
     refuse_lost_database(&dirs)?;
     let store = Store::open(&dirs.database()).map_err(|e| open_fault(&dirs, &e))?;
     allow_many_descriptors();
@@ -257,6 +297,8 @@ fn run(place: Place) -> Result<(), Fault> {
         dns: Dns::start(&config.network.suffix, config.network.dns_port, None),
         ports: Ports::default(),
         operations: Operations::default(),
+        uses: Uses::default(),
+        events: Events::default(),
         journal,
         started_at: now(),
         stop,
@@ -264,6 +306,7 @@ fn run(place: Place) -> Result<(), Fault> {
         ledger: Mutex::new(()),
         dirs,
         config,
+        config_digest: digest,
         store,
     });
     reconcile::at_start(&d)?;

@@ -1,6 +1,6 @@
 //! What a plain user without the root helper does not have, said once.
 
-use crate::daemon::config::NetworkKind;
+use crate::config::NetworkKind;
 use crate::daemon::fault::Fault;
 use crate::daemon::op::Op;
 use crate::daemon::{Shared, apply, now};

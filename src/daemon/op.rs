@@ -5,7 +5,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use smol::channel::Sender;
+use smol::channel::{Receiver, Sender, bounded};
+use smol::future;
 
 use crate::host::progress::{self, Progress};
 use crate::proto::api::{Event, Unit};
@@ -23,6 +24,8 @@ struct Inner {
     client: Option<u32>,
     events: Option<Sender<Event>>,
     cancelled: AtomicBool,
+    /// Nothing is ever sent; it is closed when whoever asked has gone.
+    presence: (Sender<()>, Receiver<()>),
     last_progress: Mutex<Option<Instant>>,
 }
 
@@ -40,7 +43,8 @@ impl Op {
     fn new(client: Option<u32>, events: Option<Sender<Event>>) -> Self {
         let id = format!("op-{:08x}", random() as u32);
         let (cancelled, last_progress) = (AtomicBool::new(false), Mutex::new(None));
-        Self(Arc::new(Inner { id, client, events, cancelled, last_progress }))
+        let presence = bounded(1);
+        Self(Arc::new(Inner { id, client, events, cancelled, presence, last_progress }))
     }
 
     pub fn id(&self) -> &str {
@@ -54,6 +58,23 @@ impl Op {
     /// Whoever asked has gone.
     pub fn cancel(&self) {
         self.0.cancelled.store(true, Ordering::Relaxed);
+        self.0.presence.0.close();
+    }
+
+    /// Returns when whoever asked has gone.
+    pub async fn gone(&self) {
+        if self.0.presence.1.recv().await.is_ok() {
+            // Nobody sends.
+            future::pending::<()>().await;
+        }
+    }
+
+    /// Sends `event` as soon as the client takes it; false if nobody will.
+    pub async fn tell(&self, event: Event) -> bool {
+        match &self.0.events {
+            Some(events) => events.send(event).await.is_ok(),
+            None => false,
+        }
     }
 
     /// A full queue means a client that does not read: it misses events, and the work goes on.

@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use crate::daemon::fault::Fault;
 use crate::daemon::op::Op;
 use crate::daemon::{Shared, now};
-use crate::proto::api::{OperationView, Request};
+use crate::proto::api::{OperationView, Request, What};
 
 /// By the ids of operations.
 #[derive(Default)]
@@ -15,7 +16,9 @@ pub struct Operations(Mutex<BTreeMap<String, OperationView>>);
 #[must_use = "dropping it says that the operation has ended"]
 pub struct Going {
     d: Shared,
-    id: String,
+    op: Op,
+    kind: String,
+    subject: String,
 }
 
 impl Operations {
@@ -32,16 +35,36 @@ impl Operations {
 
 /// Lets `op` be seen from now on, as `kind` of `subject`.
 pub fn begin(d: &Shared, op: &Op, kind: &str, subject: String) -> Going {
-    let id = op.id().to_owned();
-    let view =
-        OperationView { id: id.clone(), kind: kind.to_owned(), subject, started_at: now(), done: false };
-    d.operations.lock().insert(id.clone(), view);
-    Going { d: d.clone(), id }
+    begin_since(d, op, kind, subject, None)
+}
+
+/// The same of one that nobody asked for; `why` tells whoever listens what it is for.
+pub fn begin_since(d: &Shared, op: &Op, kind: &str, subject: String, why: Option<&str>) -> Going {
+    let (id, kind) = (op.id().to_owned(), kind.to_owned());
+    d.events.operation(op, &kind, &subject, What::OperationBegun, why);
+    let view = OperationView {
+        id: id.clone(),
+        kind: kind.clone(),
+        subject: subject.clone(),
+        started_at: now(),
+        done: false,
+    };
+    d.operations.lock().insert(id, view);
+    Going { d: d.clone(), op: op.clone(), kind, subject }
+}
+
+impl Going {
+    /// It has ended, `fault` being why it failed.
+    pub fn ended(self, fault: Option<&Fault>) {
+        let what = if fault.is_some() { What::OperationFailed } else { What::OperationDone };
+        let why = fault.map(|fault| fault.message.as_str());
+        self.d.events.operation(&self.op, &self.kind, &self.subject, what, why);
+    }
 }
 
 impl Drop for Going {
     fn drop(&mut self) {
-        self.d.operations.lock().remove(&self.id);
+        self.d.operations.lock().remove(self.op.id());
     }
 }
 
@@ -77,12 +100,16 @@ pub fn subject(request: &Request) -> Option<String> {
         | Request::DaemonMend(_)
         | Request::DaemonStop(_)
         | Request::DaemonOperations(_)
+        | Request::DaemonEvents(_)
         | Request::VmList(_)
         | Request::VmShow(_)
         | Request::VmPrepare(_)
         | Request::VmChanges(_)
         | Request::VmWorkspace(_)
         | Request::VmPorts(_)
+        | Request::VmStats(_)
+        | Request::VmPing(_)
+        | Request::VmHealth(_)
         | Request::ImageList(_)
         | Request::ImageCatalog(_)
         | Request::ImageShow(_)

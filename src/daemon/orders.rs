@@ -17,7 +17,9 @@ pub enum What {
         force: bool,
     },
     Delete,
-    Set(Change),
+    /// Delete it if it has ended.
+    Prune,
+    Set(Box<Change>),
     /// A work tree has been brought.
     Workspace(Box<Workspace>),
 }
@@ -27,7 +29,7 @@ impl What {
         match self {
             Self::Start => "start",
             Self::Stop { .. } => "stop",
-            Self::Delete => "delete",
+            Self::Delete | Self::Prune => "delete",
             Self::Set(_) | Self::Workspace(_) => "change",
         }
     }

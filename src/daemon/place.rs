@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use rustix::process::geteuid;
 
-use crate::daemon::config::{Config, ConfigError};
+use crate::config::Places;
 use crate::daemon::fault::Fault;
 use crate::host::dirs::Dirs;
 use crate::host::install::Install;
@@ -15,28 +15,17 @@ pub struct Place {
     pub dirs: Dirs,
     /// Directories that are this user's alone.
     pub private: Vec<PathBuf>,
-    pub config: Configured,
-}
-
-/// Where its configuration is.
-pub enum Configured {
-    /// In one file.
-    User { home: Option<PathBuf> },
-    /// In root's, and in the owner's, which lies over it.
-    Installation { home: PathBuf },
-}
-
-impl Configured {
-    pub fn is_of_an_installation(&self) -> bool {
-        matches!(self, Self::Installation { .. })
-    }
+    /// Where its configuration is.
+    pub config: Places,
+    pub installed: bool,
 }
 
 impl Place {
     pub fn of_user(dirs: Dirs) -> Result<Self, Fault> {
         let home = std::env::var_os("HOME").map(PathBuf::from);
         let private = vec![dirs.state.clone(), dirs.cache.clone()];
-        Ok(Self { dirs, private, config: Configured::User { home } })
+        let config = Places::of_user(&dirs, home);
+        Ok(Self { dirs, private, config, installed: false })
     }
 
     /// # Errors
@@ -61,17 +50,7 @@ impl Place {
         }
         // The cache itself is root's, since what an update downloads lies there too.
         let private = vec![dirs.state.clone(), dirs.cache.join("oci"), dirs.catalogs()];
-        Ok(Self { dirs, private, config: Configured::Installation { home: install.home } })
-    }
-}
-
-impl Configured {
-    pub fn read(&self, dirs: &Dirs) -> Result<Config, ConfigError> {
-        match self {
-            Self::User { home } => Config::read(&dirs.config_file(), home.as_deref()),
-            Self::Installation { home } => {
-                Config::read_both(&dirs.config_file(), &home.join(".config/banger/config.toml"), home)
-            }
-        }
+        let config = Places::of_installation(&dirs, &install.home);
+        Ok(Self { dirs, private, config, installed: true })
     }
 }

@@ -1,36 +1,45 @@
 //! `vm ports`: what listens in a guest, by its agent's word, and how each of it is reached from here.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 
-use crate::daemon::agent;
+use crate::daemon::dial::dial;
 use crate::daemon::fault::Fault;
-use crate::daemon::guest::running;
+use crate::daemon::guest::{another_answer, running};
 use crate::daemon::guest_text::harmless;
-use crate::daemon::{Shared, blocking};
+use crate::daemon::{Shared, agent, probe};
 use crate::proto::agent::{Answer, MAX_PORTS, Port, Request};
-use crate::proto::api::{Code, PortView, Published};
+use crate::proto::api::{PortView, Published, Scheme, VmPorts};
 use crate::store::record::Run;
+use crate::vm::publish::Protocol;
 
 /// The longest name of a program (linux/sched.h, TASK_COMM_LEN), each of its bytes escaped.
 const PROGRAM: usize = 64;
 
-/// All that listens in the VM that `typed` means, and what is published of it though nothing does.
-pub async fn ports(d: &Shared, typed: &str) -> Result<Vec<PortView>, Fault> {
-    let (record, channel) = running(d, typed)?;
-    let asked = blocking(d, move |_| agent::ask(&channel, &Request::Ports, agent::ANSWER_DEADLINE)).await;
-    let (Answer::Ports { ports }, _) = asked? else {
-        return Err(Fault::new(
-            Code::Failed,
-            "the guest's agent does not speak banger's protocol: an answer to something else",
-        ));
+/// All that listens in the VM, and what is published of it though nothing does.
+pub async fn ports(d: &Shared, wanted: VmPorts) -> Result<Vec<PortView>, Fault> {
+    let (record, channel) = running(d, &wanted.vm)?;
+    let (Answer::Ports { mut ports }, _) = dial(&channel, &Request::Ports, agent::ANSWER_DEADLINE).await?
+    else {
+        return Err(another_answer());
+    };
+    ports.truncate(MAX_PORTS);
+    let schemes = match wanted.probe {
+        true => probe::schemes(d, &channel, &ports).await,
+        false => BTreeMap::new(),
     };
     let bridged = d.store.get::<Run>(record.id)?.is_some_and(|run| run.bridged);
     let name = bridged.then(|| format!("{}.{}", record.name, d.config.network.suffix));
-    Ok(views(ports, &d.ports.view(record.id), name.as_deref()))
+    Ok(views(ports, &d.ports.view(record.id), name.as_deref(), &schemes))
 }
 
 /// `name`: what the guest is called in a network that this host reaches.
-fn views(listening: Vec<Port>, published: &[Published], name: Option<&str>) -> Vec<PortView> {
+fn views(
+    listening: Vec<Port>,
+    published: &[Published],
+    name: Option<&str>,
+    schemes: &BTreeMap<(Option<IpAddr>, u16), Scheme>,
+) -> Vec<PortView> {
     let has = |published: &&Published| published.problem.is_none();
     let mut heard = BTreeSet::new();
     let mut views: Vec<PortView> = vec![];
@@ -48,6 +57,7 @@ fn views(listening: Vec<Port>, published: &[Published], name: Option<&str>) -> V
             address: Some(port.address),
             port: port.port,
             pid: port.pid,
+            scheme: schemes.get(&probe::place(&port)).copied().filter(|_| port.protocol == Protocol::Tcp),
             program: port.program.map(|program| harmless(&program, PROGRAM)),
             reach,
         });
@@ -56,7 +66,8 @@ fn views(listening: Vec<Port>, published: &[Published], name: Option<&str>) -> V
         let (protocol, port) = (silent.publish.protocol, silent.publish.guest);
         if !heard.contains(&(port, protocol)) {
             let reach = vec![silent.publish.place()];
-            views.push(PortView { protocol, address: None, port, pid: None, program: None, reach });
+            let (address, pid, program, scheme) = (None, None, None, None);
+            views.push(PortView { protocol, address, port, pid, program, reach, scheme });
         }
     }
     views.sort_by_key(|view| (view.port, view.protocol));
@@ -90,7 +101,7 @@ mod tests {
 
     fn shown(listening: Vec<Port>, published: &[Published], name: Option<&str>) -> Vec<String> {
         let line = |v: &PortView| format!("{} {} {}", v.protocol, v.port, v.reach.join(" "));
-        views(listening, published, name).iter().map(line).collect()
+        views(listening, published, name, &BTreeMap::new()).iter().map(line).collect()
     }
 
     #[test]
@@ -126,7 +137,7 @@ mod tests {
     #[test]
     fn a_guest_that_lies_is_cut_short_and_made_harmless() {
         let flood = (0..10_000).map(|n| Port { port: n, ..listening("tcp 0.0.0.0:80") }).collect();
-        let views = views(flood, &[], None);
+        let views = views(flood, &[], None, &BTreeMap::new());
         assert_eq!(views.len(), MAX_PORTS);
         assert!(views.iter().all(|view| view.program.as_deref() == Some("a\\u{1b}[2J")));
     }

@@ -250,6 +250,7 @@ mod tests {
             created_at: 0,
             started_at: None,
             owner: None,
+            expires_at: None,
             workspaces: vec![],
         }
     }

@@ -12,7 +12,7 @@ use rustix::fs::{Access, access};
 use rustix::process::{getegid, geteuid};
 use rustix::thread::{CapabilitySet, capabilities};
 
-use crate::daemon::config::NetworkKind;
+use crate::config::NetworkKind;
 use crate::daemon::fault::{Fault, chain};
 use crate::host::descriptors;
 use crate::host::dirs::Dirs;

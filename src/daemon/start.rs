@@ -18,7 +18,7 @@ use crate::daemon::op::Op;
 use crate::daemon::orders::What;
 use crate::daemon::root_client::RootError;
 use crate::daemon::threads::aside;
-use crate::daemon::{blocking, network, stop};
+use crate::daemon::{blocking, file_sync, network, stop};
 use crate::host::progress::Progress;
 use crate::host::{endpoint, failpoint};
 use crate::proto;
@@ -33,6 +33,8 @@ use crate::vmm::{Channel, Launch, Plan};
 const READY_LINE: Duration = Duration::from_secs(10);
 /// How long the vsock device's program may take to listen.
 const DEVICE: Duration = Duration::from_secs(10);
+/// How long the owner's files may take on their way.
+const FILES: Duration = Duration::from_secs(600);
 /// How long the last words of a guest that has ended may be on their way.
 const LAST_WORDS: Duration = Duration::from_millis(300);
 /// Lines of the console that are shown with a failure.
@@ -111,6 +113,11 @@ async fn boot(driver: &mut Driver, op: &Op, ports: Vec<Bound>) -> Result<Channel
             // Its name is right before anybody is told that it is ready.
             network::name(&driver.d, &driver.record, &run);
             failpoint::reach("start: guest up");
+            match sync_files(driver, op, &channel).await {
+                Ok(true) => {}
+                Ok(false) => return Err(given_way(driver, op).await?),
+                Err(fault) => return Err(given_up(driver, op, fault).await),
+            }
             match driver.enter(op, Event::Ready, Some(&run)).await {
                 Ok(()) => {
                     failpoint::reach("start: running stored");
@@ -120,21 +127,46 @@ async fn boot(driver: &mut Driver, op: &Op, ports: Vec<Bound>) -> Result<Channel
             }
         }
         Ok(Outcome::Down(down)) => fault(driver, down),
-        Ok(Outcome::GiveWay) => {
-            driver.note(op, Event::Stop).await;
-            stop::end_processes(driver).await?;
-            driver.note(op, Event::Exited).await;
-            return Err(Fault::new(Code::Conflict, "it was stopped while it was starting"));
-        }
+        Ok(Outcome::GiveWay) => return Err(given_way(driver, op).await?),
         Err(fault) => fault,
     };
+    Err(given_up(driver, op, fault).await)
+}
+
+/// Ends what was started, since somebody wants the VM to end.
+async fn given_way(driver: &mut Driver, op: &Op) -> Result<Fault, Fault> {
+    driver.note(op, Event::Stop).await;
+    stop::end_processes(driver).await?;
+    driver.note(op, Event::Exited).await;
+    Ok(Fault::new(Code::Conflict, "it was stopped while it was starting"))
+}
+
+/// Ends what was started, because of `fault`.
+async fn given_up(driver: &mut Driver, op: &Op, fault: Fault) -> Fault {
     if let Err(stuck) = stop::end_processes(driver).await {
         // They may still run, and `vm stop` tries again.
         driver.note(op, Event::Stop).await;
-        return Err(stuck.within(fault.message));
+        return stuck.within(fault.message);
     }
     driver.note(op, Event::GaveUp(fault.message.clone())).await;
-    Err(fault)
+    fault
+}
+
+/// Brings the owner's files. False: somebody wants the VM to end.
+async fn sync_files(driver: &mut Driver, op: &Op, channel: &Channel) -> Result<bool, Fault> {
+    let list = driver.d.config.file_sync.clone();
+    if list.is_empty() {
+        return Ok(true);
+    }
+    let (channel, notes) = (channel.clone(), op.clone());
+    let synced = async {
+        aside(move || file_sync::run(&list, &channel, |text| notes.note(text))).await.map(|()| true)
+    };
+    let late = async {
+        Timer::after(FILES).await;
+        Err(Fault::new(Code::NotReady, "the guest does not take the files that file_sync names"))
+    };
+    future::or(synced, future::or(late, give_way(driver, Ok(false)))).await
 }
 
 /// Makes the processes known, then lets them begin (daemon/launch.rs). False: somebody wants the VM to end.

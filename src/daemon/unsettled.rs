@@ -58,7 +58,7 @@ mod tests {
     fn nothing_is_made_while_it_could_be_lost_with_the_database() {
         let dir = tempfile::tempdir().expect("a directory");
         let path = dir.path().join("update.json");
-        let delete = Request::VmDelete(VmDelete { vm: "dev".to_owned() });
+        let delete = Request::VmDelete(VmDelete { vm: "dev".to_owned(), only_if_ended: false });
         refuse(Some(&path), &delete).expect("no update");
         for phase in Phase::ALL {
             for database in [false, true] {

@@ -21,10 +21,12 @@ use crate::host::progress::Progress;
 use crate::host::undo::Undo;
 use crate::image::record::ImageRecord;
 use crate::kernel::record::KernelRecord;
-use crate::proto::api::{Code, RunningOn, VmCreate, VmView};
+use crate::proto::api::{self as proto, Code, RunningOn, VmCreate, VmView};
 use crate::store::Changes;
 use crate::store::record::Run;
+use crate::vm::change::{Later, later};
 use crate::vm::id::VmId;
+use crate::vm::lifetime::Ttl;
 use crate::vm::lookup::{self, Candidate};
 use crate::vm::name::VmName;
 use crate::vm::publish;
@@ -56,9 +58,16 @@ impl Vms {
 
     /// Lets a driver work on this VM from now on.
     pub fn adopt(&self, d: &Shared, record: VmRecord) {
+        self.drive(d, record, false);
+    }
+
+    /// The same; `soon`: whoever made it is about to start it.
+    fn drive(&self, d: &Shared, record: VmRecord, soon: bool) {
         let (orders, inbox) = unbounded();
         let id = record.id;
-        let driver = Driver::new(Arc::clone(d), record, Inbox::new(inbox));
+        // A driver that panicked may have closed it.
+        d.uses.open(id);
+        let driver = Driver::new(Arc::clone(d), record, Inbox::new(inbox), soon);
         let again = Arc::clone(d);
         let driver = async move {
             // A mistake of ours must not leave the VM without a driver: another one goes on from what is stored.
@@ -120,8 +129,17 @@ fn view(d: &Daemon, record: VmRecord, run: Option<&Run>) -> VmView {
         address: run.and_then(|run| run.address.clone()),
         running_on: run.map(|run| RunningOn { vmm: run.vmm.clone(), accel: run.accel.clone() }),
         published: d.ports.view(record.id),
+        pending: run.map(|run| pending(&record, run)).unwrap_or_default(),
         problem: problem(&record),
         record,
+    }
+}
+
+/// What has been changed of a VM that runs, and counts from its next start.
+pub fn pending(record: &VmRecord, run: &Run) -> Vec<Later> {
+    match (&record.state, &run.spec) {
+        (State::Running { .. }, Some(started)) => later(started, &record.spec, run.bridged),
+        _ => vec![],
     }
 }
 
@@ -173,14 +191,20 @@ pub async fn order(d: &Shared, op: &Op, typed: &str, what: What) -> Result<VmId,
     Ok(record.id)
 }
 
-/// A name that is promised to one VM in the making, and free again when this is dropped.
-struct Reserved {
+/// A name that is promised to one VM, and free again when this is dropped, unless that has it by then.
+#[must_use = "dropping it makes the name free"]
+pub struct Claimed {
     d: Shared,
-    id: VmId,
     name: VmName,
 }
 
-impl Drop for Reserved {
+/// What a VM in the making will be known by.
+struct Reserved {
+    id: VmId,
+    claimed: Claimed,
+}
+
+impl Drop for Claimed {
     fn drop(&mut self) {
         self.d.vms.reserved().remove(&self.name);
     }
@@ -188,6 +212,11 @@ impl Drop for Reserved {
 
 /// Reserves the wished name, or an automatic one.
 fn reserve(d: &Shared, wished: Option<VmName>) -> Result<Reserved, Fault> {
+    Ok(Reserved { id: VmId::from_random(op::random()), claimed: claim(d, wished)? })
+}
+
+/// Promises the wished name, or an automatic one, to whoever asks, if no VM has it.
+pub fn claim(d: &Shared, wished: Option<VmName>) -> Result<Claimed, Fault> {
     let mut reserved = d.vms.reserved();
     let records = d.store.all::<VmRecord>()?;
     let holder = |name: &VmName| records.iter().find(|r| r.name == *name);
@@ -216,7 +245,7 @@ fn reserve(d: &Shared, wished: Option<VmName>) -> Result<Reserved, Fault> {
         }
     };
     reserved.insert(name.clone());
-    Ok(Reserved { d: Arc::clone(d), id: VmId::from_random(op::random()), name })
+    Ok(Claimed { d: Arc::clone(d), name })
 }
 
 /// Makes a VM, and starts it where that was asked for.
@@ -228,7 +257,7 @@ pub async fn create(d: &Shared, op: &Op, wanted: VmCreate) -> Result<VmView, Fau
     if wanted.start || wanted.soon {
         d.ports
             .check(name.id, &wanted.publish)
-            .map_err(|e| e.within(format!("cannot start vm {}", name.name)))?;
+            .map_err(|e| e.within(format!("cannot start vm {}", name.claimed.name)))?;
     }
     let image = made_of::image(d, op, wanted.image.as_deref(), &wanted.environment).await?;
     // Before an image is pulled for minutes.
@@ -239,7 +268,7 @@ pub async fn create(d: &Shared, op: &Op, wanted: VmCreate) -> Result<VmView, Fau
     if op.cancelled() {
         return Err(Fault::new(Code::Failed, "cancelled"));
     }
-    let (start, advise) = (wanted.start, wanted.advise);
+    let (start, soon, advise) = (wanted.start, wanted.soon, wanted.advise);
     let asked = op.clone();
     let record = blocking(d, move |d| {
         let record = settle(d, wanted, &name, &image, image_name, &kernel, owner)?;
@@ -251,7 +280,8 @@ pub async fn create(d: &Shared, op: &Op, wanted: VmCreate) -> Result<VmView, Fau
     .await?;
     let (id, name) = (record.id, record.name.clone());
     log::info!("{op} vm {name}: created ({id}, {})", record.spec);
-    d.vms.adopt(d, record);
+    d.events.vm(Some(op), proto::What::VmCreated, &record, None);
+    d.vms.drive(d, record, soon || start);
     // The VM is made, whatever becomes of the advice.
     if advise && let Err(fault) = network_hint::say_once(d, op).await {
         log::warn!("{op} {}", fault.message);
@@ -295,7 +325,7 @@ fn settle(
         .map_err(|e| Fault::new(Code::BadRequest, e.to_string()))?;
     Ok(VmRecord {
         id: reserved.id,
-        name: reserved.name.clone(),
+        name: reserved.claimed.name.clone(),
         image: image.id.clone(),
         image_name,
         kernel: chosen.pinned.then(|| kernel.name.clone()),
@@ -305,6 +335,7 @@ fn settle(
         created_at: now(),
         started_at: None,
         owner,
+        expires_at: wanted.ttl_s.and_then(|seconds| Ttl::Seconds(seconds).end(now())),
         workspaces: vec![],
     })
 }

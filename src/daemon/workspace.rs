@@ -31,7 +31,7 @@ pub async fn record(driver: &mut Driver, op: &Op, brought: &Workspace) -> Result
 }
 
 async fn converse(d: &Shared, vm: &str, request: Request) -> Result<(Held, OwnedFd), Fault> {
-    let (_, channel) = guest::running(d, vm)?;
+    let (_, channel, _using) = guest::using(d, vm)?;
     match guest::ask(d, channel, request).await? {
         (Answer::Held(held), fd) => Ok((*held, fd)),
         _ => Err(guest::another_answer()),

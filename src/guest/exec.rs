@@ -22,8 +22,16 @@ pub struct Command {
     pub args: Vec<String>,
     pub env: BTreeMap<String, String>,
     pub cwd: CString,
+    /// Enter it before becoming the user.
+    pub cwd_first: bool,
     pub user: User,
 }
+
+/// What comes before a command in a login shell: directories of the image's own PATH, which /etc/profile has replaced, come back in front,
+/// and mise's tools are found. Not `mise exec`, which would hide the statuses 126 and 127.
+const LOGIN: &str = r#"test -z "$1" || PATH="$1:$PATH"; shift
+if command -v mise >/dev/null 2>&1; then eval "$(mise env -s bash)"; fi
+exec "$@""#;
 
 /// Starts what the host asks for, or says why not.
 pub fn start(wanted: Exec) -> Result<Running, Refusal> {
@@ -40,14 +48,30 @@ fn decide(wanted: Exec, user: User, is_shell: impl Fn(&str) -> bool) -> Result<C
     if wanted.argv.iter().chain(&wanted.env).any(|word| word.contains('\0')) {
         return Err(bad("a word of the command or its environment holds a NUL"));
     }
-    let shell = shell_of(&user, is_shell);
+    let shell = shell_of(&user, &is_shell);
+    let login = wanted.login.then(|| SHELLS.into_iter().find(|shell| is_shell(shell))).flatten();
+    let front = front(&wanted.env);
     let mut words = wanted.argv.into_iter();
+    let mut args = vec![];
     let (program, argv0) = match (words.next(), &shell) {
         (Some(program), _) if program.is_empty() => return Err(bad("the command's name is empty")),
-        (Some(program), _) => (program.clone(), program),
+        (Some(program), _) => match login {
+            None => (program.clone(), program),
+            Some(shell) => {
+                args = ["-lc", LOGIN, base(shell), &front, &program].map(str::to_owned).to_vec();
+                (shell.to_owned(), base(shell).to_owned())
+            }
+        },
+        (None, Some(shell)) if wanted.login => {
+            args = match front.as_str() {
+                "" => vec!["-l".to_owned()],
+                front => ["-lc", r#"PATH="$1:$PATH"; exec "$0""#, shell, front].map(str::to_owned).to_vec(),
+            };
+            (shell.clone(), base(shell).to_owned())
+        }
         // No dash, which would make it a login shell: /etc/profile replaces the PATH that the image gives, and what the
         // image put there is not found any more. Docker's shells are no login shells either.
-        (None, Some(shell)) => (shell.clone(), shell.rsplit('/').next().unwrap_or(shell).to_owned()),
+        (None, Some(shell)) => (shell.clone(), base(shell).to_owned()),
         (None, None) => {
             let text = "the image has no shell; name a program of it after --, such as -- /bin/PROGRAM";
             return Err(refusal(Code::NoShell, text));
@@ -72,14 +96,33 @@ fn decide(wanted: Exec, user: User, is_shell: impl Fn(&str) -> bool) -> Result<C
     default("SHELL", shell.as_deref());
     default("TERM", wanted.tty.map(|_| "xterm"));
     let cwd = CString::new(wanted.cwd).map_err(|_| bad("the directory's name holds a NUL"))?;
-    Ok(Command { program, argv0, args: words.collect(), env, cwd, user })
+    args.extend(words);
+    // A work tree is root's, and below /root unless it was put elsewhere, where others may not go; who asks for no directory starts in it
+    // nevertheless.
+    let cwd_first = wanted.login && wanted.make_cwd;
+    Ok(Command { program, argv0, args, env, cwd, cwd_first, user })
 }
+
+/// Those of the PATH in `env` that are not in everybody's.
+fn front(env: &[String]) -> String {
+    let path = env.iter().rev().find_map(|word| word.strip_prefix("PATH=")).unwrap_or_default();
+    let usual: Vec<&str> = DEFAULT_PATH.split(':').collect();
+    let own: Vec<&str> = path.split(':').filter(|dir| !dir.is_empty() && !usual.contains(dir)).collect();
+    own.join(":")
+}
+
+fn base(path: &str) -> &str {
+    path.rsplit('/').next().unwrap_or(path)
+}
+
+/// Shells that images have.
+const SHELLS: [&str; 2] = ["/bin/bash", "/bin/sh"];
 
 /// The user's shell, or one that images have. A shell that only says that there is none for this user is no shell to ask for.
 fn shell_of(user: &User, is_shell: impl Fn(&str) -> bool) -> Option<String> {
     let own =
         user.shell.as_deref().filter(|shell| !shell.ends_with("/nologin") && !shell.ends_with("/false"));
-    own.into_iter().chain(["/bin/bash", "/bin/sh"]).find(|shell| is_shell(shell)).map(str::to_owned)
+    own.into_iter().chain(SHELLS).find(|shell| is_shell(shell)).map(str::to_owned)
 }
 
 fn runs_as_shell(path: &str) -> bool {
@@ -194,6 +237,44 @@ mod tests {
                 (Err(refused), None) => assert_eq!(refused.code, Code::NoShell, "{shell:?} {there:?}"),
                 (got, _) => panic!("{shell:?} {there:?}: {got:?}"),
             }
+        }
+    }
+
+    #[test]
+    fn in_a_login_shell_a_command_keeps_its_words_and_the_images_path() {
+        let decided = |argv: &str, env: &str, there: &[&str]| {
+            let wanted = Exec { login: true, ..exec(argv, env, false) };
+            decide(wanted, user(Some("/bin/zsh")), |path| there.contains(&path)).expect("decides")
+        };
+        let command = decided("go test", "PATH=/usr/local/go/bin:/usr/bin:/bin", &["/bin/bash", "/bin/sh"]);
+        assert_eq!((command.program.as_str(), command.argv0.as_str()), ("/bin/bash", "bash"));
+        assert_eq!(command.args, ["-lc", LOGIN, "bash", "/usr/local/go/bin", "go", "test"]);
+        let command = decided("ls", "", &["/bin/sh"]);
+        assert_eq!(command.args, ["-lc", LOGIN, "sh", "", "ls"]);
+        let command = decided("/tool -x", "", &[]);
+        assert_eq!((command.program.as_str(), command.args), ("/tool", vec!["-x".to_owned()]));
+        let command = decided("", "", &["/bin/zsh", "/bin/sh"]);
+        assert_eq!((command.program.as_str(), command.args), ("/bin/zsh", vec!["-l".to_owned()]));
+        let command = decided("", "PATH=/opt/bin", &["/bin/sh"]);
+        assert_eq!(command.args[2..], ["/bin/sh", "/opt/bin"]);
+    }
+
+    #[test]
+    fn a_login_shell_hands_on_words_statuses_and_the_path() {
+        let run = |script: &str, front: &str| {
+            let words = ["-c", LOGIN, "sh", front, "/bin/sh", "-c", script, "sh", "a b", "*", ""];
+            let out =
+                std::process::Command::new("/bin/sh").args(words).env("PATH", "/bin").output().expect("runs");
+            (out.status.code(), String::from_utf8_lossy(&out.stdout).into_owned())
+        };
+        assert_eq!(
+            run(r#"printf "%s|" "$PATH" "$@"; exit 3"#, "/x"),
+            (Some(3), "/x:/bin|a b|*||".to_owned())
+        );
+        assert_eq!(run(r#"printf %s "$PATH""#, ""), (Some(0), "/bin".to_owned()));
+        for (program, status) in [("/no/such", 127), ("/etc/passwd", 126)] {
+            let out = std::process::Command::new("/bin/sh").args(["-c", LOGIN, "sh", "", program]).output();
+            assert_eq!(out.expect("runs").status.code(), Some(status), "{program}");
         }
     }
 

@@ -36,6 +36,22 @@ pub fn assume(boot: &Boot, own_init: bool) {
     }
 }
 
+/// Gives the guest another name while it runs; its address stays.
+pub fn rename(name: &str) -> Result<(), Failed> {
+    rustix::system::sethostname(name.as_bytes()).map_err(failed("set the host name"))?;
+    write_if_changed("/etc/hostname", format!("{name}\n").as_bytes())?;
+    let old = fs::read("/etc/hosts").unwrap_or_default();
+    let address = own_address(&old).unwrap_or(Ipv4Addr::new(127, 0, 1, 1).into());
+    write_if_changed("/etc/hosts", &hosts(&old, name, address))
+}
+
+/// The address in our block, whose last line it begins.
+fn own_address(hosts: &[u8]) -> Option<IpAddr> {
+    let text = String::from_utf8_lossy(hosts);
+    let (block, _) = text.split_once(HOSTS_BEGIN)?.1.split_once(HOSTS_END)?;
+    block.trim_end().lines().last()?.split_whitespace().next()?.parse().ok()
+}
+
 fn network(net: Option<&Net>) -> Result<(), Failed> {
     let mut netlink = Netlink::open().map_err(failed("speak to the kernel about the network"))?;
     netlink.set_up("lo").map_err(failed("set lo up"))?;
@@ -153,6 +169,15 @@ mod tests {
             format!("127.0.0.1\tlocalhost\n{HOSTS_BEGIN}\n10.0.2.15 dev\n{HOSTS_END}\n1.2.3.4 db # mine\n");
         assert_eq!(written(&old, "dev"), want);
         assert_eq!(written("1.2.3.4 x", "dev").lines().next(), Some("1.2.3.4 x"));
+    }
+
+    #[test]
+    fn the_address_is_the_one_that_the_block_has() {
+        let old = written("1.2.3.4 db\n", "dev");
+        assert_eq!(own_address(old.as_bytes()), Some(Ipv4Addr::new(10, 0, 2, 15).into()));
+        let renamed = hosts(old.as_bytes(), "web", own_address(old.as_bytes()).expect("an address"));
+        assert_eq!(String::from_utf8(renamed).expect("text"), written("1.2.3.4 db\n", "web"));
+        assert_eq!(own_address(b"1.2.3.4 db\n"), None);
     }
 
     #[test]

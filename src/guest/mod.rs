@@ -4,7 +4,7 @@
 //! kernel -> /init (process 1)
 //!             bring-up: modules, root, mounts, name, network         boot.rs
 //!             |-- starts the agent, a process of its own             agent.rs: one vsock connection, one operation
-//!             |     hello, configure, exec, read, write, connect, ports, power_off
+//!             |     hello, configure, exec, read, write, connect, ports, stats, power_off
 //!             '-- becomes the image's init, where it has one         handover.rs
 //!                 or stays, reaps, and turns the machine off         reaper.rs
 //! ```
@@ -33,6 +33,7 @@ mod reaper;
 mod serve;
 mod session;
 mod spawn;
+mod stats;
 mod syscalls;
 mod users;
 mod wire;

@@ -25,6 +25,7 @@ const TABLES: [(&str, Protocol); 4] = [
     ("/proc/net/udp6", Protocol::Udp),
 ];
 /// net/tcp_states.h. A socket of UDP that is not connected says TCP_CLOSE.
+const ESTABLISHED: &str = "01";
 const LISTEN: &str = "0A";
 const CLOSE: &str = "07";
 
@@ -57,6 +58,25 @@ pub fn listening() -> Vec<Listening> {
         all.extend(lines.filter_map(|line| parse(&line, protocol)));
     }
     all
+}
+
+/// How many connections of TCP there are with others than this guest itself.
+pub fn connections() -> u32 {
+    let mut count = 0;
+    for (path, protocol) in TABLES {
+        let (Protocol::Tcp, Ok(file)) = (protocol, File::open(path)) else { continue };
+        let lines = BufReader::new(file).lines().map_while(Result::ok);
+        count += lines.filter(|line| is_connection(line)).count() as u32;
+    }
+    count
+}
+
+/// Whether a line of a table is a connection with somebody else.
+fn is_connection(line: &str) -> bool {
+    let mut fields = line.split_ascii_whitespace().skip(2);
+    let (peer, state) = (fields.next().unwrap_or_default(), fields.next().unwrap_or_default());
+    let address = peer.split_once(':').and_then(|(address, _)| parse_address(address));
+    state == ESTABLISHED && address.is_some_and(|address| !address.is_loopback())
 }
 
 /// A line of a table: `0: 0100007F:1F90 00000000:0000 0A ... uid timeout inode ...`. None for a socket that does not wait.
@@ -132,6 +152,17 @@ mod tests {
         assert_eq!((read.address, read.port, read.inode), (Ipv6Addr::LOCALHOST.into(), 53, 12));
         let mapped = "2: 0000000000000000FFFF00000100000A:0016 0:0 0A 0:0 0:0 0 0 0 9 1";
         assert_eq!(parse(mapped, Protocol::Tcp).expect("it listens").address, IpAddr::from([10, 0, 0, 1]));
+    }
+
+    #[test]
+    fn a_connection_is_one_with_somebody_else() {
+        let connection = |peer: &str, state: &str| {
+            is_connection(&format!("3: 0100000A:1F90 {peer} {state} 0:0 0:0 0 0 0 9 1"))
+        };
+        assert!(connection("0200000A:C000", "01"));
+        assert!(!connection("0100007F:C000", "01"), "with itself");
+        assert!(!connection("0200000A:C000", "06"), "it has ended");
+        assert!(!is_connection("  sl  local_address rem_address   st"));
     }
 
     #[test]

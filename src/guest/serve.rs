@@ -3,14 +3,15 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::pipe::{PipeFlags, pipe_with};
 
 use super::wire::Wire;
-use super::{clock, exec, files, forward, ports, session, workspace};
+use super::{clock, exec, files, forward, identity, ports, session, stats, workspace};
 use crate::build;
 use crate::proto::agent::{Answer, Code, Hello, Request};
+use crate::vm::lifetime::Activity;
 
 /// How long the host may take to say what it wants.
 const REQUEST: Duration = Duration::from_secs(10);
@@ -24,7 +25,19 @@ pub struct Guest {
     /// How many commands run.
     sessions: Mutex<usize>,
     fewer: Condvar,
+    used: Mutex<Used>,
 }
+
+/// Who uses the guest.
+struct Used {
+    /// Operations that are more than a question.
+    open: u32,
+    /// When the last one ended, or the guest came up.
+    last: Instant,
+}
+
+/// An operation that goes on.
+struct InUse<'a>(&'a Guest);
 
 /// A command that runs, as far as the guest's closing is concerned.
 pub struct Counted<'a>(&'a Guest);
@@ -46,6 +59,7 @@ impl Guest {
             open: Mutex::new(Some(open)),
             sessions: Mutex::new(0),
             fewer: Condvar::new(),
+            used: Mutex::new(Used { open: 0, last: Instant::now() }),
         })
     }
 
@@ -74,6 +88,17 @@ impl Guest {
         Counted(self)
     }
 
+    fn begin_use(&self) -> InUse<'_> {
+        lock(&self.used).open += 1;
+        InUse(self)
+    }
+
+    pub fn activity(&self) -> Activity {
+        let used = lock(&self.used);
+        let quiet = u64::try_from(used.last.elapsed().as_millis()).unwrap_or(u64::MAX);
+        Activity { open: used.open.saturating_add(ports::connections()), quiet_ms: quiet }
+    }
+
     /// Hangs up when the guest closes.
     pub fn closing(&self) -> BorrowedFd<'_> {
         self.closing.as_fd()
@@ -84,6 +109,14 @@ impl Drop for Counted<'_> {
     fn drop(&mut self) {
         *lock(&self.0.sessions) -= 1;
         self.0.fewer.notify_all();
+    }
+}
+
+impl Drop for InUse<'_> {
+    fn drop(&mut self) {
+        let mut used = lock(&self.0.used);
+        used.open -= 1;
+        used.last = Instant::now();
     }
 }
 
@@ -115,13 +148,21 @@ fn converse(socket: OwnedFd, guest: &Guest) -> io::Result<After> {
         Err(e) => return Err(e),
     };
     let mut after = After::Nothing;
-    match serde_json::from_slice(&line) {
+    let request = serde_json::from_slice(&line);
+    // Until this connection has been served.
+    let _in_use = matches!(&request, Ok(request) if is_use(request)).then(|| guest.begin_use());
+    match request {
         Err(e) => wire.refuse(Code::BadRequest, format!("this is no request: {e}"))?,
         Ok(Request::Hello) => wire.answer(&Answer::Hello(guest.hello()))?,
         Ok(Request::Configure(wanted)) => match clock::follow(wanted.clock_ns) {
             Ok(()) => wire.answer(&Answer::Done)?,
             Err(e) => wire.refuse(Code::Failed, format!("cannot set the clock: {e}"))?,
         },
+        Ok(Request::Hostname(wanted)) => match identity::rename(wanted.name.as_str()) {
+            Ok(()) => wire.answer(&Answer::Done)?,
+            Err(e) => wire.refuse(Code::Failed, e.sentence())?,
+        },
+        Ok(Request::Activity) => wire.answer(&Answer::Activity(guest.activity()))?,
         Ok(Request::Exec(wanted)) => {
             drop(line);
             match exec::start(wanted) {
@@ -135,6 +176,7 @@ fn converse(socket: OwnedFd, guest: &Guest) -> io::Result<After> {
         Ok(Request::Changes(wanted)) => workspace::changes(&mut wire, &wanted)?,
         Ok(Request::Connect(wanted)) => return forward::run(wire, &wanted).map(|()| After::Nothing),
         Ok(Request::Ports) => wire.answer(&Answer::Ports { ports: ports::ports() })?,
+        Ok(Request::Stats) => wire.answer(&Answer::Stats(Box::new(stats::read())))?,
         Ok(Request::PowerOff) => {
             wire.answer(&Answer::Done)?;
             after = After::PowerOff;
@@ -144,6 +186,25 @@ fn converse(socket: OwnedFd, guest: &Guest) -> io::Result<After> {
         // It said what it wants, whether or not it stays to hear the answer.
         (_, After::PowerOff) => Ok(after),
         (finished, After::Nothing) => finished.map(|()| after),
+    }
+}
+
+/// Whether it is somebody's work; else it is a question, or housekeeping.
+fn is_use(request: &Request) -> bool {
+    match request {
+        Request::Exec(_)
+        | Request::Read(_)
+        | Request::Write(_)
+        | Request::Connect(_)
+        | Request::Prepare(_)
+        | Request::Changes(_) => true,
+        Request::Hello
+        | Request::Configure(_)
+        | Request::Hostname(_)
+        | Request::Activity
+        | Request::Stats
+        | Request::Ports
+        | Request::PowerOff => false,
     }
 }
 

@@ -1,7 +1,8 @@
 //! Starting a command: its pipes or its terminal, and what happens between fork and exec.
 //!
 //! Between the two, the child makes a session of its own, takes the terminal, becomes the user and enters the directory, in
-//! this order: whether the directory may be entered and the program be found on PATH is up to that user. std's Command knows
+//! this order: whether the directory may be entered and the program be found on PATH is up to that user, unless
+//! [`Command::cwd_first`] says otherwise. std's Command knows
 //! neither supplementary groups nor terminals, so this is a `pre_exec` of system calls only; a shim of our own executable
 //! would cost an exec more, and `true` in an emulated guest 40 ms instead of 14.
 #![allow(unsafe_code)]
@@ -127,7 +128,8 @@ fn between_fork_and_exec(
     let user = &command.user;
     let (uid, gid) = (Uid::from_raw(user.uid), Gid::from_raw(user.gid));
     let groups: Vec<Gid> = user.groups.iter().map(|gid| Gid::from_raw(*gid)).collect();
-    let cwd = command.cwd.clone();
+    let (cwd, cwd_first) = (command.cwd.clone(), command.cwd_first);
+    let enter = move || rustix::process::chdir(&*cwd).map_err(|e| tagged(Step::Directory, e));
     // Whoever runs the tests is not root, and stays who it is.
     let same = rustix::process::getuid() == uid && !uid.is_root();
     move || {
@@ -136,13 +138,16 @@ fn between_fork_and_exec(
             rustix::process::ioctl_tiocsctty(rustix::stdio::stdin())
                 .map_err(|e| tagged(Step::Terminal, e))?;
         }
+        if cwd_first {
+            enter()?;
+        }
         if !same {
             set_thread_groups(&groups)
                 .and_then(|()| set_thread_res_gid(gid, gid, gid))
                 .and_then(|()| set_thread_res_uid(uid, uid, uid))
                 .map_err(|e| tagged(Step::User, e))?;
         }
-        rustix::process::chdir(&*cwd).map_err(|e| tagged(Step::Directory, e))
+        if cwd_first { Ok(()) } else { enter() }
     }
 }
 

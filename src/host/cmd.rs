@@ -1,6 +1,7 @@
 //! The one door to other programs: no shell, a cleared environment, a closed stdin, and errors that name the program.
 
 mod fed;
+pub mod git;
 
 use std::ffi::OsStr;
 use std::fmt;
@@ -73,6 +74,13 @@ pub fn run_reading<S: AsRef<OsStr>>(
         }
     };
     judged(program, run().map_err(|source| CmdError::Spawn { program: program.to_owned(), source })?)
+}
+
+/// Turns this process into `program`, found on the user's own PATH, with the user's environment and terminal: a program that the user
+/// asked for by name. Returns only where that cannot be done.
+pub fn become_program<S: AsRef<OsStr>>(program: &str, args: impl IntoIterator<Item = S>) -> io::Error {
+    use std::os::unix::process::CommandExt;
+    Command::new(program).args(args).exec()
 }
 
 fn prepared<S: AsRef<OsStr>>(program: &str, args: impl IntoIterator<Item = S>) -> Command {

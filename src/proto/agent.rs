@@ -5,13 +5,13 @@
 //!
 //! | op | host sends | guest sends |
 //! |---|---|---|
-//! | hello, configure, power_off | | |
+//! | hello, configure, hostname, activity, power_off | | |
 //! | exec | Stdin, Eof, Resize, Signal | Stdout, Stderr, Window, then Exit |
 //! | read | | Data, then Eof or Failed |
 //! | write | Data, then Eof | Eof when all of it is on disk, or Failed |
 //! | connect | Data, then Eof, or Failed | Data, then Eof, or Failed |
 //! | prepare, changes | see [`crate::proto::workspace`] | |
-//! | ports | | |
+//! | ports, stats | | |
 //!
 //! When the host hangs up during exec, the command gets SIGHUP, as on a lost terminal.
 //!
@@ -22,7 +22,10 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::proto::stats::GuestStats;
 use crate::proto::workspace::{Changes, Held, Prepare};
+use crate::vm::lifetime::Activity;
+use crate::vm::name::VmName;
 use crate::vm::publish::Protocol;
 
 /// The vsock port on which the agent listens.
@@ -42,6 +45,10 @@ pub enum Request {
     Exec(Exec),
     /// Sets what the guest cannot know by itself.
     Configure(Configure),
+    /// Gives the guest another name, now and in its files.
+    Hostname(Hostname),
+    /// Is anybody using you? Answered by [`Answer::Activity`].
+    Activity,
     /// Sends what is at `path` as a tar stream: owners by number, modes, times and symlinks as they are.
     Read(Read),
     /// Unpacks a tar stream.
@@ -54,6 +61,8 @@ pub enum Request {
     Changes(Changes),
     /// What listens? Answered by [`Answer::Ports`].
     Ports,
+    /// What is used? Answered by [`Answer::Stats`].
+    Stats,
     /// Sync, stop everything, and turn the machine off. Answered before it begins.
     PowerOff,
 }
@@ -76,6 +85,9 @@ pub struct Exec {
     /// Whether Stdin frames will come; if not, the command reads /dev/null.
     #[serde(default)]
     pub stdin: bool,
+    /// Run it with what a login shell sets up, as far as the guest has one, and with what mise does, where that is there.
+    #[serde(default)]
+    pub login: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -88,6 +100,11 @@ pub struct Tty {
 pub struct Configure {
     /// The host's clock in nanoseconds since 1970; the guest follows when it is off by more than half a second.
     pub clock_ns: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hostname {
+    pub name: VmName,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -141,6 +158,8 @@ pub enum Answer {
     Ports {
         ports: Vec<Port>,
     },
+    Activity(Activity),
+    Stats(Box<GuestStats>),
     /// What there is of a work tree; segments follow.
     Held(Box<Held>),
     Refused(Refusal),

@@ -10,17 +10,18 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::image::config::Asked;
 use crate::image::record::ImageRecord;
 use crate::kernel::record::KernelRecord;
 use crate::proto::agent;
+pub use crate::proto::calls::{Call, Request, UNKNOWN_REQUEST};
 use crate::proto::finding::Fix;
 pub use crate::proto::finding::{Finding, Verdict};
-use crate::proto::workspace::{self, Held};
-use crate::vm::change::Change;
+pub use crate::proto::watch::*;
+use crate::proto::workspace;
+use crate::vm::change::{Change, Later};
 use crate::vm::name::VmName;
 use crate::vm::publish::{Protocol, Publish};
 use crate::vm::record::VmRecord;
@@ -32,155 +33,9 @@ pub const MAX_REQUEST: usize = agent::MAX_REQUEST + 4096;
 /// The longest reply line, in bytes.
 pub const MAX_REPLY: usize = 16 << 20;
 
-/// Everything that the daemon does. `vm`, `image` and `kernel` are what a person typed: a name, an id, or a unique prefix.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "method", content = "params")]
-pub enum Request {
-    #[serde(rename = "daemon.status")]
-    DaemonStatus(DaemonStatus),
-    #[serde(rename = "daemon.doctor")]
-    DaemonDoctor(DaemonDoctor),
-    #[serde(rename = "daemon.mend")]
-    DaemonMend(DaemonMend),
-    #[serde(rename = "daemon.stop")]
-    DaemonStop(DaemonStop),
-    #[serde(rename = "daemon.operations.list")]
-    DaemonOperations(DaemonOperations),
-    #[serde(rename = "vm.create")]
-    VmCreate(VmCreate),
-    #[serde(rename = "vm.start")]
-    VmStart(VmStart),
-    #[serde(rename = "vm.stop")]
-    VmStop(VmStop),
-    #[serde(rename = "vm.set")]
-    VmSet(VmSet),
-    #[serde(rename = "vm.delete")]
-    VmDelete(VmDelete),
-    #[serde(rename = "vm.list")]
-    VmList(VmList),
-    #[serde(rename = "vm.show")]
-    VmShow(VmShow),
-    #[serde(rename = "vm.exec")]
-    VmExec(VmExec),
-    #[serde(rename = "vm.read")]
-    VmRead(VmRead),
-    #[serde(rename = "vm.write")]
-    VmWrite(VmWrite),
-    #[serde(rename = "vm.workspace.prepare")]
-    VmPrepare(VmPrepare),
-    #[serde(rename = "vm.workspace.changes")]
-    VmChanges(VmChanges),
-    #[serde(rename = "vm.workspace.record")]
-    VmWorkspace(VmWorkspace),
-    #[serde(rename = "vm.ports")]
-    VmPorts(VmPorts),
-    #[serde(rename = "vm.logs")]
-    VmLogs(VmLogs),
-    #[serde(rename = "image.pull")]
-    ImagePull(ImagePull),
-    #[serde(rename = "image.import")]
-    ImageImport(ImageImport),
-    #[serde(rename = "image.register")]
-    ImageRegister(ImageRegister),
-    #[serde(rename = "image.promote")]
-    ImagePromote(ImagePromote),
-    #[serde(rename = "image.list")]
-    ImageList(ImageList),
-    #[serde(rename = "image.catalog")]
-    ImageCatalog(ImageCatalog),
-    #[serde(rename = "image.show")]
-    ImageShow(ImageShow),
-    #[serde(rename = "image.tag")]
-    ImageTag(ImageTag),
-    #[serde(rename = "image.delete")]
-    ImageDelete(ImageDelete),
-    #[serde(rename = "image.cache.list")]
-    ImageCacheList(ImageCacheList),
-    #[serde(rename = "image.cache.prune")]
-    ImageCachePrune(ImageCachePrune),
-    #[serde(rename = "kernel.import")]
-    KernelImport(KernelImport),
-    #[serde(rename = "kernel.pull")]
-    KernelPull(KernelPull),
-    #[serde(rename = "kernel.list")]
-    KernelList(KernelList),
-    #[serde(rename = "kernel.catalog")]
-    KernelCatalog(KernelCatalog),
-    #[serde(rename = "kernel.show")]
-    KernelShow(KernelShow),
-    #[serde(rename = "kernel.rm")]
-    KernelRemove(KernelRemove),
-    #[serde(rename = "kernel.default")]
-    KernelDefault(KernelDefault),
-    #[serde(rename = "bundle.create")]
-    BundleCreate(BundleCreate),
-    #[serde(rename = "bundle.install")]
-    BundleInstall(BundleInstall),
-}
-
-/// How a daemon's refusal of a request begins that it has never heard of: it is of another version of banger.
-pub const UNKNOWN_REQUEST: &str = "this is no request that bangerd knows";
-
-/// A request together with the type of its answer.
-pub trait Call: Into<Request> {
-    type Answer: Serialize + DeserializeOwned;
-}
-
-macro_rules! calls {
-    ($($variant:ident -> $answer:ty;)*) => {$(
-        impl From<$variant> for Request {
-            fn from(params: $variant) -> Self {
-                Self::$variant(params)
-            }
-        }
-        impl Call for $variant {
-            type Answer = $answer;
-        }
-    )*};
-}
-
-calls! {
-    DaemonStatus -> DaemonView;
-    DaemonDoctor -> Vec<Finding>;
-    DaemonMend -> ();
-    DaemonStop -> ();
-    DaemonOperations -> Vec<OperationView>;
-    VmCreate -> VmView;
-    VmStart -> VmView;
-    VmStop -> VmView;
-    VmSet -> VmView;
-    VmDelete -> ();
-    VmList -> Vec<VmView>;
-    VmShow -> VmView;
-    VmExec -> ();
-    VmRead -> ();
-    VmWrite -> ();
-    VmPrepare -> Held;
-    VmChanges -> Held;
-    VmWorkspace -> VmView;
-    VmPorts -> Vec<PortView>;
-    VmLogs -> ();
-    ImagePull -> ImageRecord;
-    ImageImport -> ImageRecord;
-    ImageRegister -> ImageRecord;
-    ImagePromote -> ImageRecord;
-    ImageList -> Vec<ImageView>;
-    ImageCatalog -> Vec<ImageOffer>;
-    ImageShow -> ImageView;
-    ImageTag -> ImageRecord;
-    ImageDelete -> ();
-    ImageCacheList -> Vec<BlobView>;
-    ImageCachePrune -> PrunedView;
-    KernelImport -> KernelView;
-    KernelPull -> KernelView;
-    KernelList -> Vec<KernelView>;
-    KernelCatalog -> Vec<KernelOffer>;
-    KernelShow -> KernelView;
-    KernelRemove -> ();
-    KernelDefault -> KernelView;
-    BundleCreate -> BundleView;
-    BundleInstall -> BundleView;
-}
+/// The exit status of a bangerd that did not start since its configuration is wrong (sysexits.h, EX_CONFIG); the last line that it
+/// wrote says what.
+pub const BAD_CONFIG: u8 = 78;
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DaemonStatus {}
@@ -219,6 +74,9 @@ pub struct VmCreate {
     pub ephemeral: bool,
     #[serde(default)]
     pub publish: Vec<Publish>,
+    /// How long it is to exist, whatever it does, in seconds; None: until it is deleted.
+    #[serde(default)]
+    pub ttl_s: Option<u64>,
     /// Tell the person, once, what this host does not offer.
     #[serde(default)]
     pub advise: bool,
@@ -252,6 +110,9 @@ pub struct VmSet {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VmDelete {
     pub vm: String,
+    /// Only if it is stopped or has failed when its turn comes (`vm prune`); else it is a [`Code::Conflict`].
+    #[serde(default)]
+    pub only_if_ended: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -262,7 +123,8 @@ pub struct VmShow {
     pub vm: String,
 }
 
-/// Starts a command in a running VM. The descriptor that comes with the answer speaks frames (see `proto::agent`, exec).
+/// Starts a command in a running VM, in the work tree that was brought last, which is the answer. The descriptor that comes with it speaks
+/// frames (see `proto::agent`, exec).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VmExec {
     pub vm: String,
@@ -310,13 +172,19 @@ pub struct VmWorkspace {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VmPorts {
     pub vm: String,
+    /// Find out which of it is a web server, by asking.
+    #[serde(default)]
+    pub probe: bool,
 }
 
-/// The descriptor that comes with the answer is the log, open for reading.
+/// The descriptor that comes with the answer is the log, open for reading; the answer is where what was asked for begins, in bytes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VmLogs {
     pub vm: String,
     pub which: Log,
+    /// What was written at this time or later, in milliseconds since 1970; None: all of it.
+    #[serde(default)]
+    pub since_ms: Option<u64>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -512,6 +380,9 @@ pub struct DaemonView {
     /// What names of VMs end with.
     #[serde(default)]
     pub dns_suffix: String,
+    /// Tells the configuration that it has read from others.
+    #[serde(default)]
+    pub config: String,
 }
 
 /// A request that changes something, on its way.
@@ -551,6 +422,9 @@ pub struct VmView {
     /// What is published of it now: the record says what is asked for.
     #[serde(default)]
     pub published: Vec<Published>,
+    /// What has been changed and counts from its next start.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub pending: Vec<Later>,
     /// Why nothing can reach the guest although it runs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub problem: Option<String>,
@@ -578,6 +452,16 @@ pub struct PortView {
     pub program: Option<String>,
     /// How it is reached from here: `127.0.0.1:8080`, `dev.vm:80`. Empty: not at all.
     pub reach: Vec<String>,
+    /// What it speaks, if it is a web server. None: it is none, or nobody asked it.
+    #[serde(default)]
+    pub scheme: Option<Scheme>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Scheme {
+    Http,
+    Https,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -727,6 +611,8 @@ pub enum Event {
     Progress { done: u64, total: u64, unit: Unit },
     /// Something worth a line, such as a warning.
     Note { text: String },
+    /// Something that was listened for.
+    Happened(Box<Happening>),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

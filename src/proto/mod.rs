@@ -2,8 +2,11 @@
 
 pub mod agent;
 pub mod api;
+pub mod calls;
 pub mod finding;
 pub mod frame;
 pub mod root;
+pub mod stats;
 pub mod symlink;
+pub mod watch;
 pub mod workspace;

@@ -4,7 +4,8 @@
 //! OUT/manifest.json                              what there is, the new release first
 //! OUT/install.sh                                 with the public keys, and where the manifest is
 //! OUT/vX.Y.Z/banger-vX.Y.Z-x86_64-linux.tar.gz   one file, banger
-//! OUT/vX.Y.Z/SHA256SUMS, SHA256SUMS.sig          its digest, and who says so
+//! OUT/vX.Y.Z/banger-vX.Y.Z-man.tar.gz            its manual pages, for those who package it
+//! OUT/vX.Y.Z/SHA256SUMS, SHA256SUMS.sig          their digests, and who says so
 //! ```
 //!
 //! OUT is uploaded as it is. Whatever `banger update` or install.sh would refuse is refused here: what is written has been read back
@@ -59,6 +60,8 @@ pub struct ReleaseWish {
     /// RFC 3339, UTC.
     pub expires: Option<String>,
     pub min_version: Option<Version>,
+    /// The manual pages of a version, names and texts.
+    pub manual: fn(&str) -> Vec<(String, String)>,
 }
 
 /// A release, ready to be uploaded.
@@ -152,7 +155,9 @@ pub fn release(wish: &ReleaseWish, keys: &str) -> Result<Released, ReleaseError>
     if made.bytes > MAX_TARBALL {
         return Err(ReleaseError::TooLarge { bytes: made.bytes });
     }
-    let sums = format!("{}  {}\n", made.sha256, entry.tarball);
+    let manual = format!("banger-{version}-man.tar.gz");
+    let pages = tarball::make_manual(&(wish.manual)(&version.to_string()), &staged.join(&manual))?;
+    let sums = format!("{}  {}\n{}  {manual}\n", made.sha256, entry.tarball, pages.sha256);
     let signature = signer.sign(sums.as_bytes())?;
     write(&staged.join(SUMS), sums.as_bytes())?;
     write(&staged.join(SIGNATURE), format!("{signature}\n").as_bytes())?;

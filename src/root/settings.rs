@@ -60,7 +60,15 @@ impl Settings {
     }
 
     fn parse(text: &str) -> Result<Self, String> {
-        let raw: Raw = toml::from_str(text).map_err(|e| e.message().to_owned())?;
+        Self::of(text.parse().map_err(|e: toml::de::Error| e.message().to_owned())?)
+    }
+
+    /// Reads `table`, and leaves the keys alone that are others'.
+    ///
+    /// # Errors
+    /// A sentence about the first key that is wrong.
+    pub fn of(table: toml::Table) -> Result<Self, String> {
+        let raw: Raw = table.try_into().map_err(|e: toml::de::Error| e.message().to_owned())?;
         let program = |key: &str, path: Option<PathBuf>| match path {
             Some(path) if !path.is_absolute() => {
                 Err(format!("{key}: {} is no absolute path; begin it with /", path.display()))

@@ -10,6 +10,7 @@ use crate::network::lease::Lease;
 use crate::vm::id::VmId;
 use crate::vm::publish::Publish;
 use crate::vm::record::VmRecord;
+use crate::vm::spec::Spec;
 
 pub(super) type Table = TableDefinition<'static, &'static str, &'static [u8]>;
 
@@ -74,6 +75,9 @@ pub struct Run {
     /// Root started its processes, each in a jail, and only root can end them.
     #[serde(default)]
     pub jailed: bool,
+    /// What it was started with; None: by a banger that did not say.
+    #[serde(default)]
+    pub spec: Option<Spec>,
     /// The ports of this host that were published.
     #[serde(default)]
     pub ports: Vec<Bound>,

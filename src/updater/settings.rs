@@ -43,7 +43,15 @@ impl Settings {
     }
 
     fn parse(text: &str) -> Result<Self, String> {
-        let Raw { update } = toml::from_str(text).map_err(|e| e.message().to_owned())?;
+        Self::of(text.parse().map_err(|e: toml::de::Error| e.message().to_owned())?)
+    }
+
+    /// Reads `table`, and leaves the keys alone that are others'.
+    ///
+    /// # Errors
+    /// A sentence about what is wrong.
+    pub fn of(table: toml::Table) -> Result<Self, String> {
+        let Raw { update } = table.try_into().map_err(|e: toml::de::Error| e.message().to_owned())?;
         let url = update.manifest_url.as_deref().unwrap_or(MANIFEST);
         let manifest = url.parse().map_err(|e| format!("update.manifest_url: {e}"))?;
         Ok(Self { manifest, refuse_expired: update.refuse_expired })

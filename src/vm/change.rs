@@ -4,6 +4,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::vm::lifetime::Ttl;
+use crate::vm::name::VmName;
 use crate::vm::publish::{Publish, Unpublish};
 use crate::vm::size::Mib;
 use crate::vm::spec::{BadSpec, Host, MEMORY_FLOOR, Spec, VCPU_CEILING};
@@ -19,13 +21,19 @@ pub struct Change {
     pub nat: Option<bool>,
     pub lan: Option<bool>,
     #[serde(default)]
+    pub name: Option<VmName>,
+    /// How long it is to exist from now on.
+    #[serde(default)]
+    pub ttl: Option<Ttl>,
+    #[serde(default)]
     pub publish: Vec<Publish>,
     #[serde(default)]
     pub unpublish: Vec<Unpublish>,
 }
 
 /// A part of a running VM that changes when it is started the next time.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Later {
     Vcpu,
     Memory,

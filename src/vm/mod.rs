@@ -5,7 +5,9 @@
 pub mod boot;
 pub mod change;
 pub mod cow;
+pub mod duration;
 pub mod id;
+pub mod lifetime;
 pub mod lookup;
 pub mod name;
 pub mod publish;

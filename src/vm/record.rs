@@ -33,6 +33,9 @@ pub struct VmRecord {
     /// The process for whose lifetime this VM exists (`vm run --rm`): when it ends, the VM is deleted.
     #[serde(default)]
     pub owner: Option<Process>,
+    /// When it is deleted, whatever it does (`--ttl`).
+    #[serde(default)]
+    pub expires_at: Option<u64>,
     /// The work trees in it; the one that was brought last is the last, and commands start there.
     #[serde(default)]
     pub workspaces: Vec<Workspace>,

@@ -15,6 +15,7 @@ use vsock::{VMADDR_CID_ANY, VsockListener};
 use crate::host::files::remove_if_present;
 use crate::vmm::Channel;
 use crate::vmm::deadline::{DeadlineStream, Itself};
+use crate::vmm::unanswered::{self, Unanswered};
 use crate::vmm::vsock_address::VsockAddress;
 
 /// `OK `, a port of ten digits, and the newline.
@@ -50,6 +51,7 @@ impl Channel {
         };
         match self {
             Self::Hybrid { socket: path } => {
+                unanswered::admit(path)?;
                 let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
                 let itself = Itself::at(path)?;
                 let outcome = connect(&socket, &itself.address()?);
@@ -60,6 +62,14 @@ impl Channel {
                 let outcome = connect(&socket, &VsockAddress::new(*cid, port));
                 begun(socket, outcome)
             }
+        }
+    }
+
+    /// What keeps `connection` open if it is given up after the greeting and before its answer; None where there is no greeting.
+    pub fn unanswered<'a>(&'a self, connection: BorrowedFd<'a>) -> Option<Unanswered<'a>> {
+        match self {
+            Self::Hybrid { socket } => Some(Unanswered::new(socket, connection)),
+            Self::Vhost { .. } => None,
         }
     }
 
@@ -203,10 +213,15 @@ fn beside(socket: &Path, port: u32) -> PathBuf {
 }
 
 fn connect_hybrid(socket: &Path, port: u32, timeout: Duration) -> io::Result<OwnedFd> {
+    unanswered::admit(socket)?;
     let mut stream = DeadlineStream::connect(socket, timeout)?;
     // In one write: vhost-device-vsock reads the command with a single read.
     let asked = stream.write_all(format!("CONNECT {port}\n").as_bytes());
-    asked.and_then(|()| read_answer(&mut stream)).map_err(|e| match e.kind() {
+    let answered = asked.and_then(|()| read_answer(&mut stream));
+    if matches!(&answered, Err(e) if e.kind() == io::ErrorKind::TimedOut) {
+        drop(Unanswered::new(socket, stream.as_fd()));
+    }
+    answered.map_err(|e| match e.kind() {
         // What a refusal looks like when the device hangs up on the unread command.
         io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => io::ErrorKind::ConnectionRefused.into(),
         _ => e,

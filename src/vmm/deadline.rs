@@ -2,7 +2,7 @@
 //! hold anybody up.
 
 use std::io::{self, Read, Write};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -63,6 +63,10 @@ impl DeadlineStream {
         let stream = UnixStream::from(socket);
         stream.set_nonblocking(false)?;
         Ok(Self { stream, deadline })
+    }
+
+    pub fn as_fd(&self) -> BorrowedFd<'_> {
+        self.stream.as_fd()
     }
 
     /// Gives what follows its own time.

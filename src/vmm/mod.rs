@@ -14,6 +14,7 @@ mod kvm;
 pub mod observe;
 pub mod qemu;
 pub mod tsc;
+pub mod unanswered;
 mod vsock_address;
 
 use std::fmt;

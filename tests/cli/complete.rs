@@ -44,7 +44,7 @@ fn names_are_live_and_nothing_is_answered_when_the_daemon_is_down() {
     assert_eq!(answers(&fake, &["vm", "cp", "d"]), ["dev:", ":files"]);
     let down = Fake::absent();
     assert_eq!(answers(&down, &["vm", "exec", ""]), [""; 0]);
-    assert_eq!(answers(&down, &["vm", "st"]), ["start", "stop"]);
+    assert_eq!(answers(&down, &["vm", "st"]), ["start", "stop", "stats"]);
     assert_eq!(std::fs::read_dir(down.root()).expect("lists").count(), 0, "no daemon was started");
 }
 
@@ -88,7 +88,7 @@ fn bash_completes_verbs_names_and_names_with_colons() {
     let fake = daemon();
     std::fs::write(fake.root().join("notes"), "").expect("writes");
     let table: [(&str, &[&str]); 9] = [
-        ("banger vm st", &["start", "stop"]),
+        ("banger vm st", &["start", "stop", "stats"]),
         ("banger vm exec ", &["dev", "web"]),
         ("banger vm run --image debian:", &["12", "13"]),
         ("banger vm run --image debian:1", &["12", "13"]),

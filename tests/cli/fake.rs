@@ -52,7 +52,7 @@ impl Fake {
                     if line.is_empty() {
                         return;
                     }
-                    let request: Request = serde_json::from_str(&line).expect("a request");
+                    let request: Request = Request::from_json(line.as_bytes()).expect("a request");
                     seen.lock().expect("not poisoned").push(request.clone());
                     script(request, Asked { stream, reader });
                 });
@@ -95,9 +95,14 @@ impl Fake {
     /// What has been asked so far, by method.
     pub fn methods(&self) -> Vec<String> {
         let seen = self.seen.lock().expect("not poisoned");
-        let method =
-            |r: &Request| serde_json::to_value(r).expect("JSON")["method"].as_str().map(str::to_owned);
-        seen.iter().filter_map(method).collect()
+        seen.iter().map(|request| request.method().to_owned()).collect()
+    }
+
+    /// The same as it was sent.
+    pub fn lines(&self) -> Vec<serde_json::Value> {
+        let json =
+            |request: &Request| serde_json::from_str(&request.to_json().expect("serialises")).expect("JSON");
+        self.seen().iter().map(json).collect()
     }
 
     pub fn seen(&self) -> Vec<Request> {

@@ -14,13 +14,13 @@ use rustix::termios::{LocalModes, Winsize, tcgetattr, tcsetwinsize};
 use crate::fake::{Fake, vm};
 
 /// A terminal: what a person sees and types at, and what a program has.
-struct Terminal {
-    person: File,
+pub struct Terminal {
+    pub person: File,
     program: OwnedFd,
 }
 
 impl Terminal {
-    fn new(rows: u16, columns: u16) -> Self {
+    pub fn new(rows: u16, columns: u16) -> Self {
         let person = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).expect("opens");
         grantpt(&person).expect("grants");
         unlockpt(&person).expect("unlocks");
@@ -32,18 +32,18 @@ impl Terminal {
         terminal
     }
 
-    fn resize(&self, rows: u16, columns: u16) {
+    pub fn resize(&self, rows: u16, columns: u16) {
         let size = Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
         tcsetwinsize(&self.program, size).expect("resizes");
     }
 
-    fn spawn(&self, mut command: Command) -> Child {
+    pub fn spawn(&self, mut command: Command) -> Child {
         let end = || Stdio::from(self.program.try_clone().expect("clones"));
         command.stdin(end()).stdout(end()).stderr(end()).spawn().expect("spawns")
     }
 
     /// Reads until `text` has been shown.
-    fn read_until(&mut self, text: &str) -> String {
+    pub fn read_until(&mut self, text: &str) -> String {
         let mut all = vec![];
         let mut byte = [0];
         while !String::from_utf8_lossy(&all).contains(text) {
@@ -53,13 +53,13 @@ impl Terminal {
         String::from_utf8_lossy(&all).into_owned()
     }
 
-    fn is_raw(&self) -> bool {
+    pub fn is_raw(&self) -> bool {
         let modes = tcgetattr(self.program.as_fd()).expect("a terminal").local_modes;
         !modes.intersects(LocalModes::ICANON | LocalModes::ISIG | LocalModes::ECHO)
     }
 }
 
-fn signal(child: &Child, signal: Signal) {
+pub fn signal(child: &Child, signal: Signal) {
     kill_process(Pid::from_child(child), signal).expect("signals");
 }
 
@@ -177,4 +177,22 @@ fn a_log_cannot_act_on_the_terminal() {
     let shown = terminal.read_until("last\r\n");
     assert_eq!(shown, "[ OK ] up\r\n\\x1b]0;owned\\x07\\x1b[2J\r\n\u{fffd} last\r\n");
     assert!(child.wait().expect("ends").success());
+}
+
+#[test]
+fn prune_deletes_after_a_yes_and_nothing_after_anything_else() {
+    for (answer, deletes) in [("y\n", true), ("\n", false), ("no\n", false)] {
+        let fake = Fake::start(|request, asked| match request {
+            Request::VmList(_) => asked.done(serde_json::json!([vm("old", 1, "stopped")])),
+            Request::VmDelete(_) => asked.done(serde_json::Value::Null),
+            other => panic!("not expected: {other:?}"),
+        });
+        let mut terminal = Terminal::new(24, 80);
+        let mut child = terminal.spawn(fake.banger(&["vm", "prune"]));
+        let shown = terminal.read_until("[y/N] ");
+        assert!(shown.contains("old") && shown.contains("delete it and its disk?"), "{shown}");
+        terminal.person.write_all(answer.as_bytes()).expect("types");
+        assert!(child.wait().expect("ends").success());
+        assert_eq!(fake.methods().contains(&"vm.delete".to_owned()), deletes, "{answer:?}");
+    }
 }

@@ -21,7 +21,12 @@ fn lister() -> Fake {
 }
 
 fn two_vms() -> serde_json::Value {
-    json!([vm("dev", 0xabc, "running"), vm("web", 0xdef, "stopped")])
+    let mut dev = vm("dev", 0xabc, "running");
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("a clock").as_secs();
+    dev["started_at"] = json!(now - 310);
+    let tree = |path: &str| json!({ "guest_path": path, "source": "/src", "head": null, "branch": null, "prepared_at": 1 });
+    dev["workspaces"] = json!([tree("/root/a"), tree("/root/b")]);
+    json!([dev, vm("web", 0xdef, "stopped")])
 }
 
 #[test]
@@ -32,11 +37,14 @@ fn vms_are_listed_as_a_table_as_ids_and_as_json() {
     let lines: Vec<&str> = table.out.lines().collect();
     assert_eq!(
         lines[0].split_whitespace().collect::<Vec<_>>().join(" "),
-        "ID NAME STATE IMAGE IP VCPU MEM DISK CREATED"
+        "ID NAME STATE IMAGE IP VCPU MEM DISK WORKSPACE UPTIME"
     );
     let row = lines[1].split("  ").map(str::trim).filter(|c| !c.is_empty()).collect::<Vec<_>>();
-    assert_eq!(row[..8], ["000000000abc", "dev", "running", "debian", "-", "2", "1536 MiB", "8 GiB"]);
-    assert!(row[8].ends_with(" years ago"), "{row:?}");
+    assert_eq!(
+        row,
+        ["000000000abc", "dev", "running", "debian", "-", "2", "1536 MiB", "8 GiB", "/root/b", "5 minutes"]
+    );
+    assert!(lines[2].ends_with("8 GiB  -          -"), "one that does not run: {}", lines[2]);
     assert_eq!(fake.run(&["vm", "list", "-q"]).out, "000000000abc\n000000000def\n");
     assert_eq!(fake.run(&["vm", "list", "--ids"]).out, "000000000abc\n000000000def\n");
     let json: serde_json::Value =
@@ -50,6 +58,7 @@ fn vms_are_listed_as_a_table_as_ids_and_as_json() {
             "address",
             "created_at",
             "directory",
+            "expires_at",
             "id",
             "image",
             "image_name",
@@ -205,7 +214,7 @@ fn paths_reach_the_daemon_whole() {
     let fake = Fake::start(|_, asked| asked.fail(Code::Failed, "seen"));
     fake.banger(&["image", "import", "./x.tar"]).current_dir("/usr").output().expect("runs");
     fake.banger(&["kernel", "import", "--from=lib"]).current_dir("/usr").output().expect("runs");
-    let seen = serde_json::to_value(fake.seen()).expect("JSON");
+    let seen = fake.lines();
     assert_eq!(seen[0]["params"]["path"], "/usr/x.tar");
     assert_eq!(seen[1]["params"]["source"]["from"], "/usr/lib");
 }
@@ -316,9 +325,10 @@ fn a_daemon_that_cannot_start_is_explained() {
     std::fs::write(fake.root().join("config/config.toml"), "[[[ no TOML").expect("writes");
     let ran = fake.run(&["vm", "list"]);
     assert_eq!((ran.code, ran.err.lines().count()), (Some(1), 1), "{ran:?}");
-    assert!(ran.err.starts_with("banger: bangerd ended as soon as it was started"), "{ran:?}");
+    let config = fake.root().join("config/config.toml");
+    let want = format!("banger: bangerd does not start: {}:1:", config.display());
+    assert!(ran.err.starts_with(&want), "{ran:?}");
     let log = fake.root().join("state/bangerd.log");
-    assert!(ran.err.contains(log.to_str().expect("UTF-8")), "{ran:?}");
     let mode = |path: &std::path::Path| std::fs::metadata(path).expect("stats").permissions().mode() & 0o777;
     assert_eq!((mode(&log), mode(&fake.root().join("state"))), (0o600, 0o700));
 }
@@ -346,9 +356,9 @@ fn what_is_published_and_changed_reaches_the_daemon_whole() {
     let note = "note: the memory changes when it is started the next time";
     assert_eq!(several.err.lines().collect::<Vec<_>>(), [note, note], "of each of them");
     assert_eq!(fake.run(&["vm", "set", "-q", "dev", "web", "--memory", "1G"]).err, "");
-    let seen = serde_json::to_value(fake.seen()).expect("JSON");
+    let seen = fake.lines();
     let of = |method: &str| {
-        let all = seen.as_array().expect("a list");
+        let all = &seen;
         all.iter().find(|r| r["method"] == method).expect("was asked")["params"].clone()
     };
     let create = of("vm.create");
@@ -368,11 +378,15 @@ fn what_is_published_and_changed_reaches_the_daemon_whole() {
 fn ports_are_a_table_of_all_vms_that_run_or_of_those_named() {
     let port = |protocol: &str, port: u16, program: Option<&str>, reach: &[&str]| {
         let address = program.map(|_| "0.0.0.0");
-        json!({ "protocol": protocol, "address": address, "port": port, "pid": 1, "program": program, "reach": reach })
+        let scheme = program.filter(|_| port == 80).map(|_| "https");
+        json!({
+            "protocol": protocol, "address": address, "port": port, "pid": 1, "program": program, "reach": reach,
+            "scheme": scheme
+        })
     };
     let fake = Fake::start(move |request, asked| match request {
         Request::VmList(_) => asked.done(two_vms()),
-        Request::VmPorts(ask) if ask.vm == "000000000abc" => asked.done(json!([
+        Request::VmPorts(ask) if ask.vm == "000000000abc" && ask.probe => asked.done(json!([
             port("tcp", 80, Some("a\u{1b}[2J"), &["127.0.0.1:8080", "dev.vm:80"]),
             port("udp", 53, Some("dns"), &[]),
             port("tcp", 90, None, &["127.0.0.1:9090"]),
@@ -380,10 +394,10 @@ fn ports_are_a_table_of_all_vms_that_run_or_of_those_named() {
         Request::VmPorts(_) => asked.fail(Code::NotRunning, "vm web is stopped"),
         other => panic!("{other:?}"),
     });
-    let table = "NAME  PROTO  PORT  PROGRAM            REACH\n\
-                 dev   tcp    80    a\\x1b[2J           127.0.0.1:8080, dev.vm:80\n\
-                 dev   udp    53    dns                -p to publish\n\
-                 dev   tcp    90    (nothing listens)  127.0.0.1:9090\n";
+    let table = "NAME  PROTO  PORT  PROGRAM            SCHEME  REACH\n\
+                 dev   tcp    80    a\\x1b[2J           https   https://127.0.0.1:8080, https://dev.vm:80\n\
+                 dev   udp    53    dns                -       -p to publish\n\
+                 dev   tcp    90    (nothing listens)  -       127.0.0.1:9090\n";
     let ran = fake.run(&["vm", "ports"]);
     assert_eq!((ran.code, ran.out.as_str(), ran.err.as_str()), (Some(0), table, ""));
     let ran = fake.run(&["vm", "ports", "web", "dev"]);
@@ -395,5 +409,5 @@ fn ports_are_a_table_of_all_vms_that_run_or_of_those_named() {
         serde_json::from_str(&fake.run(&["vm", "ports", "dev", "--json"]).out).expect("JSON");
     let mut keys: Vec<&str> = json[0].as_object().expect("an object").keys().map(String::as_str).collect();
     keys.sort_unstable();
-    assert_eq!(keys, ["address", "pid", "port", "program", "protocol", "reach", "vm"]);
+    assert_eq!(keys, ["address", "pid", "port", "program", "protocol", "reach", "scheme", "vm"]);
 }

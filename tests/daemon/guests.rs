@@ -65,6 +65,7 @@ fn serve(mut stream: UnixStream, manner: &Manner) {
     stream.write_all(b"OK 1073741824\n").expect("accepts");
     let request: Request = serde_json::from_str(&first_line(&stream)).expect("a request");
     let told = manner(&request);
+    let connects = matches!(request, Request::Connect(_));
     if let (None, Request::Connect(_)) = (&told, &request) {
         return echo(stream);
     }
@@ -78,7 +79,7 @@ fn serve(mut stream: UnixStream, manner: &Manner) {
     // The daemon may have heard enough, and hung up.
     let sent = stream.write_all(&bytes);
     let mut rest = vec![];
-    if sent.is_ok() && stream.read_to_end(&mut rest).is_ok() {
+    if sent.is_ok() && stream.read_to_end(&mut rest).is_ok() && !connects {
         assert!(rest.is_empty(), "{rest:?}");
     }
 }

@@ -95,7 +95,7 @@ fn a_registered_file_is_used_where_it_is_and_never_written_or_removed() {
     stop(&rig, "dev");
     let needed = rig.call(ImageDelete { image: "mine".to_owned() }).expect_err("a VM needs it");
     assert_eq!(needed.message, "image mine is needed by vm dev; delete them first");
-    rig.call(VmDelete { vm: "dev".to_owned() }).expect("deletes");
+    rig.call(VmDelete { vm: "dev".to_owned(), only_if_ended: false }).expect("deletes");
     rig.call(ImageDelete { image: "mine".to_owned() }).expect("forgets it");
     assert_eq!(rig.call(ImageList {}).expect("lists").len(), 1);
     assert!(std::fs::read(&path).expect("is there") == content);
@@ -273,7 +273,7 @@ fn vms_take_the_kernel_of_their_image_when_none_is_asked_for_and_it_is_there() {
     assert_eq!(kernel(&rig, "asked").as_deref(), Some(KERNEL));
     vm(&rig, "plain", IMAGE);
     assert_eq!(kernel(&rig, "plain"), None);
-    rig.call(VmDelete { vm: "own".to_owned() }).expect("deletes");
+    rig.call(VmDelete { vm: "own".to_owned(), only_if_ended: false }).expect("deletes");
     let remove = banger::proto::api::KernelRemove { kernel: "6.12".to_owned() };
     rig.call(remove).expect("no VM needs it");
     vm(&rig, "own", "mine");

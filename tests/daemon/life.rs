@@ -24,7 +24,8 @@ fn a_vm_is_made_without_copying_and_goes_without_a_trace() {
         .sum();
     assert!(blocks * 512 < 1 << 20, "{blocks} blocks");
     assert_eq!(rig.call(VmList {}).expect("lists").len(), 1);
-    rig.call(VmDelete { vm: view.record.id.to_string()[..5].to_owned() }).expect("deletes by a prefix");
+    rig.call(VmDelete { vm: view.record.id.to_string()[..5].to_owned(), only_if_ended: false })
+        .expect("deletes by a prefix");
     assert!(!directory.exists());
     assert_eq!(rig.call(VmList {}).expect("lists"), []);
 }
@@ -107,7 +108,7 @@ fn an_image_or_a_kernel_in_use_is_not_removed() {
     );
     let kernel = rig.call(KernelRemove { kernel: KERNEL.to_owned() }).expect_err("in use");
     assert!(kernel.message.starts_with("kernel 6.1 is needed by vm dev"), "{kernel:?}");
-    rig.call(VmDelete { vm: "dev".to_owned() }).expect("deletes");
+    rig.call(VmDelete { vm: "dev".to_owned(), only_if_ended: false }).expect("deletes");
     rig.call(ImageTag { image: IMAGE.to_owned(), name: "second".to_owned() }).expect("tags");
     rig.call(ImageDelete { image: IMAGE.to_owned() }).expect("removes a name");
     let left = rig.call(ImageList {}).expect("lists");
@@ -126,11 +127,9 @@ fn a_vm_that_belongs_to_a_process_ends_with_it() {
     let mut rig = Rig::started();
     // The owner is whoever asks: a process that asks, lives for a while, and is killed.
     let own = |rig: &Rig, name: &str| {
-        let line = serde_json::to_string(&banger::proto::api::Request::from(VmCreate {
-            ephemeral: true,
-            ..wanted(name)
-        }))
-        .expect("serialises");
+        let line = banger::proto::api::Request::from(VmCreate { ephemeral: true, ..wanted(name) })
+            .to_json()
+            .expect("serialises");
         let script = r#"
             use IO::Socket::UNIX;
             my $s = IO::Socket::UNIX->new(Peer => $ARGV[0]) or die;
@@ -198,7 +197,7 @@ fn a_daemon_killed_at_any_time_is_followed_by_one_that_agrees_with_the_host() {
             State::Stopped | State::Failed { .. } => {}
             other => panic!("{other:?} after {delay} ms"),
         }
-        rig.call(VmDelete { vm: name }).expect("deletes");
+        rig.call(VmDelete { vm: name, only_if_ended: false }).expect("deletes");
     }
     // Whatever was launched has this rig's directory in its arguments, or in its open files: none is left.
     let mine = rig.path().to_string_lossy().into_owned();

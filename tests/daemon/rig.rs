@@ -272,6 +272,7 @@ pub fn wanted(name: &str) -> VmCreate {
         soon: false,
         ephemeral: false,
         publish: vec![],
+        ttl_s: None,
         advise: false,
         environment: Default::default(),
     }
@@ -308,9 +309,8 @@ pub struct Client {
 impl Client {
     pub fn ask<C: Call>(&mut self, request: C) {
         let request: Request = request.into();
-        let mut line = serde_json::to_vec(&request).expect("serialises");
-        line.push(b'\n');
-        self.stream.write_all(&line).expect("sends");
+        let line = request.to_json().expect("serialises") + "\n";
+        self.stream.write_all(line.as_bytes()).expect("sends");
     }
 
     /// The next line; None at the end.

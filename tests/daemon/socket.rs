@@ -93,12 +93,13 @@ fn a_client_that_shuts_its_writing_half_still_gets_its_answer() {
 fn a_descriptor_comes_with_the_request() {
     let rig = Rig::started();
     let client = rig.connect();
-    let line = serde_json::to_string(&banger::proto::api::Request::from(ImageImport {
+    let line = banger::proto::api::Request::from(ImageImport {
         path: None,
         name: None,
         force: false,
         platform: None,
-    }))
+    })
+    .to_json()
     .expect("serialises")
         + "\n";
     let file = std::fs::File::open("/dev/null").expect("opens");
@@ -202,7 +203,10 @@ fn a_bad_configuration_is_named() {
     std::fs::create_dir_all(&rig.dirs().config).expect("makes a directory");
     std::fs::write(rig.dirs().config_file(), "[vm_defaults]\nmemroy = '1G'\n").expect("writes");
     let said = String::from_utf8_lossy(&rig.run(&[]).stderr).into_owned();
-    assert!(said.contains("config.toml: there is no key \"memroy\"; did you mean memory?"), "{said}");
+    assert!(
+        said.contains("config.toml:2:1: there is no key \"memroy\" in [vm_defaults]; did you mean memory?"),
+        "{said}"
+    );
 }
 
 #[test]

@@ -68,7 +68,8 @@ fn a_guest_that_cannot_come_up_is_quoted_harmlessly_and_its_vm_kept() {
         "cannot start vm dev: the guest cannot come up: no \\u{1b}[31mroot; `banger vm logs dev` shows its console"
     );
     assert_eq!(rig.label("dev"), "failed");
-    rig.call_fd(VmLogs { vm: "dev".to_owned(), which: Log::Console }).expect("its log is there");
+    rig.call_fd(VmLogs { vm: "dev".to_owned(), which: Log::Console, since_ms: None })
+        .expect("its log is there");
 }
 
 #[test]
@@ -182,7 +183,7 @@ fn a_vm_that_is_starting_can_be_stopped_and_deleted() {
             rig.call(VmStop { vm: name.to_owned(), force: false }).expect("stops");
             assert_eq!(rig.label(name), "stopped");
         } else {
-            rig.call(VmDelete { vm: name.to_owned() }).expect("deletes");
+            rig.call(VmDelete { vm: name.to_owned(), only_if_ended: false }).expect("deletes");
         }
         let failure = starting.outcome::<VmStart>().expect_err("gives way");
         assert_eq!(failure.message, format!("cannot start vm {name}: it was stopped while it was starting"));
@@ -262,14 +263,16 @@ fn a_vm_without_its_disk_is_not_started() {
     std::fs::remove_file(std::path::Path::new(&vm.directory).join("cow")).expect("removes it");
     let failure = start(&rig, "dev").expect_err("fails");
     assert!(failure.message.starts_with("cannot start vm dev: its disk is not in /"), "{failure:?}");
-    rig.call(VmDelete { vm: "dev".to_owned() }).expect("deletes");
+    rig.call(VmDelete { vm: "dev".to_owned(), only_if_ended: false }).expect("deletes");
 }
 
 #[test]
 fn a_log_is_handed_over_for_reading_only() {
     let rig = Rig::started();
     rig.create("dev");
-    let none = rig.call_fd(VmLogs { vm: "dev".to_owned(), which: Log::Console }).expect_err("none yet");
+    let none = rig
+        .call_fd(VmLogs { vm: "dev".to_owned(), which: Log::Console, since_ms: None })
+        .expect_err("none yet");
     assert_eq!(
         (none.code, none.message.as_str()),
         (Code::NotFound, "vm dev has not run yet, so there is no log")
@@ -277,7 +280,9 @@ fn a_log_is_handed_over_for_reading_only() {
     rig.program("qemu-system-x86_64", "exit 1");
     attend(rig.dirs().vm_sockets(rig.show("dev").record.id), vec![], good());
     start(&rig, "dev").expect_err("fails");
-    let log = File::from(rig.call_fd(VmLogs { vm: "dev".to_owned(), which: Log::Vmm }).expect("opens"));
+    let log = File::from(
+        rig.call_fd(VmLogs { vm: "dev".to_owned(), which: Log::Vmm, since_ms: None }).expect("opens"),
+    );
     std::io::Write::write_all(&mut &log, b"x").expect_err("it is not for writing");
 }
 

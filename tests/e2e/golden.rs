@@ -24,6 +24,9 @@ fn the_golden_image_has_every_service_up_and_docker_keeps_its_own_on_the_root_di
     assert!(banner.starts_with("SSH-2.0-OpenSSH"), "{banner}");
     assert_eq!(rig.sh("dev", "ls /etc/ssh/ssh_host_*_key"), "/etc/ssh/ssh_host_ed25519_key\n");
 
+    // And ssh goes in beside it.
+    assert_eq!(rig.ok("vm ssh dev -- systemctl is-active ssh.service"), "active\n");
+
     assert_eq!(
         rig.ok_args(&["vm", "exec", "dev", "--", "docker", "info", "-f", "{{.Driver}} {{.DockerRootDir}}"]),
         "overlay2 /var/lib/docker\n"

@@ -6,6 +6,7 @@
 mod bad_input;
 mod bundles;
 mod catalog;
+mod changing;
 mod crash;
 mod disk;
 mod doctor;
@@ -22,5 +23,8 @@ mod publish;
 mod rig;
 mod run;
 mod set;
+mod ssh;
 mod terminal;
+mod watch;
+mod workspace;
 mod world;

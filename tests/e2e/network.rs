@@ -135,6 +135,14 @@ fn names_resolve_on_the_host_and_in_guests() {
     signal(rig.daemon_pid(), "KILL");
     rig.ok("vm list");
     assert_eq!(dig("one.vm") + &dig("two.vm"), format!("{one}\n{two}\n"));
+    // A name that is changed leads there at once, and the old one nowhere.
+    rig.ok("vm set two --name second");
+    assert_eq!(dig("second.vm") + &dig("two.vm"), format!("{two}\n"));
+    assert_eq!(dig(&format!("-x {two}")), "second.vm.\n");
+    assert_eq!(rig.sh("second", "hostname"), "second\n");
+    assert!(rig.sh("second", "tail -n 2 /etc/hosts").contains(&format!("{two} second")));
+    rig.ok("vm set one --name two");
+    assert_eq!(dig("two.vm"), format!("{one}\n"));
 }
 
 #[test]

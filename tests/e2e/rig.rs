@@ -44,7 +44,7 @@ pub fn binary() -> PathBuf {
 }
 
 impl Rig {
-    /// A rig with the kernel and the images `busybox`, `minbase`, `systemd`, `scratch` and `golden`.
+    /// A rig with the kernel and the images `busybox`, `minbase`, `systemd`, `sshd`, `scratch` and `golden`.
     pub fn new() -> Self {
         let rig = Self::empty();
         let seed = part("seed");

@@ -19,8 +19,10 @@ fn a_release_is_understood_by_sha256sum_openssl_and_tar() {
     let out = publisher.out();
     assert_eq!(names_in(&out), ["install.sh", "manifest.json", "v1.2.3"]);
     let (dir, name) = (out.join("v1.2.3"), tarball_name("v1.2.3"));
-    assert_eq!(names_in(&dir), ["SHA256SUMS", "SHA256SUMS.sig", name.as_str()]);
-    assert_eq!(sh(&dir, "sha256sum --strict -c SHA256SUMS"), format!("{name}: OK\n"));
+    let manual = "banger-v1.2.3-man.tar.gz";
+    assert_eq!(names_in(&dir), ["SHA256SUMS", "SHA256SUMS.sig", manual, name.as_str()]);
+    assert_eq!(sh(&dir, "sha256sum --strict -c SHA256SUMS"), format!("{name}: OK\n{manual}: OK\n"));
+    assert_eq!(sh(&dir, &format!("tar -xzOf {manual} man1/banger.1")), "of v1.2.3");
     let verify = "base64 -d SHA256SUMS.sig >der; openssl dgst -sha256 -verify ../../public.pem -signature der SHA256SUMS; rm der";
     assert_eq!(sh(&dir, verify), "Verified OK\n");
     assert_eq!(

@@ -58,6 +58,7 @@ impl Publisher {
             manifest: None,
             expires: None,
             min_version: None,
+            manual: |version| vec![("banger".to_owned(), format!("of {version}"))],
         }
     }
 

@@ -1,6 +1,7 @@
 //! The daemon as seen from the command line: one request per connection, events while it lasts, one answer.
 
 pub mod helper;
+mod listen;
 mod place;
 mod reach;
 mod wire;
@@ -9,7 +10,7 @@ use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
@@ -20,6 +21,7 @@ use self::reach::Reached;
 use self::wire::{Lines, send_line};
 use crate::cli::render::Progress;
 use crate::cli::signals::Signals;
+use crate::config::Places;
 use crate::host::dirs::{Dirs, NoHome};
 use crate::host::process;
 use crate::host::trusted::Untrusted;
@@ -38,6 +40,8 @@ pub enum ClientError {
     NotRunning,
     /// The installation's daemon does not run.
     Down,
+    /// It does not start, since its configuration is wrong; a sentence.
+    Misconfigured(String),
     /// install.toml cannot be believed.
     Install(Untrusted),
     Start {
@@ -116,6 +120,15 @@ impl Client {
         self.place.installed
     }
 
+    /// The files that it is configured by.
+    pub fn config(&self) -> &Places {
+        &self.place.config
+    }
+
+    pub fn state_dir(&self) -> &Path {
+        &self.place.dirs.state
+    }
+
     /// Asks and waits for the answer, without showing progress. Starts the daemon if nothing listens.
     pub fn ask<C: Call>(&self, request: C) -> Result<C::Answer, ClientError> {
         self.call(request, &mut Attention::to(&mut Progress::silent()))
@@ -160,7 +173,7 @@ impl Client {
     /// # Errors
     /// [`ClientError::NotRunning`], and those of [`Client::call`].
     pub fn ask_running<C: Call>(&self, request: C) -> Result<C::Answer, ClientError> {
-        let absent = || if self.place.installed { ClientError::Down } else { ClientError::NotRunning };
+        let absent = || if self.place.installed { reach::down(&self.place) } else { ClientError::NotRunning };
         let connection = reach::reach(&self.place)?.ok_or_else(absent)?;
         let mut progress = Progress::silent();
         let line = line_of::<C>(request)?;
@@ -246,9 +259,8 @@ impl Client {
 
 fn line_of<C: Call>(request: C) -> Result<Vec<u8>, ClientError> {
     let request: Request = request.into();
-    let mut line = serde_json::to_vec(&request).map_err(bad_reply)?;
-    line.push(b'\n');
-    Ok(line)
+    let line = request.to_json().map_err(bad_reply)?;
+    Ok((line + "\n").into_bytes())
 }
 
 fn bad_reply(e: serde_json::Error) -> ClientError {
@@ -290,6 +302,7 @@ impl fmt::Display for ClientError {
             ),
             Self::NotRunning => f.write_str("bangerd is not running; any command that needs it starts it"),
             Self::Down => f.write_str("bangerd is not running; `sudo banger system restart` starts it"),
+            Self::Misconfigured(why) => write!(f, "bangerd does not start: {why}"),
             Self::Install(e) => e.fmt(f),
             Self::Start { what, .. } => write!(f, "cannot start bangerd: cannot {what}"),
             Self::Ended { log, last } if last.is_empty() => {
@@ -330,6 +343,7 @@ impl std::error::Error for ClientError {
             Self::Install(e) => e.source(),
             Self::NoHome(_)
             | Self::Down
+            | Self::Misconfigured(_)
             | Self::Foreign { .. }
             | Self::NotRunning
             | Self::Ended { .. }

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use rustix::process::{Uid, geteuid};
 
 use super::ClientError;
+use crate::config::Places;
 use crate::host::dirs::Dirs;
 use crate::host::install::Install;
 
@@ -17,6 +18,8 @@ pub struct Place {
     pub uid: Uid,
     /// systemd starts it, and nobody else does.
     pub installed: bool,
+    /// What it is configured by.
+    pub config: Places,
 }
 
 /// Where a daemon writes what it does.
@@ -39,13 +42,21 @@ impl Place {
             Some(owner) => Ok(Self::of_installation(installed, owner)),
             None => {
                 let dirs = Dirs::from_env().map_err(ClientError::NoHome)?;
-                Ok(Self { dirs, uid: geteuid(), installed: false })
+                let home = std::env::var_os("HOME").map(PathBuf::from);
+                let config = Places::of_user(&dirs, home);
+                Ok(Self { dirs, uid: geteuid(), installed: false, config })
             }
         }
     }
 
     pub fn of_installation(dirs: Dirs, owner: Uid) -> Self {
-        Self { dirs, uid: owner, installed: true }
+        let install = Install::read(&dirs.install_file()).ok().flatten();
+        // Without a home there is root's file alone.
+        let config = match install {
+            Some(install) => Places::of_installation(&dirs, &install.home),
+            None => Places::of_user(&dirs, None),
+        };
+        Self { dirs, uid: owner, installed: true, config }
     }
 
     pub fn log(&self) -> Log {

@@ -21,10 +21,12 @@ use rustix::process::setsid;
 
 use super::ClientError;
 use super::place::{Log, Place};
+use crate::config::{self, ConfigError};
 use crate::host::descriptors;
 use crate::host::dirs::Dirs;
 use crate::host::files::create_private_dir;
 use crate::host::process;
+use crate::proto::api::BAD_CONFIG;
 
 /// How long a daemon may take to listen.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -113,6 +115,15 @@ impl Reached {
     }
 }
 
+/// Why an installation's daemon does not run, as far as it can be seen from here.
+pub fn down(place: &Place) -> ClientError {
+    match config::read(&place.config) {
+        Err(e @ ConfigError::Invalid(_)) => ClientError::Misconfigured(e.to_string()),
+        // Whoever else reads it may not be allowed to.
+        Err(ConfigError::Read(..)) | Ok(_) => ClientError::Down,
+    }
+}
+
 /// Connects to a daemon that runs; None if none does.
 pub fn reach(place: &Place) -> Result<Option<Reached>, ClientError> {
     Ok(connect(place)?.map(|stream| Reached { stream, started: None }))
@@ -127,7 +138,7 @@ pub fn reach_or_start(place: &Place) -> Result<Reached, ClientError> {
         return Ok(reached);
     }
     if place.installed {
-        return Err(ClientError::Down);
+        return Err(down(place));
     }
     let dirs = &place.dirs;
     let start = |what: &str| {
@@ -174,7 +185,10 @@ fn wait_until_it_answers(
         if let Some(stream) = connect(place)? {
             return Ok(stream);
         }
-        if !ended_already && matches!(child.try_wait(), Ok(Some(_))) {
+        if !ended_already && let Ok(Some(status)) = child.try_wait() {
+            if status.code() == Some(BAD_CONFIG.into()) {
+                return Err(misconfigured(&place.dirs, said_before));
+            }
             // Another banger may have started one at the same time, and that one holds the lock.
             ended_already = true;
             deadline = deadline.min(Instant::now() + RIVAL);
@@ -194,6 +208,13 @@ fn wait_until_it_answers(
 fn ended(dirs: &Dirs, said_before: u64) -> ClientError {
     let log = dirs.daemon_log();
     ClientError::Ended { last: last_line(&log, said_before), log: Log::File(log) }
+}
+
+/// Why a daemon that was started here does not like its configuration.
+fn misconfigured(dirs: &Dirs, said_before: u64) -> ClientError {
+    let last = last_line(&dirs.daemon_log(), said_before);
+    let why = last.strip_prefix("bangerd: cannot start: ").unwrap_or(&last);
+    ClientError::Misconfigured(why.to_owned())
 }
 
 /// The last line that was written to `log` behind its first `skip` bytes; empty if there is none.

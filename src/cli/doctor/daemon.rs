@@ -67,6 +67,7 @@ mod tests {
             running_vms: 0,
             dns: vec![],
             dns_suffix: String::new(),
+            config: String::new(),
         };
         assert_eq!(row(&view(build::VERSION), false).verdict, Verdict::Pass);
         let old = row(&view("0.0.1"), true);

@@ -5,6 +5,7 @@
 //! facts, which it gathers itself, in pure functions. Nothing is changed without --fix.
 
 mod caller;
+mod config;
 mod daemon;
 mod fix;
 mod installation;
@@ -99,13 +100,17 @@ fn examine(client: &Result<Client, ClientError>) -> Vec<Finding> {
     };
     match client.ask(DaemonStatus {}) {
         Ok(view) => {
+            findings.push(config::row(client, Some(&view.config)));
             findings.push(daemon::row(&view, installed));
             match client.ask(DaemonDoctor {}) {
                 Ok(rows) => findings.extend(rows),
                 Err(e) => findings.push(daemon::silent(&e)),
             }
         }
-        Err(e) => findings.push(daemon::absent(&e)),
+        Err(e) => {
+            findings.push(config::row(client, None));
+            findings.push(daemon::absent(&e));
+        }
     }
     findings
 }

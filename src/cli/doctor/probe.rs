@@ -116,6 +116,7 @@ impl At<'_> {
                 soon: true,
                 ephemeral: true,
                 publish: vec![],
+                ttl_s: None,
                 advise: false,
                 environment: Environment::of_process().to_bring(),
             },
@@ -124,7 +125,7 @@ impl At<'_> {
         self.progress.clear();
         let begun = Instant::now();
         // Not to be interrupted: an interrupted probe waits for this alone.
-        let deleted = self.client.ask(VmDelete { vm: vm.record.id.to_string() });
+        let deleted = self.client.ask(VmDelete { vm: vm.record.id.to_string(), only_if_ended: false });
         let times = outcome?;
         deleted.map_err(|e| end("delete", e))?;
         Ok(Times { deleted: begun.elapsed(), ..times })

@@ -6,12 +6,14 @@ use argh::{ArgsInfo, FromArgs};
 
 use crate::build;
 use crate::cli::error::Error;
+use crate::cli::help::man;
 use crate::cli::render;
+use crate::cli::tree::Banger;
 use crate::publish::release::{self, Base, ReleaseWish};
 use crate::release::version::Version;
 
 #[derive(FromArgs, ArgsInfo, Debug)]
-/// Make a release of banger: tarball, SHA256SUMS, its signature, manifest.json and install.sh, ready to be uploaded. The public keys in
+/// Make a release of banger: tarball, manual pages, SHA256SUMS, its signature, manifest.json and install.sh, ready to be uploaded. The public keys in
 /// this banger judge the signature.
 #[argh(
     subcommand,
@@ -59,6 +61,7 @@ impl Release {
             manifest: self.manifest,
             expires: self.expires,
             min_version: self.min_version,
+            manual: |version| man::pages(&Banger::get_args_info(), version),
         };
         let made = release::release(&wish, build::RELEASE_KEYS);
         render::json(&made.map_err(|e| Error::Release(Box::new(e)))?)

@@ -3,19 +3,22 @@
 //! Text that a guest, an image or a registry chose is made harmless here ([`text::escape`]); the bytes of a command's own
 //! output, of a log on a pipe, and of a tar stream are not text and do not come through here.
 
+mod patch;
 mod progress;
+pub mod screen;
 mod table;
 mod text;
 
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
 
+pub use self::patch::PatchLines;
 pub use self::progress::Progress;
-pub use self::table::{fields, table};
-pub use self::text::{age, bytes, escape, log_line};
+pub use self::table::{fields, rows, table};
+pub use self::text::{age, bytes, escape, log_line, span};
 use crate::cli::error::Error;
 pub use crate::host::causes::chain;
 use crate::proto::api::{Failure, OfferState};
@@ -39,6 +42,23 @@ pub fn json(value: &impl Serialize) -> Result<(), Error> {
     // The views hold nothing that JSON cannot; a map with keys that are no strings would be the only way to fail.
     let text = serde_json::to_string_pretty(value).map_err(|e| Error::Stdout(e.into()))?;
     out(&format!("{}\n", text::escape_json(&text)))
+}
+
+/// Writes `value` to stdout as JSON on a line of its own.
+pub fn json_line(value: &impl Serialize) -> Result<(), Error> {
+    let text = serde_json::to_string(value).map_err(|e| Error::Stdout(e.into()))?;
+    out(&format!("{}\n", text::escape_json(&text)))
+}
+
+/// Writes `text` to stdout in place of what was there: on a terminal at its top, elsewhere behind an empty line.
+pub fn anew(text: &str) -> Result<(), Error> {
+    let before = if io::stdout().is_terminal() { "\x1b[H\x1b[2J" } else { "\n" };
+    out(&format!("{before}{text}"))
+}
+
+/// Milliseconds since 1970.
+pub fn now_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64)
 }
 
 /// Seconds since 1970, for ages.

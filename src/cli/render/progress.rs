@@ -56,7 +56,9 @@ impl Progress {
 
     pub fn event(&mut self, event: &Event) {
         match (&mut self.how, event) {
-            (How::Nothing, _) | (How::Notes, Event::Stage { .. } | Event::Progress { .. }) => {}
+            (How::Nothing, _)
+            | (_, Event::Happened(_))
+            | (How::Notes, Event::Stage { .. } | Event::Progress { .. }) => {}
             (How::Lines { stage, quarters }, Event::Stage { text }) => {
                 *stage = escape(text).into_owned();
                 *quarters = 0;

@@ -29,6 +29,12 @@ pub fn table<const N: usize>(header: [&str; N], rows: &[[String; N]]) -> String 
     out
 }
 
+/// Lays out `rows` without a header, as [`table`] does.
+pub fn rows<const N: usize>(rows: &[[String; N]]) -> String {
+    let text = table([""; N], rows);
+    text.split_once('\n').map_or(String::new(), |(_, rows)| rows.to_owned())
+}
+
 /// Lays out one thing as lines of `name: value`, values aligned. A field without a value is left out.
 pub fn fields(fields: &[(&str, String)]) -> String {
     let shown = || fields.iter().filter(|(_, value)| !value.is_empty());

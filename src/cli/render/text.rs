@@ -56,6 +56,19 @@ pub fn log_line(line: &[u8]) -> String {
     out
 }
 
+/// Returns a line of a file for a terminal: tabs kept, everything else that a terminal would act on escaped.
+pub fn escape_line(line: &[u8]) -> String {
+    let text = String::from_utf8_lossy(line);
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '\t' => out.push('\t'),
+            c => push(&mut out, c),
+        }
+    }
+    out
+}
+
 /// The length of the SGR sequence (ECMA-48, 8.3.117) that `text` begins with.
 fn colour(text: &str) -> Option<usize> {
     let body = text.strip_prefix("\x1b[")?;
@@ -79,12 +92,10 @@ pub fn escape_json(json: &str) -> String {
     out
 }
 
-/// How long ago `then` was, in seconds since 1970 like `now`: `3 minutes ago`.
-pub fn age(now: u64, then: u64) -> String {
-    let secs = now.saturating_sub(then);
+/// A length of time in its largest unit: `3 minutes`.
+pub fn span(secs: u64) -> String {
     let (count, unit) = match secs {
-        0..5 => return "just now".to_owned(),
-        5..60 => (secs, "second"),
+        0..60 => (secs, "second"),
         60..3_600 => (secs / 60, "minute"),
         3_600..86_400 => (secs / 3_600, "hour"),
         86_400..604_800 => (secs / 86_400, "day"),
@@ -93,7 +104,15 @@ pub fn age(now: u64, then: u64) -> String {
         _ => (secs / 31_536_000, "year"),
     };
     let plural = if count == 1 { "" } else { "s" };
-    format!("{count} {unit}{plural} ago")
+    format!("{count} {unit}{plural}")
+}
+
+/// How long ago `then` was, in seconds since 1970 like `now`: `3 minutes ago`.
+pub fn age(now: u64, then: u64) -> String {
+    match now.saturating_sub(then) {
+        0..5 => "just now".to_owned(),
+        secs => format!("{} ago", span(secs)),
+    }
 }
 
 /// A number of bytes in the largest unit that keeps it above one: `1.2 GiB`.

@@ -18,7 +18,7 @@ use rustix::net::{RecvFlags, SendFlags};
 use signal_hook::consts::SIGWINCH;
 
 use self::pump::{Output, Pump};
-pub use self::terminal::size;
+pub use self::terminal::{Raw, size};
 use crate::cli::signals::Signals;
 use crate::proto::frame::BadFrame;
 

@@ -3,6 +3,7 @@
 use crate::cli::error::Error;
 use crate::image::config::Asked;
 use crate::proto::agent::Tty;
+use crate::vm::lifetime::Ttl;
 use crate::vm::spec::{AccelChoice, BadSpec, VmmChoice, Wish};
 
 /// For argh: the number after --vcpu.
@@ -17,6 +18,14 @@ pub fn on_or_off(text: &str) -> Result<bool, String> {
         "on" => Ok(true),
         "off" => Ok(false),
         _ => Err(format!("{text:?} is neither; write on or off")),
+    }
+}
+
+/// How long a VM is to exist, in seconds.
+pub fn ttl(ttl: Option<Ttl>) -> Option<u64> {
+    match ttl? {
+        Ttl::Off => None,
+        Ttl::Seconds(seconds) => Some(seconds),
     }
 }
 

@@ -5,9 +5,9 @@ use std::io::{self, IsTerminal, Read, Write};
 use argh::{ArgsInfo, FromArgs};
 
 use crate::cli::client::{Attention, Client};
-use crate::cli::copy::{Destination, Incoming, Outgoing, Skipped, Source, pack, unpack};
 use crate::cli::error::Error;
 use crate::cli::render::{self, Progress};
+use crate::copy::{Destination, Incoming, Outgoing, Skipped, Source, pack, unpack};
 use crate::proto::agent::{self, Target};
 use crate::proto::api::{Event, Unit, VmRead, VmWrite};
 
@@ -94,7 +94,7 @@ fn send(src: &str, vm: &str, path: &str) -> Result<(), Error> {
     let client = Client::from_env()?;
     let guest = client.open(VmWrite { vm: vm.to_owned(), write }, &mut Attention::to(&mut progress))?;
     let mut outgoing = Outgoing::new(guest, |done| moved(&mut progress, done));
-    let skipped = pack(&source, &mut outgoing)?;
+    let skipped = pack(source, &mut outgoing)?;
     outgoing.finish()?;
     progress.clear();
     tell(&skipped);

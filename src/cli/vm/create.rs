@@ -8,6 +8,7 @@ use crate::cli::error::Error;
 use crate::cli::render::{self, Progress};
 use crate::host::environment::Environment;
 use crate::proto::api::VmCreate;
+use crate::vm::lifetime::Ttl;
 use crate::vm::name::VmName;
 use crate::vm::publish::Publish;
 use crate::vm::size::Mib;
@@ -22,7 +23,7 @@ use crate::vm::spec::{AccelChoice, VmmChoice, Wish};
     help_triggers("-h", "--help", "help"),
     example = "banger vm create --name dev --memory 2G\n\
                banger vm create --image debian:12 --disk-size 20G --no-start\n\
-               banger vm create --image nginx --publish 8080:80"
+               banger vm create --image nginx --publish 8080:80 --ttl 2h"
 )]
 pub struct Create {
     /// a local image, or a reference to pull; the default image if not given
@@ -49,6 +50,9 @@ pub struct Create {
     /// lead a port of this host to the guest, [addr:]host:guest[/udp], on 127.0.0.1 if no address is given; host 0 takes any free port; may be repeated
     #[argh(option, short = 'p', arg_name = "ports")]
     publish: Vec<Publish>,
+    /// delete the VM after this time, whatever it does, such as 30m or 2h
+    #[argh(option, arg_name = "time")]
+    ttl: Option<Ttl>,
     /// what runs it: auto, firecracker or qemu
     #[argh(option, arg_name = "vmm", default = "VmmChoice::Auto")]
     vmm: VmmChoice,
@@ -85,6 +89,7 @@ impl Create {
             soon: false,
             ephemeral: false,
             publish: self.publish.clone(),
+            ttl_s: asked::ttl(self.ttl),
             advise: false,
             environment: Environment::of_process().to_bring(),
         };

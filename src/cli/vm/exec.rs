@@ -1,18 +1,24 @@
 //! `banger vm exec` and `banger vm shell`: a further command in a running VM.
 
+use std::path::Path;
+
 use argh::{ArgsInfo, FromArgs};
 
 use super::asked;
 use super::run::status;
+use super::workspace::prepare::again;
 use crate::cli::client::{Attention, Client};
 use crate::cli::error::Error;
 use crate::cli::render::{self, Progress};
 use crate::cli::session::{self, Ended, How, on_a_terminal};
 use crate::cli::signals::Signals;
-use crate::proto::api::VmExec;
+use crate::cli::workspace::head_of;
+use crate::image::config::Asked;
+use crate::proto::api::{VmExec, VmShow};
+use crate::vm::workspace::Workspace;
 
 #[derive(FromArgs, ArgsInfo, Debug)]
-/// Run a command in a running VM; without one, a shell.
+/// Run a command in a running VM, in its work tree if it has one; without a command, a shell.
 #[argh(
     subcommand,
     name = "exec",
@@ -44,6 +50,9 @@ pub struct Exec {
     /// who runs the command: a name or a number, and a group after a colon
     #[argh(option, short = 'u', arg_name = "user")]
     user: Option<String>,
+    /// bring the VM's work tree again first, as `vm workspace prepare` does
+    #[argh(switch)]
+    auto_prepare: bool,
 }
 
 #[derive(FromArgs, ArgsInfo, Debug)]
@@ -76,7 +85,23 @@ impl Exec {
         let how = How { tty, stdin: self.interactive || shell || tty };
         let asked =
             asked::command(command, &self.env, self.workdir.as_deref(), self.user.as_deref(), how.tty)?;
-        exec(&self.vm, asked, how)
+        let client = Client::from_env()?;
+        if self.auto_prepare {
+            self.prepare(&client)?;
+        }
+        exec(&client, &self.vm, asked, how)
+    }
+
+    /// Brings the work tree again.
+    fn prepare(&self, client: &Client) -> Result<(), Error> {
+        let vm = client.ask(VmShow { vm: self.vm.clone() })?;
+        match vm.record.workspaces.last() {
+            Some(tree) => again(client, &vm, tree, &mut Attention::to(&mut Progress::new(false))),
+            None => Err(Error::Refused(format!(
+                "VM {0} has no work tree to bring again; `banger vm workspace prepare {0} PATH` brings one",
+                vm.record.name
+            ))),
+        }
     }
 }
 
@@ -89,17 +114,22 @@ impl Shell {
             )));
         }
         let asked = asked::command(vec![], &[], self.workdir.as_deref(), self.user.as_deref(), true)?;
-        exec(&self.vm, asked, How { tty: true, stdin: true })
+        exec(&Client::from_env()?, &self.vm, asked, How { tty: true, stdin: true })
     }
 }
 
-fn exec(vm: &str, asked: crate::image::config::Asked, how: How) -> Result<(), Error> {
+/// Opens a shell on this terminal, as `banger vm shell` does, and stays in it to its end.
+pub fn shell(vm: &str) -> Result<(), Error> {
     let client = Client::from_env()?;
+    exec(&client, vm, asked::command(vec![], &[], None, None, true)?, How { tty: true, stdin: true })
+}
+
+fn exec(client: &Client, vm: &str, asked: Asked, how: How) -> Result<(), Error> {
     let mut signals =
         Signals::catch().map_err(|source| Error::Host { what: "catch signals".to_owned(), source })?;
     let tty = how.tty.then(asked::tty_size);
     let request = VmExec { vm: vm.to_owned(), asked, as_run: false, tty, stdin: how.stdin };
-    let ended = session(&client, request, how, &mut Progress::silent(), &mut signals)?;
+    let ended = session(client, request, how, &mut Progress::silent(), &mut signals)?;
     if let Ended::GaveUp(_) = ended {
         render::say(&format!("gave up waiting; the command may still run in VM {vm}"));
     }
@@ -118,8 +148,22 @@ pub fn session(
     signals: &mut Signals,
 ) -> Result<Ended, Error> {
     let attention = &mut Attention { progress, signals: Some(signals) };
-    let guest = client.open(request, attention).map_err(Error::of_exec)?;
+    let vm = request.vm.clone();
+    let (tree, guest) = client.open_with(request, attention).map_err(Error::of_exec)?;
     // The terminal is the command's from here on.
     progress.clear();
+    if let Some(text) = tree.and_then(|tree| older(&vm, &tree)) {
+        render::say(&text);
+    }
     Ok(session::run(&guest, how, signals)?)
+}
+
+/// A word about a work tree that is another commit's here than in the VM; None where it is not, or is not here any more.
+fn older(vm: &str, tree: &Workspace) -> Option<String> {
+    let there = tree.head.as_ref()?;
+    let here = head_of(Path::new(&tree.source)).filter(|here| here != there)?;
+    Some(format!(
+        "{} is at {here:.10} now, and was at {there:.10} when it was brought; `banger vm workspace prepare {vm}` brings it again, and so does --auto-prepare",
+        tree.source
+    ))
 }

@@ -1,5 +1,7 @@
 //! `banger vm list`, `banger ps` and `banger vm show`.
 
+use std::time::Duration;
+
 use argh::{ArgsInfo, FromArgs};
 
 use crate::cli::client::Client;
@@ -19,7 +21,7 @@ use crate::vm::state::State;
     example = "banger vm list\n\
                banger vm list --json | jq -r '.[].name'\n\
                banger vm delete $(banger vm list -q)   # all of them",
-    note = "Fields of --json: id, name, image, image_name, kernel, spec (vcpu, memory_mib, disk_mib, vmm, accel, nat, lan), publish (as asked for: address, host, guest, protocol), published (the same as it is now, and problem), state (stopped, starting, running, stopping, failed, deleting), reason (why it failed), problem (why a running VM cannot be reached), processes, created_at, started_at (seconds since 1970), owner, directory, address, running_on (vmm, accel)."
+    note = "Fields of --json: id, name, image, image_name, kernel, spec (vcpu, memory_mib, disk_mib, vmm, accel, nat, lan), publish (as asked for: address, host, guest, protocol), published (the same as it is now, and problem), state (stopped, starting, running, stopping, failed, deleting), reason (why it failed), problem (why a running VM cannot be reached), pending (what counts from its next start: vcpu, memory, disk, network), processes, created_at, started_at, expires_at (when it is deleted, --ttl; all in seconds since 1970), owner, workspaces (guest_path, source, head, branch, prepared_at, untracked; the one brought last is the last), directory, address, running_on (vmm, accel)."
 )]
 pub struct List {
     /// print JSON
@@ -88,12 +90,12 @@ impl List {
         }
         let now = render::now();
         let rows: Vec<_> = vms.iter().map(|vm| row(vm, now)).collect();
-        let header = ["ID", "NAME", "STATE", "IMAGE", "IP", "VCPU", "MEM", "DISK", "CREATED"];
+        let header = ["ID", "NAME", "STATE", "IMAGE", "IP", "VCPU", "MEM", "DISK", "WORKSPACE", "UPTIME"];
         render::out(&render::table(header, &rows))
     }
 }
 
-fn row(vm: &VmView, now: u64) -> [String; 9] {
+fn row(vm: &VmView, now: u64) -> [String; 10] {
     let record = &vm.record;
     [
         record.id.to_string(),
@@ -104,8 +106,24 @@ fn row(vm: &VmView, now: u64) -> [String; 9] {
         record.spec.vcpu.to_string(),
         format!("{} MiB", record.spec.memory.0),
         record.spec.disk.to_string(),
-        render::age(now, record.created_at),
+        workspace(record).to_owned(),
+        uptime(record, now),
     ]
+}
+
+/// The work tree that was brought last: where commands start.
+pub fn workspace(record: &VmRecord) -> &str {
+    record.workspaces.last().map_or("", |brought| brought.guest_path.as_str())
+}
+
+/// How long it has been running.
+pub fn uptime(record: &VmRecord, now: u64) -> String {
+    match (&record.state, record.started_at) {
+        (State::Running { .. } | State::Stopping { .. }, Some(started)) => {
+            render::span(now.saturating_sub(started))
+        }
+        _ => String::new(),
+    }
 }
 
 impl Show {
@@ -115,11 +133,22 @@ impl Show {
             return render::json(&vm);
         }
         let now = render::now();
-        let VmView { record, directory, address, running_on, published, problem } = vm;
+        let VmView { record, directory, address, running_on, published, problem, pending } = vm;
         let reason = match &record.state {
             State::Failed { reason } => reason.clone(),
             _ => String::new(),
         };
+        let pending = match &pending[..] {
+            [] => String::new(),
+            parts => {
+                let parts: Vec<String> = parts.iter().map(ToString::to_string).collect();
+                format!("{}, from its next start on", parts.join(", "))
+            }
+        };
+        let deleted = record.expires_at.map(|end| {
+            let left = Duration::from_secs(end.saturating_sub(now));
+            format!("in {} (--ttl)", humantime::format_duration(left))
+        });
         let (network, published) = (network(&record).to_owned(), ports(&record, &published));
         render::out(&render::fields(&[
             ("id", record.id.to_string()),
@@ -130,12 +159,14 @@ impl Show {
             ("image", format!("{} ({})", record.image_name, record.image.get(..12).unwrap_or(&record.image))),
             ("kernel", record.kernel.unwrap_or_else(|| "the default".to_owned())),
             ("spec", record.spec.to_string()),
+            ("pending", pending),
             ("network", network),
             ("address", address.unwrap_or_default()),
             ("published", published),
             ("running on", running_on.map(|on| format!("{} with {}", on.vmm, on.accel)).unwrap_or_default()),
             ("created", render::age(now, record.created_at)),
             ("started", record.started_at.map(|at| render::age(now, at)).unwrap_or_default()),
+            ("deleted", deleted.unwrap_or_default()),
             ("directory", directory),
         ]))
     }

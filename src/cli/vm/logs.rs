@@ -16,6 +16,7 @@ use rustix::io::Errno;
 
 use crate::cli::client::{Attention, Client, ClientError};
 use crate::cli::error::Error;
+use crate::cli::moment;
 use crate::cli::render::{self, Progress};
 use crate::proto::api::{Code, Log, VmLogs, VmShow};
 
@@ -25,7 +26,11 @@ use crate::proto::api::{Code, Log, VmLogs, VmShow};
     subcommand,
     name = "logs",
     help_triggers("-h", "--help", "help"),
-    example = "banger vm logs dev\nbanger vm logs -f dev\nbanger vm logs --vmm dev        # what QEMU or Firecracker said"
+    example = "banger vm logs dev\n\
+               banger vm logs -f dev\n\
+               banger vm logs -n 20 --since 10m dev\n\
+               banger vm logs --vmm dev        # what QEMU or Firecracker said",
+    note = "Consoles write no times: bangerd looks at a log that grows every second and notes how long it is. So --since shows all that was written since then, and up to about a second more; what was written while bangerd did not run counts as written when it was back. Logs are of the present or last run, and are cut when they take more than 16 MiB."
 )]
 pub struct Logs {
     /// the VM's name, its id, or the beginning of its id
@@ -37,16 +42,25 @@ pub struct Logs {
     /// show what the VMM said instead
     #[argh(switch)]
     vmm: bool,
+    /// only what was written since then: how long ago, such as 10m, or a time such as 2026-11-30T02:00:00Z
+    #[argh(option, arg_name = "time")]
+    since: Option<String>,
+    /// only this many lines of the end
+    #[argh(option, short = 'n', arg_name = "count")]
+    lines: Option<u64>,
 }
 
 impl Logs {
     pub fn run(&self) -> Result<(), Error> {
         let client = Client::from_env()?;
         let which = if self.vmm { Log::Vmm } else { Log::Console };
-        let request = VmLogs { vm: self.vm.clone(), which };
-        let fd = client.open(request, &mut Attention::to(&mut Progress::silent()))?;
-        let mut reader =
-            Reader { log: File::from(fd), at: 0, line: vec![], harmless: io::stdout().is_terminal() };
+        let since = self.since.as_deref().map(|text| moment::since(text, render::now_ms())).transpose();
+        let since_ms = since.map_err(|why| Error::Refused(format!("--since: {why}")))?;
+        let request = VmLogs { vm: self.vm.clone(), which, since_ms };
+        let (start, fd) = client.open_with(request, &mut Attention::to(&mut Progress::silent()))?;
+        let log = File::from(fd);
+        let at = beginning(&log, start.unwrap_or(0), self.lines).map_err(host("read the log"))?;
+        let mut reader = Reader { log, at, line: vec![], harmless: io::stdout().is_terminal() };
         if !self.follow {
             reader.catch_up()?;
             return reader.finish();
@@ -70,6 +84,41 @@ impl Logs {
             Err(e) => Err(e.into()),
         }
     }
+}
+
+/// Where to begin: with the whole line that `start` lies in, or with the last `lines` lines if that is later.
+fn beginning(log: &File, start: u64, lines: Option<u64>) -> io::Result<u64> {
+    let length = log.metadata()?.len();
+    let start = if start == 0 { 0 } else { last_lines(log, 0, start.min(length), 0)? };
+    match lines {
+        None => Ok(start),
+        Some(0) => Ok(length),
+        Some(lines) => last_lines(log, start, length, lines),
+    }
+}
+
+/// Where the last `lines` lines of what is between `start` and `end` begin, or the line that `end` lies in for 0. A line's end at
+/// `end` begins no further one.
+pub fn last_lines(log: &File, start: u64, end: u64, lines: u64) -> io::Result<u64> {
+    let mut block = [0; 32 * 1024];
+    let (mut at, mut left) = (end, lines);
+    while at > start {
+        let size = (at - start).min(block.len() as u64) as usize;
+        let block = &mut block[..size];
+        at -= size as u64;
+        log.read_exact_at(block, at)?;
+        for (n, byte) in block.iter().enumerate().rev() {
+            let behind = at + n as u64 + 1;
+            if *byte != b'\n' || (behind == end && lines > 0) {
+                continue;
+            }
+            left = left.saturating_sub(1);
+            if left == 0 {
+                return Ok(behind);
+            }
+        }
+    }
+    Ok(start)
 }
 
 /// A log and how far it has been shown.
@@ -163,4 +212,41 @@ fn wait(grows: &OwnedFd) -> io::Result<bool> {
 
 fn host(what: &str) -> impl Fn(io::Error) -> Error {
     move |source| Error::Host { what: what.to_owned(), source }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn log(text: &[u8]) -> File {
+        let mut file = tempfile::tempfile().expect("a file");
+        file.write_all(text).expect("writes");
+        file
+    }
+
+    #[test]
+    fn the_last_lines_begin_behind_a_lines_end() {
+        let text = b"one\ntwo\nthree\n";
+        let table = [
+            (0, None, 0),
+            (0, Some(1), 8),
+            (0, Some(2), 4),
+            (0, Some(3), 0),
+            (0, Some(99), 0),
+            (0, Some(0), 14),
+            // In the middle of a line, at the beginning of one, and behind the end, as when it was cut.
+            (5, None, 4),
+            (8, None, 8),
+            (99, None, 14),
+            (5, Some(1), 8),
+            (5, Some(9), 4),
+        ];
+        for (start, lines, want) in table {
+            assert_eq!(beginning(&log(text), start, lines).expect("reads"), want, "{start} {lines:?}");
+        }
+        assert_eq!(beginning(&log(b"one\ntwo"), 0, Some(1)).expect("reads"), 4, "a line without an end");
+        assert_eq!(beginning(&log(b""), 0, Some(1)).expect("reads"), 0);
+        let long = [&b"a\n"[..], &[b'x'; 100_000], b"\ny\n"].concat();
+        assert_eq!(beginning(&log(&long), 0, Some(2)).expect("reads"), 2, "a line of several blocks");
+    }
 }

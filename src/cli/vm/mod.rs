@@ -3,17 +3,22 @@
 pub mod asked;
 mod cp;
 mod create;
-mod exec;
+pub mod exec;
+mod health;
 pub mod list;
-mod logs;
-mod ports;
+pub mod logs;
+pub mod ports;
+mod prune;
 mod run;
 mod set;
-mod several;
+pub mod several;
+mod stats;
+mod workspace;
 
 use argh::{ArgsInfo, FromArgs};
 
 use crate::cli::error::Error;
+use crate::cli::ssh::session;
 
 #[derive(FromArgs, ArgsInfo, Debug)]
 /// Make, use and delete virtual machines. A VM is named by its name, its id, or the beginning of its id.
@@ -40,14 +45,20 @@ enum Verb {
     Kill(several::Kill),
     Restart(several::Restart),
     Delete(several::Delete),
+    Prune(prune::Prune),
     Set(set::Set),
     Exec(exec::Exec),
     Shell(exec::Shell),
+    Ssh(session::Ssh),
     List(list::List),
     Show(list::Show),
+    Stats(stats::Stats),
+    Health(health::Health),
+    Ping(health::Ping),
     Logs(logs::Logs),
     Ports(ports::Ports),
     Cp(cp::Cp),
+    Workspace(workspace::WorkspaceGroup),
 }
 
 impl Vm {
@@ -62,14 +73,20 @@ impl Vm {
             Verb::Kill(kill) => kill.run(),
             Verb::Restart(restart) => restart.run(),
             Verb::Delete(delete) => delete.run(),
+            Verb::Prune(prune) => prune.run(),
             Verb::Set(set) => set.run(),
             Verb::Exec(exec) => exec.run(command),
             Verb::Shell(shell) => shell.run(),
+            Verb::Ssh(ssh) => ssh.run(&command),
             Verb::List(list) => list.run(),
             Verb::Show(show) => show.run(),
+            Verb::Stats(stats) => stats.run(),
+            Verb::Health(health) => health.run(),
+            Verb::Ping(ping) => ping.run(),
             Verb::Logs(logs) => logs.run(),
             Verb::Ports(ports) => ports.run(),
             Verb::Cp(cp) => cp.run(),
+            Verb::Workspace(workspace) => workspace.run(),
         }
     }
 }

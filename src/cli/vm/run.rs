@@ -8,36 +8,47 @@ use argh::{ArgsInfo, FromArgs};
 
 use super::asked;
 use super::exec::{NO_TERMINAL, session};
+use super::workspace::dry;
+use super::workspace::prepare::{Job, Options, depth_of, guest_path_of};
 use crate::cli::client::{Attention, Client, ClientError};
 use crate::cli::error::{BROKEN_PIPE, Error, status_of_signal};
 use crate::cli::render::{self, Progress};
 use crate::cli::session::{Ended, How, on_a_terminal};
 use crate::cli::signals::Signals;
+use crate::cli::ssh;
+use crate::cli::workspace::{Gathered, gather};
 use crate::host::environment::Environment;
 use crate::image::config::Asked;
-use crate::proto::api::{Call, VmCreate, VmDelete, VmExec, VmStart, VmView};
+use crate::proto::api::{Call, Code, VmCreate, VmDelete, VmExec, VmShow, VmStart, VmView};
+use crate::vm::lifetime::Ttl;
 use crate::vm::name::VmName;
 use crate::vm::publish::Publish;
 use crate::vm::size::Mib;
 use crate::vm::spec::{AccelChoice, VmmChoice, Wish};
 
 #[derive(FromArgs, ArgsInfo, Debug)]
-/// Create a VM, start it, and run a command in it, or a shell. The VM stays afterwards, unless --rm is given.
+/// Create a VM, start it, bring a work tree if a path is given, and run a command in it, or a shell. The VM stays afterwards, unless --rm is given.
 #[argh(
     subcommand,
     name = "run",
-    usage = "[<options>] [-- <command>...]",
+    usage = "[<options>] [<path>] [-- <command>...]",
     help_triggers("-h", "--help", "help"),
     example = "banger vm run                                        # a clean shell\n\
                banger vm run --rm -- uname -a                       # one command, and nothing left\n\
+               banger vm run ./repo                                 # this git tree at /root/repo, in a shell\n\
+               banger vm run --rm ./repo -- make test               # and its tests alone\n\
                banger vm run --image python:3.12 -- python -c 'print(1)'\n\
                tar c . | banger vm run --rm -q -- tar t             # stdin, stdout and stderr are the command's\n\
                banger vm run -d --name dev --memory 4G              # for later: banger vm exec dev\n\
-               banger vm run -d --image nginx -p 8080:80            # http://127.0.0.1:8080",
+               banger vm run -d --image nginx -p 8080:80            # http://127.0.0.1:8080\n\
+               banger vm run -d --ttl 2h                            # deleted in two hours, whatever it does then",
     note = "What follows -- is the command. Its exit status is banger's: 128 and the signal's number if a signal ended it, 126 and 127 as in a shell.\n\
             Ctrl-C reaches the command; a second one within two seconds gives up waiting for it."
 )]
 pub struct Run {
+    /// a git work tree to bring: its tracked files as they are now, and its history
+    #[argh(positional)]
+    path: Option<String>,
     /// a local image, or a reference to pull; the default image if not given
     #[argh(option, arg_name = "image")]
     image: Option<String>,
@@ -62,6 +73,9 @@ pub struct Run {
     /// lead a port of this host to the guest, [addr:]host:guest[/udp], on 127.0.0.1 if no address is given; host 0 takes any free port; may be repeated
     #[argh(option, short = 'p', arg_name = "ports")]
     publish: Vec<Publish>,
+    /// delete the VM after this time, whatever it does, such as 30m or 2h
+    #[argh(option, arg_name = "time")]
+    ttl: Option<Ttl>,
     /// delete the VM afterwards, whatever happened
     #[argh(switch)]
     rm: bool,
@@ -95,6 +109,33 @@ pub struct Run {
     /// show no progress and no reminder
     #[argh(switch, short = 'q')]
     quiet: bool,
+    /// where the work tree is in the guest; /root and the directory's name if not given
+    #[argh(option, arg_name = "dir", from_str_fn(guest_path_of))]
+    guest_path: Option<String>,
+    /// the branch that the guest's HEAD is on; the one here if not given
+    #[argh(option, arg_name = "branch")]
+    branch: Option<String>,
+    /// the commit that it is at, with the files as committed there; with --branch
+    #[argh(option, arg_name = "commit")]
+    from: Option<String>,
+    /// bring all of the history
+    #[argh(switch)]
+    full: bool,
+    /// how many commits of history to bring; 10 if not given
+    #[argh(option, arg_name = "n", from_str_fn(depth_of))]
+    depth: Option<usize>,
+    /// bring untracked files too, but for ignored ones
+    #[argh(switch)]
+    include_untracked: bool,
+    /// bring a plain directory as it is, without git
+    #[argh(switch)]
+    copy: bool,
+    /// list what of the work tree would travel, and make no VM
+    #[argh(switch)]
+    dry_run: bool,
+    /// with --dry-run: print JSON
+    #[argh(switch)]
+    json: bool,
 }
 
 /// What came of it, once the VM existed.
@@ -103,6 +144,8 @@ enum Outcome {
     /// It runs, and there is no command to wait for.
     Detached,
     NotBooted(Error),
+    /// The work tree did not come.
+    NotBrought(Error),
     NotRun(Error),
     Ran(Ended),
 }
@@ -117,6 +160,11 @@ enum Fate {
 impl Run {
     pub fn run(&self, command: Vec<String>) -> Result<(), Error> {
         self.refuse_what_cannot_be_meant(&command)?;
+        // Before there is a VM: what cannot be brought is told at once.
+        let tree = self.gather()?;
+        if self.dry_run {
+            return tree.map_or(Ok(()), |tree| self.show(&tree));
+        }
         let tty = self.tty || (command.is_empty() && on_a_terminal());
         let asked = asked::command(command, &self.env, self.workdir.as_deref(), self.user.as_deref(), tty)?;
         let signals =
@@ -125,13 +173,17 @@ impl Run {
 
         let vm = at.call(self.request()?)?;
         at.progress.say(&format!("spec: {}", vm.record.spec));
-        let outcome = self.begin(&mut at, &vm, asked, tty);
+        let outcome = self.begin(&mut at, &vm, tree, asked, tty);
         at.progress.clear();
-        if let Outcome::NotBooted(e) | Outcome::NotRun(e) = &outcome {
+        if let Outcome::NotBooted(e) | Outcome::NotBrought(e) | Outcome::NotRun(e) = &outcome {
             // The reason first, then what is left.
             render::error(e);
         }
         let left = match self.fate(&outcome) {
+            Fate::Kept if self.has_expired(&at, &vm) => {
+                render::say(&format!("VM {} is deleted: its time (--ttl) was over", vm.record.name));
+                Ok(())
+            }
             Fate::Kept => {
                 if let Some(text) = self.reminder(&vm.record.name, &outcome) {
                     render::say(&text);
@@ -165,8 +217,52 @@ impl Run {
             }
             () if self.detach && self.tty => refuse("-d has no terminal; leave -t out"),
             () if self.tty && !on_a_terminal() => refuse(NO_TERMINAL),
-            () => Ok(()),
+            () if self.json && !self.dry_run => refuse("--json goes with --dry-run"),
+            () => match self.option_of_a_tree() {
+                Some(option) if self.path.is_none() => refuse(&format!(
+                    "{option} is about a work tree; name one, such as `banger vm run {option} ... .`"
+                )),
+                _ => Ok(()),
+            },
         }
+    }
+
+    /// The first option that means nothing without a work tree.
+    fn option_of_a_tree(&self) -> Option<&'static str> {
+        let given = [
+            (self.guest_path.is_some(), "--guest-path"),
+            (self.branch.is_some(), "--branch"),
+            (self.from.is_some(), "--from"),
+            (self.full, "--full"),
+            (self.depth.is_some(), "--depth"),
+            (self.include_untracked, "--include-untracked"),
+            (self.copy, "--copy"),
+            (self.dry_run, "--dry-run"),
+        ];
+        given.into_iter().find_map(|(given, option)| given.then_some(option))
+    }
+
+    /// Reads the work tree.
+    fn gather(&self) -> Result<Option<Gathered>, Error> {
+        let Some(path) = &self.path else { return Ok(None) };
+        let options = Options {
+            branch: self.branch.as_ref(),
+            from: self.from.as_ref(),
+            full: self.full,
+            depth: self.depth,
+            untracked: self.include_untracked,
+            copy: self.copy,
+        };
+        Ok(Some(gather(&options.wish(path.as_ref())?)?))
+    }
+
+    fn guest_path(&self, tree: &Gathered) -> String {
+        self.guest_path.clone().unwrap_or_else(|| tree.guest_path())
+    }
+
+    fn show(&self, tree: &Gathered) -> Result<(), Error> {
+        let all = vec![true; tree.items.len()];
+        dry::show(tree, &self.guest_path(tree), &all, &tree.all()?, self.json)
     }
 
     fn request(&self) -> Result<VmCreate, Error> {
@@ -187,21 +283,32 @@ impl Run {
             soon: true,
             ephemeral: self.rm,
             publish: self.publish.clone(),
+            ttl_s: asked::ttl(self.ttl),
             advise: !self.quiet,
             environment: Environment::of_process().to_bring(),
         })
     }
 
     /// Starts the VM and runs the command to its end.
-    fn begin(&self, at: &mut At, vm: &VmView, asked: Asked, tty: bool) -> Outcome {
+    fn begin(&self, at: &mut At, vm: &VmView, tree: Option<Gathered>, asked: Asked, tty: bool) -> Outcome {
         let id = vm.record.id.to_string();
         if let Err(e) = at.call(VmStart { vm: id.clone() }) {
             return Outcome::NotBooted(e.into());
         }
+        // A tree's command is a further one, in it; else it is the image's first process.
+        let as_run = tree.is_none();
+        if let Some(tree) = tree {
+            let guest_path = self.guest_path(&tree);
+            let job = Job { client: &at.client, vm, guest_path: &guest_path, force: false };
+            let attention = &mut Attention { progress: &mut at.progress, signals: Some(&mut at.signals) };
+            if let Err(e) = job.bring(tree, attention) {
+                return Outcome::NotBrought(e);
+            }
+        }
         if self.detach {
             return Outcome::Detached;
         }
-        let request = VmExec { vm: id, asked, as_run: true, tty: tty.then(asked::tty_size), stdin: true };
+        let request = VmExec { vm: id, asked, as_run, tty: tty.then(asked::tty_size), stdin: true };
         let how = How { tty, stdin: true };
         match session(&at.client, request, how, &mut at.progress, &mut at.signals) {
             Ok(ended) => Outcome::Ran(ended),
@@ -213,10 +320,22 @@ impl Run {
         match outcome {
             // Whoever interrupts a boot does not want the VM.
             Outcome::NotBooted(Error::Client(ClientError::Interrupted(_)))
+            | Outcome::NotBrought(Error::Client(ClientError::Interrupted(_)))
             | Outcome::NotRun(Error::Client(ClientError::Interrupted(_))) => Fate::Deleted,
             _ if self.rm => Fate::Deleted,
-            Outcome::Detached | Outcome::NotBooted(_) | Outcome::NotRun(_) | Outcome::Ran(_) => Fate::Kept,
+            Outcome::Detached
+            | Outcome::NotBooted(_)
+            | Outcome::NotBrought(_)
+            | Outcome::NotRun(_)
+            | Outcome::Ran(_) => Fate::Kept,
         }
+    }
+
+    /// Whether the VM is gone by now.
+    fn has_expired(&self, at: &At, vm: &VmView) -> bool {
+        let show = || at.client.ask(VmShow { vm: vm.record.id.to_string() });
+        let gone = |e| matches!(e, ClientError::Failed(failure) if failure.code == Code::NotFound);
+        self.ttl.is_some() && show().err().is_some_and(gone)
     }
 
     /// A line about the VM that stays; None where it is not wanted.
@@ -227,6 +346,12 @@ impl Run {
             Outcome::NotBooted(_) => Some(format!(
                 "VM {name} is kept; `banger vm logs {name}` shows its console, `banger vm delete {name}` removes it"
             )),
+            Outcome::NotBrought(_) => {
+                let path = self.path.as_deref().unwrap_or(".");
+                Some(format!(
+                    "VM {name} is kept; banger vm workspace prepare {name} {path} / banger vm delete {name}"
+                ))
+            }
             Outcome::Ran(Ended::GaveUp(_)) => {
                 Some(format!("gave up waiting; VM {name} and the command in it still run; {next}"))
             }
@@ -244,10 +369,13 @@ impl Run {
             render::say(&going);
             return Ok(());
         }
-        let deleted = at.call(VmDelete { vm: vm.record.id.to_string() });
+        let deleted = at.call(VmDelete { vm: vm.record.id.to_string(), only_if_ended: false });
         at.progress.clear();
         match deleted {
-            Ok(()) => Ok(()),
+            Ok(()) => {
+                ssh::forget(&vm.record.id.to_string());
+                Ok(())
+            }
             Err(ClientError::Interrupted(signal)) => {
                 // Without --rm the daemon does not begin what nobody waits for.
                 render::say(&match self.rm {
@@ -267,7 +395,7 @@ impl Outcome {
     fn status(&self) -> u8 {
         match self {
             Self::Detached => 0,
-            Self::NotBooted(e) | Self::NotRun(e) => e.status(),
+            Self::NotBooted(e) | Self::NotBrought(e) | Self::NotRun(e) => e.status(),
             Self::Ran(ended) => status(*ended),
         }
     }
@@ -315,6 +443,11 @@ mod tests {
         assert!(run(|r| (r.detach, r.tty) = (true, true)).refuse_what_cannot_be_meant(&[]).is_err());
         assert!(run(|r| r.detach = true).refuse_what_cannot_be_meant(&[]).is_ok());
         assert!(run(|r| r.rm = true).refuse_what_cannot_be_meant(&command).is_ok());
+        assert!(run(|r| r.full = true).refuse_what_cannot_be_meant(&[]).is_err());
+        assert!(
+            run(|r| (r.full, r.path) = (true, Some(".".to_owned()))).refuse_what_cannot_be_meant(&[]).is_ok()
+        );
+        assert!(run(|r| r.dry_run = true).refuse_what_cannot_be_meant(&[]).is_err());
     }
 
     #[test]

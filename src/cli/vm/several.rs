@@ -9,6 +9,7 @@ use argh::{ArgsInfo, FromArgs};
 use crate::cli::client::{Attention, Client, ClientError};
 use crate::cli::error::Error;
 use crate::cli::render::{self, Progress};
+use crate::cli::ssh;
 use crate::proto::api::{VmDelete, VmList, VmSet, VmStart, VmStop, VmView};
 use crate::vm::change::Change;
 use crate::vm::lookup::{self, Candidate};
@@ -138,7 +139,9 @@ impl Act<'_> {
                 client.call(VmStop { vm: vm(), force: false }, attention)?;
                 client.call(VmStart { vm: vm() }, attention).map(drop)
             }
-            Self::Delete => client.call(VmDelete { vm: vm() }, attention),
+            Self::Delete => client
+                .call(VmDelete { vm: vm(), only_if_ended: false }, attention)
+                .inspect(|()| ssh::forget(id)),
             Self::Set(change) => client.call(VmSet { vm: vm(), change: change.clone() }, attention).map(drop),
         }
     }
@@ -203,6 +206,20 @@ pub fn each(typed: &[String], act: Act<'_>, quiet: bool) -> Result<(), Error> {
         render::error(&error);
     }
     if failed { Err(Error::Said(1)) } else { Ok(()) }
+}
+
+/// Says what went wrong: one thing as the command's own error, several in lines of their own.
+pub fn complain(mut errors: Vec<Error>) -> Result<(), Error> {
+    match errors.len() {
+        0 => Ok(()),
+        1 => errors.pop().map_or(Ok(()), Err),
+        _ => {
+            for error in &errors {
+                render::error(error);
+            }
+            Err(Error::Said(1))
+        }
+    }
 }
 
 /// Does it to all of them, a few at a time, and returns what became of each.

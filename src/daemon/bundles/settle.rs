@@ -17,7 +17,7 @@ use crate::host::files::{create_private_dir, remove_if_present, sync_directory};
 use crate::host::undo::Undo;
 use crate::image::record::ImageRecord;
 use crate::kernel::record::KernelRecord;
-use crate::proto::api::Code;
+use crate::proto::api::{Code, What};
 use crate::store::Changes;
 
 /// Files that are whole, and gone with this where they have not been moved; in the manifest's order, None for what is here already.
@@ -90,12 +90,16 @@ pub fn settle(
     for image in &changes {
         log::info!("{op} image {}: from a bundle, as {}", short(&image.id), image.names.join(", "));
     }
-    let changes = changes.iter().fold(Changes::new(), |changes, image: &ImageRecord| changes.put(image));
-    d.store.apply(kernels::enter(d, changes, &records)?)?;
+    let put = changes.iter().fold(Changes::new(), |put, image: &ImageRecord| put.put(image));
+    d.store.apply(kernels::enter(d, put, &records)?)?;
     failpoint::reach("bundle: recorded");
     undo.commit();
     for kernel in &records {
         log::info!("{op} kernel {}: from a bundle", kernel.name);
+        d.events.kernel(Some(op), What::KernelChanged, &kernel.name);
+    }
+    for image in &changes {
+        d.events.image(Some(op), What::ImageChanged, image);
     }
     Ok(judged)
 }

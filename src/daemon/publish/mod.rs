@@ -159,6 +159,13 @@ impl Ports {
         }
     }
 
+    /// The VM has another name from now on. Lines about what is open already keep the old one.
+    pub fn rename(&self, id: VmId, name: &VmName) {
+        if let Some(vm) = self.lock().get_mut(&id) {
+            vm.name = name.clone();
+        }
+    }
+
     /// What is published of a VM now.
     pub fn view(&self, id: VmId) -> Vec<Published> {
         let vms = self.lock();

@@ -1,4 +1,4 @@
-//! The tarball of a release: one file, `banger`. The same program gives the same bytes, at any time and by anybody.
+//! The tarballs of a release: one file, `banger`; and its manual pages. The same content gives the same bytes, at any time and by anybody.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -24,27 +24,49 @@ pub struct Made {
 /// Writes the tarball of `binary` to the new file `path`.
 pub fn make(binary: &Path, path: &Path) -> Result<Made, ReleaseError> {
     let program = File::open(binary).map_err(failed(format!("read {}", binary.display())))?;
-    let pack = || -> io::Result<Made> {
-        let size = program.metadata()?.len();
-        let mut header = Header::new_ustar();
-        header.set_entry_type(EntryType::Regular);
-        header.set_path("banger")?;
-        header.set_size(size);
-        header.set_mode(0o755);
-        header.set_uid(0);
-        header.set_gid(0);
-        header.set_mtime(TIME);
-        header.set_cksum();
-        let hashed = Hashed { file: File::create_new(path)?, hash: Context::new(&SHA256), bytes: 0 };
-        // Its header has neither a time nor a name.
-        let mut builder = Builder::new(GzEncoder::new(hashed, Compression::best()));
-        builder.append(&header, &program)?;
-        let hashed = builder.into_inner()?.finish()?;
-        hashed.file.sync_all()?;
-        let sha256 = hashed.hash.finish().as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
-        Ok(Made { sha256, bytes: hashed.bytes })
-    };
-    pack().map_err(failed(format!("pack {}", binary.display())))
+    let made = pack(path, |tar| {
+        let header = header("banger", 0o755, program.metadata()?.len())?;
+        tar.append(&header, &program)
+    });
+    made.map_err(failed(format!("pack {}", binary.display())))
+}
+
+/// Writes the manual `pages`, names and texts, as they lie below /usr/local/share/man, to the new file `path`.
+pub fn make_manual(pages: &[(String, String)], path: &Path) -> Result<Made, ReleaseError> {
+    let made = pack(path, |tar| {
+        for (name, text) in pages {
+            let header = header(&format!("man1/{name}.1"), 0o644, text.len() as u64)?;
+            tar.append(&header, text.as_bytes())?;
+        }
+        Ok(())
+    });
+    made.map_err(failed(format!("write {}", path.display())))
+}
+
+type Packing = Builder<GzEncoder<Hashed>>;
+
+fn pack(path: &Path, fill: impl FnOnce(&mut Packing) -> io::Result<()>) -> io::Result<Made> {
+    let hashed = Hashed { file: File::create_new(path)?, hash: Context::new(&SHA256), bytes: 0 };
+    // Its header has neither a time nor a name.
+    let mut tar = Builder::new(GzEncoder::new(hashed, Compression::best()));
+    fill(&mut tar)?;
+    let hashed = tar.into_inner()?.finish()?;
+    hashed.file.sync_all()?;
+    let sha256 = hashed.hash.finish().as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+    Ok(Made { sha256, bytes: hashed.bytes })
+}
+
+fn header(name: &str, mode: u32, size: u64) -> io::Result<Header> {
+    let mut header = Header::new_ustar();
+    header.set_entry_type(EntryType::Regular);
+    header.set_path(name)?;
+    header.set_size(size);
+    header.set_mode(mode);
+    header.set_uid(0);
+    header.set_gid(0);
+    header.set_mtime(TIME);
+    header.set_cksum();
+    Ok(header)
 }
 
 /// A file, and the digest of what was written to it.
@@ -109,5 +131,17 @@ mod tests {
         entry.read_to_end(&mut content).expect("reads");
         assert!(content == bytes);
         assert!(entries.next().is_none());
+    }
+
+    #[test]
+    fn manual_pages_lie_where_man_looks_for_them() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let pages = [("banger", "one"), ("banger-vm", "two")].map(|(n, t)| (n.to_owned(), t.to_owned()));
+        make_manual(&pages, &dir.path().join("m")).expect("packs");
+        let out = crate::host::cmd::run(
+            "tar",
+            ["-xzOf", dir.path().join("m").to_str().expect("UTF-8"), "man1/banger-vm.1"],
+        );
+        assert_eq!(out.expect("unpacks"), b"two");
     }
 }

@@ -1,0 +1,45 @@
+//! The names that git gives to contents.
+
+use std::io::{self, Read};
+
+use crate::git::{Format, Hasher};
+
+/// The id of the blob of `size` bytes that `content` gives.
+///
+/// # Errors
+/// Those of `content`, and `UnexpectedEof` if it has another size.
+pub fn id(format: Format, size: u64, content: &mut impl Read) -> io::Result<String> {
+    let mut hasher = Hasher::object(format, "blob", size);
+    let mut left = size;
+    let mut buffer = vec![0; 64 * 1024];
+    loop {
+        match content.read(&mut buffer)? {
+            0 if left == 0 => break,
+            n if n > 0 && n as u64 <= left => {
+                hasher.update(&buffer[..n]);
+                left -= n as u64;
+            }
+            _ => return Err(io::ErrorKind::UnexpectedEof.into()),
+        }
+    }
+    Ok(hasher.finish().to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn contents_have_the_names_that_git_gives_them() {
+        // `printf 'hello\n' | git hash-object --stdin`, with and without `--object-format=sha256`.
+        let table = [
+            (Format::Sha1, "ce013625030ba8dba906f756967f9e9ca394464a"),
+            (Format::Sha256, "2cf8d83d9ee29543b34a87727421fdecb7e3f3a183d337639025de576db9ebb4"),
+        ];
+        for (format, want) in table {
+            assert_eq!(id(format, 6, &mut &b"hello\n"[..]).expect("reads"), want);
+            id(format, 5, &mut &b"hello\n"[..]).expect_err("longer");
+            id(format, 7, &mut &b"hello\n"[..]).expect_err("shorter");
+        }
+    }
+}

@@ -1,0 +1,184 @@
+//! What is sent, what goes, and what stands against it: this host's tree and the guest's ledger, path by path.
+
+use std::collections::HashMap;
+
+use super::stamp::NEVER;
+use super::tree::Item;
+use crate::git::Mode;
+use crate::proto::workspace::{Fate, Held, Record, Wanted};
+
+/// What is done with the wanted paths.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Changes {
+    /// Which of the items are sent, by their places.
+    pub sent: Vec<bool>,
+    /// Paths that go from the guest.
+    pub removed: usize,
+    /// Paths that were changed on both sides.
+    pub conflicts: Vec<Vec<u8>>,
+}
+
+/// Compares. Where stamps differ, `same` is asked whether the content is still the blob that was placed.
+pub fn compare<E>(
+    items: &[Item],
+    ledger: &HashMap<Vec<u8>, Record>,
+    mut same: impl FnMut(&Item, &Record) -> Result<bool, E>,
+) -> Result<Changes, E> {
+    let mut changes = Changes { sent: vec![true; items.len()], ..Changes::default() };
+    let mut found = 0;
+    for (at, item) in items.iter().enumerate() {
+        let Some(record) = ledger.get(&item.path) else { continue };
+        found += 1;
+        let stamped = item.stamp != NEVER && item.stamp == record.stamp;
+        let unchanged =
+            record.mode == item.mode && (stamped || item.mode == Mode::Directory || same(item, record)?);
+        changes.sent[at] = !unchanged;
+        if !unchanged && record.fate != Fate::Unchanged {
+            changes.conflicts.push(item.path.clone());
+        }
+    }
+    if found < ledger.len() {
+        let wanted: std::collections::HashSet<&[u8]> = items.iter().map(|item| &item.path[..]).collect();
+        for (path, record) in ledger.iter().filter(|(path, _)| !wanted.contains(&path[..])) {
+            match record.fate {
+                Fate::Unchanged => changes.removed += 1,
+                Fate::Changed => changes.conflicts.push(path.clone()),
+                Fate::Deleted => {}
+            }
+        }
+    }
+    changes.conflicts.sort();
+    Ok(changes)
+}
+
+/// The wanted tree, as it is told to the guest.
+pub fn wanted(items: &[Item], sent: &[bool], mut put: impl FnMut(&Wanted)) {
+    for (item, sent) in items.iter().zip(sent) {
+        put(&Wanted { mode: item.mode, stamp: item.stamp, sent: *sent, path: item.path.clone() });
+    }
+}
+
+/// What becomes of the guest's HEAD.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Head {
+    /// It is set; with `keep`, what it was is kept beside.
+    Set { keep: bool },
+    /// It stays: something was committed in the guest, and nothing here.
+    Stays,
+    /// Both moved.
+    Torn,
+}
+
+/// Decides what becomes of HEAD, which is wanted to be at `head` and `branch`.
+pub fn head(held: &Held, head: &str, branch: Option<&str>, force: bool) -> Head {
+    let Some(placed) = held.placed.as_ref().filter(|placed| placed.head.is_some() && held.head.is_some())
+    else {
+        return Head::Set { keep: held.head.is_some() };
+    };
+    let at = (placed.head.as_deref(), placed.branch.as_deref());
+    let guest_moved = (held.head.as_deref(), held.branch.as_deref()) != at;
+    let host_moved = (Some(head), branch) != at;
+    // Both may have come to the same.
+    let agree = (held.head.as_deref(), held.branch.as_deref()) == (Some(head), branch);
+    match (guest_moved && !agree, host_moved, force) {
+        (false, _, _) => Head::Set { keep: false },
+        (true, false, _) => Head::Stays,
+        (true, true, true) => Head::Set { keep: true },
+        (true, true, false) => Head::Torn,
+    }
+}
+
+/// Up to ten of the paths, for a sentence.
+pub fn named(paths: &[Vec<u8>]) -> String {
+    const SHOWN: usize = 10;
+    let shown: Vec<_> = paths.iter().take(SHOWN).map(|path| String::from_utf8_lossy(path)).collect();
+    match paths.len().saturating_sub(SHOWN) {
+        0 => shown.join(", "),
+        more => format!("{} and {more} more", shown.join(", ")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+
+    use super::*;
+    use crate::proto::workspace::{Placed, Stamp};
+
+    fn item(path: &str, stamp: Stamp) -> Item {
+        Item { path: path.into(), mode: Mode::File, stamp, size: 1, mtime: 0, blob: None }
+    }
+
+    fn record(path: &str, stamp: Stamp, fate: Fate) -> (Vec<u8>, Record) {
+        let record = Record { mode: Mode::File, id: String::new(), stamp, fate, path: path.into() };
+        (path.into(), record)
+    }
+
+    #[test]
+    fn only_what_changed_here_is_sent_and_what_changed_there_too_is_a_conflict() {
+        use Fate::{Changed, Deleted, Unchanged};
+        // Stamp in the ledger and fate in the guest; stamp here; whether the content is the same; sent, conflict.
+        let table = [
+            (7, Unchanged, Some(7), false, false, false),
+            (7, Unchanged, Some(8), false, true, false),
+            (7, Unchanged, Some(8), true, false, false),
+            (7, Changed, Some(7), false, false, false),
+            (7, Changed, Some(8), false, true, true),
+            (7, Changed, Some(8), true, false, false),
+            (7, Deleted, Some(7), false, false, false),
+            (7, Deleted, Some(8), false, true, true),
+            (NEVER, Unchanged, Some(NEVER), false, true, false),
+            (NEVER, Changed, Some(NEVER), true, false, false),
+            (7, Unchanged, None, false, false, false),
+            (7, Changed, None, false, false, true),
+            (7, Deleted, None, false, false, false),
+        ];
+        for (old, fate, new, content, sent, conflict) in table {
+            let ledger = HashMap::from([record("f", old, fate)]);
+            let items: Vec<Item> = new.map(|stamp| item("f", stamp)).into_iter().collect();
+            let got = compare::<Infallible>(&items, &ledger, |_, _| Ok(content)).expect("does not fail");
+            let case = format!("{old} {fate:?} {new:?} {content}");
+            assert_eq!(got.sent, new.map(|_| sent).into_iter().collect::<Vec<_>>(), "{case}");
+            assert_eq!(!got.conflicts.is_empty(), conflict, "{case}");
+            assert_eq!(got.removed, usize::from(new.is_none() && fate == Unchanged), "{case}");
+        }
+        let new =
+            compare::<Infallible>(&[item("g", 7)], &HashMap::new(), |_, _| Ok(true)).expect("does not fail");
+        assert_eq!(new.sent, [true]);
+    }
+
+    #[test]
+    fn what_was_committed_in_the_guest_is_not_lost() {
+        // Placed, in the guest now, here now: commit and branch; force.
+        let table = [
+            (None, None, "am", false, Head::Set { keep: false }),
+            (None, Some("xm"), "am", false, Head::Set { keep: true }),
+            (Some("am"), Some("am"), "am", false, Head::Set { keep: false }),
+            (Some("am"), Some("am"), "bm", false, Head::Set { keep: false }),
+            (Some("am"), Some("xm"), "am", false, Head::Stays),
+            (Some("am"), Some("an"), "am", true, Head::Stays),
+            (Some("am"), Some("xm"), "bm", false, Head::Torn),
+            (Some("am"), Some("xm"), "an", false, Head::Torn),
+            (Some("am"), Some("xm"), "bm", true, Head::Set { keep: true }),
+            (Some("am"), Some("bm"), "bm", false, Head::Set { keep: false }),
+            (Some("am"), None, "am", false, Head::Set { keep: false }),
+        ];
+        let split = |text: &str| (Some(text[..1].to_owned()), Some(text[1..].to_owned()));
+        for (placed, there, here, force, want) in table {
+            let placed = placed.map(|text| {
+                let (head, branch) = split(text);
+                Placed { head, branch, ..Placed::default() }
+            });
+            let (at, on) = there.map_or((None, None), split);
+            let held = Held { placed, head: at, branch: on };
+            assert_eq!(head(&held, &here[..1], Some(&here[1..]), force), want, "{held:?} {here} {force}");
+        }
+    }
+
+    #[test]
+    fn ten_paths_are_named() {
+        let paths: Vec<Vec<u8>> = (0..12).map(|n| format!("p{n}").into_bytes()).collect();
+        assert_eq!(named(&paths[..2]), "p0, p1");
+        assert_eq!(named(&paths), "p0, p1, p2, p3, p4, p5, p6, p7, p8, p9 and 2 more");
+    }
+}

@@ -1,0 +1,300 @@
+//! A patch of what became of a work tree: two trees of the scratch repository, and what git says lies between them.
+//!
+//! Only paths that differ are in the trees, so what did not change is neither sent nor looked at.
+
+use std::collections::HashSet;
+use std::io::{Read, Write};
+use std::process::Stdio;
+
+use super::super::error::WorkspaceError;
+use super::super::index;
+use super::super::prepare::Guest;
+use super::super::repository;
+use super::blobs::Blobs;
+use super::contents::{Side, ask};
+use super::scratch::Scratch;
+use super::seen::{Origin, Seen};
+use crate::cli::client::Attention;
+use crate::git::Mode;
+use crate::proto::workspace::Difference;
+
+/// Between two trees.
+pub struct Patch {
+    scratch: Scratch,
+    base: String,
+    new: String,
+    pub notes: Vec<String>,
+}
+
+/// What is shown of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum How {
+    Patch,
+    Stat,
+    Names,
+}
+
+/// How much longer a file may have become since the guest told of it, in bytes.
+const GROWTH: u64 = 64 << 20;
+
+/// The commit of the host's repository that everything is to be compared with.
+#[derive(Debug)]
+pub struct Base {
+    commit: String,
+    paths: HashSet<Vec<u8>>,
+    submodules: Vec<(String, Vec<u8>)>,
+}
+
+impl Base {
+    pub fn find(origin: &Origin, named: &str) -> Result<Self, WorkspaceError> {
+        let Some(found) = &origin.found else {
+            return WorkspaceError::refused("a plain copy has no commits; leave --base-commit out");
+        };
+        let Some(commit) = repository::commit(found, named)? else {
+            return WorkspaceError::refused(format!(
+                "{} has no commit {named:?}; the guest's own commits come here with --as-branch",
+                found.top.display()
+            ));
+        };
+        let listed = found.git.read(&["ls-tree", "-r", "-z", "--full-tree", &commit])?;
+        let (entries, _) = index::parse_tree(&listed)?;
+        let mut base = Self { commit, paths: HashSet::new(), submodules: vec![] };
+        for entry in entries {
+            match entry.mode {
+                Mode::Gitlink => base.submodules.push((entry.id, entry.path)),
+                _ => drop(base.paths.insert(entry.path)),
+            }
+        }
+        Ok(base)
+    }
+}
+
+impl Patch {
+    /// Makes it, from what was placed, or from `base`; then the guest was asked for all of its paths.
+    pub fn make(
+        origin: &Origin,
+        guest: Guest,
+        base: Option<&Base>,
+        attention: &mut Attention<'_>,
+    ) -> Result<Self, WorkspaceError> {
+        let known = |path: &[u8]| base.is_some_and(|base| base.paths.contains(path));
+        let mut seen = origin.see(guest, known, attention)?;
+        let submodules = base.map_or(&[][..], |base| &base.submodules);
+        leave_out_submodules(&mut seen, submodules);
+        if base.is_none() {
+            seen.differences.retain(|d| d.differs);
+        }
+        let made = made(&mut seen, base.is_some())?;
+        let Seen { differences, notes, scratch, .. } = seen;
+        let before = differences.iter().zip(&made).filter_map(|(d, made)| {
+            let (mode, _) = d.old.as_ref()?;
+            Some((*mode, made.old.as_str(), &*d.path))
+        });
+        let after = differences.iter().zip(&made).filter_map(|(d, made)| {
+            let (mode, _) = d.new?;
+            Some((mode, made.new.as_str(), &*d.path))
+        });
+        let kept = submodules.iter().map(|(id, path)| (Mode::Gitlink, id.as_str(), &**path));
+        let base = match base {
+            Some(base) => tree_of(&scratch, &base.commit)?,
+            None => tree(&scratch, "before", before)?,
+        };
+        let new = tree(&scratch, "after", after.chain(kept))?;
+        Ok(Self { scratch, base, new, notes })
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.base == self.new
+    }
+
+    /// Writes it to `to`.
+    ///
+    /// # Errors
+    /// [`Unwritten::To`] is `to`'s own.
+    pub fn write(&self, how: How, to: &mut dyn Write) -> Result<(), Unwritten> {
+        let how: &[&str] = match how {
+            How::Patch => &["-p", "--binary", "--full-index"],
+            How::Stat => &["--stat", "--summary"],
+            How::Names => &["--name-only"],
+        };
+        let fixed = ["diff-tree", "-r", "--no-renames", "--no-textconv", "--no-ext-diff", "--no-color"];
+        let args = [&fixed, how, &[&self.base, &self.new]].concat();
+        let mut git = self.scratch.git.start(&args, Stdio::null()).map_err(WorkspaceError::from)?;
+        let mut buffer = vec![0; 64 * 1024];
+        if let Some(mut stdout) = git.stdout.take() {
+            loop {
+                match stdout.read(&mut buffer) {
+                    Ok(0) => break,
+                    Ok(n) => to.write_all(&buffer[..n]).map_err(Unwritten::To)?,
+                    Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
+                    Err(e) => {
+                        return Err(Unwritten::Not(WorkspaceError::here(
+                            "read from git in",
+                            &self.scratch.tree(),
+                        )(e)));
+                    }
+                }
+            }
+        }
+        Ok(git.finish().map_err(WorkspaceError::from)?)
+    }
+}
+
+/// Why a patch was not written whole.
+#[derive(Debug)]
+pub enum Unwritten {
+    Not(WorkspaceError),
+    To(std::io::Error),
+}
+
+impl From<WorkspaceError> for Unwritten {
+    fn from(e: WorkspaceError) -> Self {
+        Self::Not(e)
+    }
+}
+
+/// A commit holds of a submodule which commit it is at; what is in it is another repository's.
+fn leave_out_submodules(seen: &mut Seen<'_, '_>, submodules: &[(String, Vec<u8>)]) {
+    for (_, top) in submodules {
+        let below = |d: &Difference| {
+            d.path == *top || d.path.strip_prefix(&**top).is_some_and(|rest| rest.starts_with(b"/"))
+        };
+        if seen.differences.iter().any(|d| d.differs && below(d)) {
+            let top = String::from_utf8_lossy(top);
+            seen.notes.push(format!(
+                "what was changed in the submodule {top} is left out; without --base-commit it is not"
+            ));
+        }
+        seen.differences.retain(|d| !below(d));
+    }
+}
+
+/// The ids of the blobs of a path; empty where there is none.
+#[derive(Debug, Default, Clone)]
+struct Made {
+    old: String,
+    new: String,
+}
+
+/// Makes a blob of each content that this host does not have.
+fn made(seen: &mut Seen<'_, '_>, from_commit: bool) -> Result<Vec<Made>, WorkspaceError> {
+    let Seen { differences, scratch, .. } = seen;
+    let here = blobs_here(scratch, differences)?;
+    let mut made = vec![Made::default(); differences.len()];
+    let mut asked = vec![];
+    for (at, d) in differences.iter().enumerate() {
+        let old = d.old.as_ref().map(|(_, id)| id).filter(|id| here.contains(*id));
+        if let Some(id) = old {
+            made[at].old.clone_from(id);
+            if !d.differs {
+                made[at].new.clone_from(id);
+            }
+        }
+        let lacks_old = !from_commit && d.old.is_some() && made[at].old.is_empty();
+        if lacks_old || (d.new.is_some() && made[at].new.is_empty()) {
+            asked.push(at);
+        }
+    }
+    if !asked.is_empty() {
+        receive(seen, &asked, &mut made, from_commit)?;
+    }
+    for (d, made) in seen.differences.iter().zip(&made) {
+        let path = String::from_utf8_lossy(&d.path);
+        if !from_commit && d.old.is_some() && made.old.is_empty() {
+            return WorkspaceError::refused(format!(
+                "nobody has any more what {path} was when it was brought, so no patch can be made; `banger vm cp` copies it as it is now"
+            ));
+        }
+        if d.new.is_some() && made.new.is_empty() {
+            return WorkspaceError::refused(format!(
+                "{path} was changed in the guest while it was read; try again"
+            ));
+        }
+    }
+    Ok(made)
+}
+
+fn receive(
+    seen: &mut Seen<'_, '_>,
+    asked: &[usize],
+    made: &mut [Made],
+    from_commit: bool,
+) -> Result<(), WorkspaceError> {
+    let Seen { differences, scratch, peer, .. } = seen;
+    let mut blobs = Blobs::start(scratch)?;
+    let mut added = vec![];
+    let paths: Vec<&[u8]> = asked.iter().map(|at| &*differences[*at].path).collect();
+    peer.stage(format!("receiving {} files", paths.len()), 0);
+    ask(peer, &paths, |side, number, size, content| {
+        let at = asked[number];
+        let d = &differences[at];
+        let name = String::from_utf8_lossy(&d.path);
+        let wanted = match side {
+            Side::Old => !from_commit && d.old.is_some() && made[at].old.is_empty(),
+            Side::New => d.new.is_some() && made[at].new.is_empty(),
+        };
+        if !wanted {
+            return Ok(());
+        }
+        if let (Side::New, Some((_, told))) = (side, d.new)
+            && size > told.saturating_add(GROWTH)
+        {
+            return WorkspaceError::refused(format!("{name} is much longer than the guest said"));
+        }
+        added.push((side, at, blobs.add(&name, size, content)?));
+        Ok(())
+    })?;
+    let ids = blobs.finish()?;
+    for (side, at, number) in added {
+        let slot = match side {
+            Side::Old => &mut made[at].old,
+            Side::New => &mut made[at].new,
+        };
+        slot.clone_from(&ids[number]);
+    }
+    Ok(())
+}
+
+/// Which of the blobs that were placed this host has.
+fn blobs_here(scratch: &Scratch, differences: &[Difference]) -> Result<HashSet<String>, WorkspaceError> {
+    let ids: HashSet<&str> = differences
+        .iter()
+        .filter_map(|d| d.old.as_ref())
+        .map(|(_, id)| id.as_str())
+        .filter(|id| !id.is_empty())
+        .collect();
+    if ids.is_empty() {
+        return Ok(HashSet::new());
+    }
+    let input: String = ids.iter().flat_map(|id| [*id, "\n"]).collect();
+    let said =
+        scratch.git.read_fed(&["cat-file", "--batch-check=%(objectname) %(objecttype)"], input.as_bytes())?;
+    let said = String::from_utf8_lossy(&said);
+    Ok(said.lines().filter_map(|line| line.strip_suffix(" blob")).map(str::to_owned).collect())
+}
+
+/// Writes a tree of `entries`, through an index of its own.
+fn tree<'a>(
+    scratch: &Scratch,
+    name: &str,
+    entries: impl Iterator<Item = (Mode, &'a str, &'a [u8])>,
+) -> Result<String, WorkspaceError> {
+    let mut input = vec![];
+    for (mode, id, path) in entries {
+        input.extend_from_slice(format!("{} {id}\t", mode.word()).as_bytes());
+        input.extend_from_slice(path);
+        input.push(0);
+    }
+    let git = scratch.git.index_at(&scratch.path(name));
+    git.read_fed(&["update-index", "-z", "--index-info"], &input)?;
+    id(git.line(&["write-tree"])?)
+}
+
+fn tree_of(scratch: &Scratch, commit: &str) -> Result<String, WorkspaceError> {
+    id(scratch.git.line(&["rev-parse", "--verify", "--end-of-options", &format!("{commit}^{{tree}}")])?)
+}
+
+fn id(line: Option<String>) -> Result<String, WorkspaceError> {
+    line.filter(|id| index::is_id(id))
+        .map_or_else(|| WorkspaceError::refused("git does not say which tree it made"), Ok)
+}

@@ -1,0 +1,281 @@
+//! Commits of guests, good and bad, on their way into a repository.
+
+use std::io::Read;
+
+use super::*;
+use crate::proto::workspace::Placed;
+
+/// A guest's repository: a clone of the host's.
+struct Clone(Git);
+
+impl Clone {
+    fn of(host: &Host) -> Self {
+        let dir = host.dir.path().join("guest");
+        fs::create_dir(&dir).expect("creates");
+        let git = Git::from(&dir);
+        git.read(&["init", "-q", "-b", "main", "."]).expect("makes a repository");
+        let objects = format!("{}\n", host.top().join(".git/objects").display());
+        fs::create_dir_all(dir.join(".git/objects/info")).expect("creates");
+        fs::write(dir.join(".git/objects/info/alternates"), objects).expect("writes");
+        git.read(&["reset", "-q", "--hard", &host.git(&["rev-parse", "HEAD"])]).expect("checks out");
+        Self(git)
+    }
+
+    fn git(&self, args: &[&str], input: &[u8]) -> String {
+        let said = self.0.read_fed(args, input).expect("git does it");
+        String::from_utf8_lossy(&said).trim().to_owned()
+    }
+
+    /// A commit of a tree with these entries, whatever git thinks of it.
+    fn commit(&self, entries: &[(&str, &[u8], &str)]) -> String {
+        let mut tree = vec![];
+        for (mode, name, id) in entries {
+            tree.extend_from_slice(mode.as_bytes());
+            tree.push(b' ');
+            tree.extend_from_slice(name);
+            tree.push(0);
+            tree.extend((0..20).map(|n| u8::from_str_radix(&id[2 * n..2 * n + 2], 16).expect("hex")));
+        }
+        let tree = self.git(&["hash-object", "-w", "-t", "tree", "--literally", "--stdin"], &tree);
+        self.commit_of(&tree)
+    }
+
+    fn commit_of(&self, tree: &str) -> String {
+        let text = format!(
+            "tree {tree}\nparent {}\nauthor a <a@b> 1 +0000\ncommitter a <a@b> 1 +0000\n\nx\n",
+            self.git(&["rev-parse", "HEAD"], b"")
+        );
+        self.git(&["hash-object", "-w", "-t", "commit", "--literally", "--stdin"], text.as_bytes())
+    }
+
+    fn blob(&self, content: &[u8]) -> String {
+        self.git(&["hash-object", "-w", "--stdin"], content)
+    }
+
+    fn pack(&self, revisions: &str) -> Vec<u8> {
+        let args = ["pack-objects", "--revs", "--stdout", "--thin", "--delta-base-offset", "-q"];
+        self.0.read_fed(&args, revisions.as_bytes()).expect("packs")
+    }
+}
+
+/// Everything that a host's repository holds, by name and content.
+fn state(host: &Host) -> BTreeMap<PathBuf, Vec<u8>> {
+    let (mut found, mut left) = (BTreeMap::new(), vec![host.top()]);
+    while let Some(dir) = left.pop() {
+        for entry in fs::read_dir(&dir).expect("lists") {
+            let path = entry.expect("an entry").path();
+            match path.is_dir() {
+                true => left.push(path),
+                false => drop(found.insert(path.clone(), fs::read(&path).expect("reads"))),
+            }
+        }
+    }
+    found
+}
+
+fn export(host: &Host, name: &str, force: bool, head: &str, pack: &[u8]) -> Result<usize, WorkspaceError> {
+    let origin = host.origin();
+    let found = origin.found.as_ref().expect("a repository");
+    let branch = Branch::judge(found, name, force)?;
+    let brought = host.git(&["rev-parse", "main"]);
+    let placed = Placed { head: Some(brought.clone()), heads: vec![brought.clone()], ..Placed::default() };
+    let scratch = Scratch::make(&origin.cache, found.format, Some(&found.common.join("objects")))?;
+    let received = match branch.wanted(&placed, head)? {
+        None => None,
+        Some(wanted) => Some(branch.receive(&scratch, &wanted, |stdin| -> Result<(), WorkspaceError> {
+            feed(stdin, pack);
+            Ok(())
+        })?),
+    };
+    branch.publish(received, head, &brought, "test")
+}
+
+fn host() -> Host {
+    let host = Host::with(&tree(&[(b"f", F, b"1\n"), (b"d/g", F, b"1\n")]));
+    // Whatever is run here leaves something.
+    for hook in ["reference-transaction", "post-checkout", "post-update", "pre-auto-gc", "update"] {
+        let path = host.top().join(".git/hooks").join(hook);
+        fs::create_dir_all(path.parent().expect("below the top")).expect("creates");
+        fs::write(&path, format!("#!/bin/sh\ntouch {}\n", host.dir.path().join("ran").display()))
+            .expect("writes");
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("sets the mode");
+    }
+    host
+}
+
+#[test]
+fn a_guests_commits_become_a_branch_and_nothing_else_changes() {
+    let host = host();
+    let guest = Clone::of(&host);
+    for n in 11..=13 {
+        fs::write(host.dir.path().join("guest/f"), format!("{n}\n")).expect("writes");
+        guest.git(&["-c", "user.name=a", "-c", "user.email=a@b", "commit", "-q", "-a", "-m", "x"], b"");
+    }
+    let head = guest.git(&["rev-parse", "HEAD"], b"");
+    let pack = guest.pack(&format!("{head}\n^{}\n", host.git(&["rev-parse", "main"])));
+    let before = state(&host);
+    assert_eq!(export(&host, "fix/it", false, &head, &pack).expect("comes"), 3);
+    assert_eq!(host.git(&["rev-parse", "fix/it"]), head);
+    assert_eq!(host.git(&["show", "fix/it:f"]), "13");
+    host.git(&["fsck", "--strict", "--no-dangling"]);
+    let after = state(&host);
+    let new: Vec<String> = after
+        .keys()
+        .filter(|path| before.get(*path) != after.get(*path))
+        .map(|path| path.strip_prefix(host.top()).expect("below the top").display().to_string())
+        .collect();
+    let expected =
+        |path: &String| path.starts_with(".git/objects/pack/pack-") || path == ".git/refs/heads/fix/it";
+    assert!(new.iter().all(expected), "{new:?}");
+    assert!(before.keys().all(|path| after.contains_key(path)));
+    assert!(!host.dir.path().join("ran").exists(), "a hook was run");
+    // Again, with nothing to send; and only where it may be moved.
+    let error = export(&host, "fix/it", false, &head, b"").expect_err("exists").to_string();
+    assert!(error.contains("--force moves it"), "{error}");
+    assert_eq!(export(&host, "fix/it", true, &head, b"").expect("moves"), 3);
+    let error = export(&host, "main", true, &head, b"").expect_err("checked out").to_string();
+    assert!(error.contains("main is checked out in"), "{error}");
+}
+
+#[test]
+fn a_branch_that_is_checked_out_in_another_work_tree_is_not_moved() {
+    let host = host();
+    let other = host.dir.path().join("other");
+    host.git(&["branch", "taken"]);
+    host.git(&["worktree", "add", "-q", &other.display().to_string(), "taken"]);
+    let head = host.git(&["rev-parse", "main"]);
+    let error = export(&host, "taken", true, &head, b"").expect_err("checked out").to_string();
+    assert!(error.contains("taken is checked out in"), "{error}");
+}
+
+#[test]
+fn a_name_that_is_no_branchs_is_refused() {
+    let host = host();
+    let head = host.git(&["rev-parse", "main"]);
+    for name in ["", "-x", "HEAD", "a..b", "a b", "../../hooks/x", "a.lock", "@{-1}", "a\nb", "/a", "a~1"] {
+        let error = export(&host, name, true, &head, b"").expect_err("no name").to_string();
+        assert!(error.contains("is no name for a branch"), "{error}");
+    }
+}
+
+#[test]
+fn a_pack_that_is_not_sound_leaves_the_repository_as_it_was() {
+    let host = host();
+    let guest = Clone::of(&host);
+    let main = host.git(&["rev-parse", "main"]);
+    let blob = guest.blob(b"#!/bin/sh\ntouch /tmp/pwned\n");
+    let below = |name: &[u8]| {
+        let inner = [&b"100755 pre-commit\0"[..], &[7; 20]].concat();
+        let inner = guest.git(&["hash-object", "-w", "-t", "tree", "--literally", "--stdin"], &inner);
+        guest.commit(&[("40000", name, &inner)])
+    };
+    let modules = guest.blob(b"[submodule \"../../x\"]\n\tpath = x\n\turl = -u./payload\n");
+    let missing = "7".repeat(40);
+    let bad = [
+        guest.commit(&[("100644", b"..", &blob)]),
+        guest.commit(&[("100644", b".git", &blob)]),
+        guest.commit(&[("100644", b".GIT", &blob)]),
+        guest.commit(&[("100644", b"git~1", &blob)]),
+        guest.commit(&[("100644", "\u{200c}.git".as_bytes(), &blob)]),
+        guest.commit(&[("100644", b"a/b", &blob)]),
+        guest.commit(&[("100644", b"", &blob)]),
+        guest.commit(&[("100644", b"a", &blob), ("100644", b"a", &blob)]),
+        guest.commit(&[("120000", b".gitmodules", &blob)]),
+        guest.commit(&[("100644", b".gitmodules", &modules)]),
+        guest.commit(&[("100644", b"a", &missing)]),
+        guest.commit_of(&missing),
+        below(b".Git"),
+    ];
+    let before = state(&host);
+    for head in bad {
+        // Its own pack-objects would not pack what is missing; a guest can.
+        let objects =
+            guest.0.read_fed(&["rev-list", "--objects", "--missing=allow-any", &head, "--not", &main], b"");
+        let ids: Vec<String> = match objects {
+            Ok(listed) => {
+                String::from_utf8_lossy(&listed).lines().map(|line| line[..40].to_owned()).collect()
+            }
+            Err(_) => vec![head.clone()],
+        };
+        let present = |id: &&String| guest.0.read(&["cat-file", "-e", id]).is_ok();
+        let list: String = ids.iter().filter(present).map(|id| format!("{id}\n")).collect();
+        let pack = guest.0.read_fed(&["pack-objects", "--stdout", "-q"], list.as_bytes()).expect("packs");
+        let error = export(&host, "bad", false, &head, &pack).expect_err(&head).to_string();
+        assert!(error.starts_with("the guest's commits are not accepted: git "), "{error}");
+        assert!(state(&host) == before, "{head}");
+    }
+}
+
+#[test]
+fn a_pack_that_is_none_or_of_something_else_is_refused() {
+    let host = host();
+    let guest = Clone::of(&host);
+    let commit = guest.commit(&[("100644", b"a", &guest.blob(b"x"))]);
+    let other = guest.commit(&[("100644", b"b", &guest.blob(b"y"))]);
+    let main = host.git(&["rev-parse", "main"]);
+    let whole = guest.pack(&format!("{commit}\n^{main}\n"));
+    let before = state(&host);
+    let mut flipped = whole.clone();
+    flipped[40] ^= 1;
+    for (pack, head) in [
+        (&b""[..], &commit),
+        (b"PACK", &commit),
+        (&whole[..whole.len() - 10], &commit),
+        (&flipped, &commit),
+        (&[b'x'; 1_000_000], &commit),
+        (&guest.pack(&format!("{other}\n^{main}\n")), &commit),
+    ] {
+        let error = export(&host, "bad", false, head, pack).expect_err("refused").to_string();
+        assert!(error.starts_with("the guest's commits are not accepted: git "), "{error}");
+        assert!(state(&host) == before);
+    }
+    for head in ["main", "--all", "", &"a".repeat(39)] {
+        let error = export(&host, "bad", false, head, b"").expect_err("refused").to_string();
+        assert_eq!(error, "the guest does not say which commit it is at");
+    }
+}
+
+#[test]
+fn a_branch_that_cannot_be_made_takes_its_objects_with_it() {
+    let host = host();
+    host.git(&["branch", "a"]);
+    let guest = Clone::of(&host);
+    let commit = guest.commit(&[("100644", b"a", &guest.blob(b"x"))]);
+    let pack = guest.pack(&format!("{commit}\n^{}\n", host.git(&["rev-parse", "main"])));
+    let before = state(&host);
+    // refs/heads/a is a file, so refs/heads/a/b cannot be one.
+    let error = export(&host, "a/b", false, &commit, &pack).expect_err("refused").to_string();
+    assert!(error.starts_with("git update-ref failed: "), "{error}");
+    assert!(state(&host) == before);
+}
+
+#[test]
+fn what_a_guests_program_says_is_bytes_and_its_end_is_known() {
+    let (near, mut far) = UnixStream::pair().expect("a pair");
+    let heard = thread::spawn(move || {
+        let mut input = vec![];
+        while let Some(frame) = Frame::read(&mut far).expect("reads") {
+            match frame.kind {
+                Kind::Stdin => input.extend(frame.payload),
+                _ => break,
+            }
+        }
+        for (kind, bytes) in [
+            (Kind::Stdout, &b"\x00\x01"[..]),
+            (Kind::Stderr, b"oh\n"),
+            (Kind::Stdout, b"2"),
+            (Kind::Exit, &[3]),
+        ] {
+            Frame::new(kind, bytes).write(&mut far).expect("writes");
+        }
+        far.read_to_end(&mut vec![]).expect("hangs up");
+        input
+    });
+    let (mut out, mut progress) = (vec![], Progress::silent());
+    let ran = run(near.into(), b"asked", &mut Attention::to(&mut progress), |bytes| {
+        out.extend_from_slice(bytes);
+        true
+    });
+    assert_eq!(ran.expect("runs"), Some(Ran { status: 3, stderr: "oh".to_owned() }));
+    assert_eq!((out, heard.join().expect("ends")), (b"\x00\x012".to_vec(), b"asked".to_vec()));
+}

@@ -1,0 +1,375 @@
+//! The conversation that brings a work tree (`proto::workspace`, prepare), from this host's side.
+
+use std::collections::{HashMap, HashSet};
+use std::io::Read as _;
+use std::os::fd::OwnedFd;
+use std::process::Stdio;
+
+use super::blob;
+use super::changes::{Changes, Head, compare, head, named, wanted};
+use super::error::WorkspaceError;
+use super::gather::{Brought, Gathered};
+use super::history::Objects;
+use super::index::is_id;
+use super::objects::{self, Asked, Plan};
+use super::peer::Peer;
+use super::repository::Repo;
+use super::send::{Contents, send};
+use super::tree::{Item, Tree};
+use crate::cli::client::Attention;
+use crate::copy::CopyError;
+use crate::git::{Format, Mode};
+use crate::proto::workspace::{Held, Order, Placed, Record, Repository};
+
+/// What a prepare came to, or would.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Done {
+    pub sent: usize,
+    pub removed: usize,
+    pub commits: usize,
+    /// Of files and packs.
+    pub bytes: u64,
+    /// HEAD of the guest has gone its own way and stays there.
+    pub head_stays: bool,
+}
+
+/// The guest's answer, and the connection behind it.
+pub struct Guest {
+    pub held: Held,
+    pub connection: OwnedFd,
+}
+
+/// What is to be done, decided with the guest's ledger in hand.
+struct Decided {
+    changes: Changes,
+    head: Head,
+}
+
+/// Tells what [`bring`] would do, and leaves the guest as it is.
+pub fn compare_with(
+    gathered: &Gathered,
+    guest: Guest,
+    force: bool,
+    attention: &mut Attention<'_>,
+) -> Result<(Changes, Done), WorkspaceError> {
+    let Guest { held, connection } = guest;
+    let mut peer = Peer::new(connection, attention);
+    let Decided { changes, head } = decide(gathered, &held, force, &mut peer)?;
+    let mut done = of(gathered, &changes, head);
+    if let (Some(brought), Head::Set { .. }) = (&gathered.repository, head) {
+        done.commits = Planned::of(brought, placed(&held))?.commits();
+    }
+    Ok((changes, done))
+}
+
+/// Brings `gathered`. With `force`, what was changed in the guest is overwritten.
+///
+/// # Errors
+/// [`WorkspaceError::Refused`] where both sides have changed something; the guest is as it was then.
+pub fn bring(
+    gathered: &Gathered,
+    guest: Guest,
+    force: bool,
+    attention: &mut Attention<'_>,
+) -> Result<Done, WorkspaceError> {
+    let Guest { held, connection } = guest;
+    let mut peer = Peer::new(connection, attention);
+    peer.stage("comparing with the guest".to_owned(), 0);
+    let Decided { changes, head } = decide(gathered, &held, force, &mut peer)?;
+    let mut done = of(gathered, &changes, head);
+    let brought = gathered.repository.as_ref().filter(|_| matches!(head, Head::Set { .. }));
+    let planned = brought.map(|brought| Planned::of(brought, placed(&held))).transpose()?;
+    let repository = match (brought, &planned) {
+        (Some(brought), Some(planned)) => {
+            let keep_before = matches!(head, Head::Set { keep: true });
+            let repository = planned.repository(&brought.read, keep_before);
+            Some(Repository { head: brought.head.clone(), branch: brought.branch.clone(), ..repository })
+        }
+        _ => None,
+    };
+    let format = gathered.repository.as_ref().map_or(Format::Sha1, |brought| brought.read.found.format);
+    // Only strings and lists of them; there is nothing in it that JSON does not take.
+    let order = serde_json::to_vec(&Order { repository, format })
+        .map_err(|e| WorkspaceError::Guest(CopyError::Connection(e.into())))?;
+    peer.put(&order)?;
+    peer.put(b"\n")?;
+    peer.end()?;
+    tell_wanted(&gathered.items, &changes, &mut peer)?;
+    refuse_in_the_way(&peer.segment()?, force)?;
+
+    let asked = match (brought, &planned) {
+        (Some(brought), Some(planned)) => {
+            planned.indices(&brought.read, &mut peer)?;
+            planned.ask(&brought.read)?
+        }
+        _ => {
+            peer.end()?;
+            vec![]
+        }
+    };
+    peer.stage("sending files".to_owned(), done.bytes);
+    let sent = gathered.items.iter().zip(&changes.sent).filter(|(_, sent)| **sent).map(|(item, _)| item);
+    contents(gathered, |contents| send(sent, contents, &mut peer))?;
+    peer.end()?;
+    peer.stage("the guest takes it up".to_owned(), 0);
+    let made = ids(&peer.segment()?);
+    let packed = match brought {
+        Some(brought) => pack(&brought.read, asked, &made, &mut peer)?,
+        None => 0,
+    };
+    peer.end()?;
+    peer.segment()?;
+    done.bytes += packed;
+    done.commits = planned.map_or(0, |planned| planned.commits());
+    Ok(done)
+}
+
+/// How many commits a guest that has none gets.
+pub fn commits(brought: &Brought) -> Result<usize, WorkspaceError> {
+    Ok(Planned::of(brought, None)?.commits())
+}
+
+/// What the guest has of a repository: nothing, if that is gone.
+fn placed(held: &Held) -> Option<&Placed> {
+    held.placed.as_ref().filter(|placed| placed.head.is_some() && held.head.is_some())
+}
+
+fn of(gathered: &Gathered, changes: &Changes, head: Head) -> Done {
+    let sent = || gathered.items.iter().zip(&changes.sent).filter(|(_, sent)| **sent);
+    Done {
+        sent: sent().count(),
+        removed: changes.removed,
+        commits: 0,
+        bytes: sent().map(|(item, _)| item.size).sum(),
+        head_stays: head == Head::Stays,
+    }
+}
+
+/// Reads the ledger, compares, and refuses what would lose something.
+fn decide(
+    gathered: &Gathered,
+    held: &Held,
+    force: bool,
+    peer: &mut Peer<'_, '_>,
+) -> Result<Decided, WorkspaceError> {
+    let ledger = ledger(&peer.segment()?)?;
+    let format = gathered.repository.as_ref().map_or(Format::Sha1, |brought| brought.read.found.format);
+    let changes = contents(gathered, |contents| {
+        compare(&gathered.items, &ledger, |item, record| same(item, record, format, contents))
+    })?;
+    if !changes.conflicts.is_empty() && !force {
+        return WorkspaceError::refused(format!(
+            "changed in the guest and here: {}; `banger vm workspace diff` shows the guest's side, --force overwrites it",
+            named(&changes.conflicts)
+        ));
+    }
+    let head = match &gathered.repository {
+        Some(brought) => head(held, &brought.head, brought.branch.as_deref(), force),
+        None => Head::Stays,
+    };
+    if head == Head::Torn {
+        return WorkspaceError::refused(
+            "HEAD moved in the guest and here; `banger vm workspace export` brings the guest's commits here, \
+             --force goes on and keeps them in the guest as refs/banger/before/N",
+        );
+    }
+    Ok(Decided {
+        changes,
+        head: if gathered.repository.is_some() { head } else { Head::Set { keep: false } },
+    })
+}
+
+fn ledger(text: &[u8]) -> Result<HashMap<Vec<u8>, Record>, WorkspaceError> {
+    let mut ledger = HashMap::new();
+    for record in text.split(|b| *b == 0).filter(|record| !record.is_empty()) {
+        let record = Record::parse(record).map_err(|e| {
+            WorkspaceError::Refused(format!("the guest's list of files is not understood: {e}"))
+        })?;
+        ledger.insert(record.path.clone(), record);
+    }
+    Ok(ledger)
+}
+
+/// Whether an item whose stamp does not say so is nevertheless what was placed.
+fn same(
+    item: &Item,
+    record: &Record,
+    format: Format,
+    contents: &mut Contents<'_>,
+) -> Result<bool, WorkspaceError> {
+    if let Some(id) = &item.blob {
+        return Ok(*id == record.id);
+    }
+    let Contents::Tree(tree) = contents else { return Ok(false) };
+    let path = tree.shown(&item.path);
+    let id = match item.mode {
+        Mode::Symlink => {
+            let target = tree.link(&item.path)?;
+            blob::id(format, target.len() as u64, &mut &target[..])
+        }
+        Mode::File | Mode::Executable => {
+            let (file, stat) = tree.file(&item.path)?;
+            blob::id(format, stat.st_size.unsigned_abs(), &mut std::fs::File::from(file))
+        }
+        Mode::Directory | Mode::Gitlink => return Ok(true),
+    };
+    match id {
+        Ok(id) => Ok(id == record.id),
+        // It is being written to: it is not what it was.
+        Err(e) if e.kind() == std::io::ErrorKind::UnexpectedEof => Ok(false),
+        Err(e) => Err(WorkspaceError::here("read", &path)(e)),
+    }
+}
+
+/// Opens where the contents of items come from.
+fn contents<T>(
+    gathered: &Gathered,
+    act: impl FnOnce(&mut Contents<'_>) -> Result<T, WorkspaceError>,
+) -> Result<T, WorkspaceError> {
+    match &gathered.repository {
+        Some(brought) if brought.committed => {
+            let mut objects = Objects::open(&brought.read.found.git)?;
+            let value = act(&mut Contents::Objects(&mut objects))?;
+            objects.close()?;
+            Ok(value)
+        }
+        _ => act(&mut Contents::Tree(&mut Tree::open(&gathered.top)?)),
+    }
+}
+
+fn tell_wanted(items: &[Item], changes: &Changes, peer: &mut Peer<'_, '_>) -> Result<(), WorkspaceError> {
+    let mut lines = vec![];
+    let mut told = Ok(());
+    wanted(items, &changes.sent, |wanted| {
+        wanted.write(&mut lines);
+        if lines.len() > 60_000 && told.is_ok() {
+            told = peer.put(&lines);
+            lines.clear();
+        }
+    });
+    told?;
+    peer.put(&lines)?;
+    peer.end()
+}
+
+fn refuse_in_the_way(told: &[u8], force: bool) -> Result<(), WorkspaceError> {
+    let paths: Vec<Vec<u8>> =
+        told.split(|b| *b == 0).filter(|path| !path.is_empty()).map(<[u8]>::to_vec).collect();
+    match paths.is_empty() || force {
+        true => Ok(()),
+        false => WorkspaceError::refused(format!(
+            "in the way in the guest, and not brought by banger: {}; --force overwrites what is there",
+            named(&paths)
+        )),
+    }
+}
+
+fn ids(text: &[u8]) -> HashSet<String> {
+    String::from_utf8_lossy(text).lines().filter(|id| is_id(id)).map(str::to_owned).collect()
+}
+
+/// Sends what the guest lacks, and returns how much that was, in bytes.
+fn pack(
+    read: &Repo,
+    asked: Vec<Asked>,
+    made: &HashSet<String>,
+    peer: &mut Peer<'_, '_>,
+) -> Result<u64, WorkspaceError> {
+    let mut lacking = vec![];
+    for asked in asked {
+        asked.lacking(made, &mut lacking)?;
+    }
+    if lacking.is_empty() {
+        return Ok(0);
+    }
+    let below: Vec<_> = below(read).into_iter().map(|sub| sub.found.common.join("objects")).collect();
+    let git = read.found.git.with_objects(below.iter().map(AsRef::as_ref));
+    let args = ["pack-objects", "--stdout", "-q", "--window=0", "--delta-base-offset", "--compression=1"];
+    let mut running = git.start(&args, Stdio::from(objects::memory(&lacking)?))?;
+    drop(lacking);
+    peer.stage("sending history".to_owned(), 0);
+    let mut total = 0;
+    let Some(mut stdout) = running.stdout.take() else { return WorkspaceError::refused("git has no pipes") };
+    let moved = loop {
+        match peer.fill(u64::MAX, |room| stdout.read(room)) {
+            Ok(Ok(0)) => break Ok(()),
+            Ok(Ok(n)) => total += n as u64,
+            Ok(Err(e)) => return Err(e),
+            Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(e) => break Err(e),
+        }
+    };
+    drop(stdout);
+    running.finish_after(moved)?;
+    Ok(total)
+}
+
+/// All submodules, at whatever depth.
+fn below(read: &Repo) -> Vec<&Repo> {
+    read.submodules.iter().flat_map(|(_, sub)| [vec![sub], below(sub)].concat()).collect()
+}
+
+/// What is planned for a repository and its submodules.
+struct Planned {
+    plan: Plan,
+    submodules: Vec<Planned>,
+}
+
+impl Planned {
+    fn of(brought: &Brought, placed: Option<&Placed>) -> Result<Self, WorkspaceError> {
+        Self::one(&brought.read, &brought.head, brought.depth, placed)
+    }
+
+    fn one(
+        read: &Repo,
+        head: &str,
+        depth: Option<usize>,
+        placed: Option<&Placed>,
+    ) -> Result<Self, WorkspaceError> {
+        let plan = objects::plan(read, head, depth, placed)?;
+        let mut submodules = vec![];
+        for (path, sub) in &read.submodules {
+            let known = placed.and_then(|placed| placed.submodules.iter().find(|(known, _)| known == path));
+            let known = known.map(|(_, placed)| placed).filter(|placed| placed.head.is_some());
+            submodules.push(Self::one(sub, &sub.head, depth, known)?);
+        }
+        Ok(Self { plan, submodules })
+    }
+
+    fn commits(&self) -> usize {
+        self.plan.commits + self.submodules.iter().map(Self::commits).sum::<usize>()
+    }
+
+    fn repository(&self, read: &Repo, keep_before: bool) -> Repository {
+        let submodules = read.submodules.iter().zip(&self.submodules);
+        Repository {
+            head: read.head.clone(),
+            branch: read.branch.clone(),
+            tags: self.plan.tags.clone(),
+            shallow: self.plan.shallow.clone(),
+            origin: read.settings.origin.clone(),
+            user_name: read.settings.user_name.clone(),
+            user_email: read.settings.user_email.clone(),
+            exclude: read.settings.exclude.clone(),
+            submodules: submodules
+                .map(|((path, sub), planned)| (path.clone(), planned.repository(sub, keep_before)))
+                .collect(),
+            keep_before,
+        }
+    }
+
+    fn indices(&self, read: &Repo, peer: &mut Peer<'_, '_>) -> Result<(), WorkspaceError> {
+        peer.put(&read.index)?;
+        peer.end()?;
+        let mut submodules = read.submodules.iter().zip(&self.submodules);
+        submodules.try_for_each(|((_, sub), planned)| planned.indices(sub, peer))
+    }
+
+    fn ask(&self, read: &Repo) -> Result<Vec<Asked>, WorkspaceError> {
+        let mut asked = vec![self.plan.ask(read)?];
+        for ((_, sub), planned) in read.submodules.iter().zip(&self.submodules) {
+            asked.extend(planned.ask(sub)?);
+        }
+        Ok(asked)
+    }
+}
