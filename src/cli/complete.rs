@@ -306,7 +306,7 @@ mod tests {
         assert_eq!(words_at("vm run --me"), ["--memory"]);
         assert_eq!(
             words_at("vm exec -"),
-            ["--help", "--interactive", "--tty", "--env", "--workdir", "--user"]
+            ["--help", "--interactive", "--tty", "--env", "--workdir", "--user", "--auto-prepare"]
         );
         assert!(!words_at("vm run -").contains(&"--interactive".to_owned()), "a hidden one");
         assert_eq!(words_at("completion "), ["bash", "zsh", "fish"]);
