@@ -77,7 +77,7 @@ impl<F: FnMut(u64)> Incoming<F> {
     }
 
     /// The next piece; None when the guest has said that this was all.
-    pub fn next(&mut self) -> Result<Option<Vec<u8>>, CopyError> {
+    pub fn piece(&mut self) -> Result<Option<Vec<u8>>, CopyError> {
         if self.done {
             return Ok(None);
         }
@@ -106,7 +106,7 @@ impl<F: FnMut(u64)> Incoming<F> {
 impl<F: FnMut(u64)> io::Read for Incoming<F> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         while self.taken == self.piece.len() {
-            match self.next() {
+            match self.piece() {
                 Ok(Some(piece)) => {
                     self.piece = piece;
                     self.taken = 0;

@@ -35,7 +35,7 @@ pub fn unpack<F: FnMut(u64)>(from: &mut Incoming<F>, to: &Destination) -> Result
     }
     // Behind the end of the archive only padding may come, and the guest's word that this was all.
     let mut padding = 0;
-    while let Some(piece) = from.next()? {
+    while let Some(piece) = from.piece()? {
         padding += piece.len();
         if padding > MAX_PADDING {
             return Err(CopyError::Stream { why: "it goes on behind its end".to_owned() });

@@ -85,8 +85,11 @@ mod tests {
         FileSync { home: home.to_owned(), host: home.join(host), guest: guest.into(), mode }
     }
 
-    /// The members of the stream that a guest gets: name, mode, owner, type, content.
-    fn sent(parts: &[Part]) -> (Vec<(String, u32, u64, u8, String)>, Skipped) {
+    /// Of a stream: name, mode, owner, type, content.
+    type Member = (String, u32, u64, u8, String);
+
+    /// What a guest gets.
+    fn sent(parts: &[Part]) -> (Vec<Member>, Skipped) {
         let (near, mut far) = UnixStream::pair().expect("a pair");
         let guest = std::thread::spawn(move || {
             let mut stream = vec![];

@@ -10,6 +10,7 @@ mod changing;
 mod crash;
 mod disk;
 mod doctor;
+mod export;
 mod failpoints;
 mod files;
 mod golden;

@@ -143,7 +143,7 @@ fn fetch_stream(vm: &str, path: &str) -> Result<(), Error> {
     let guest = client.open(VmRead { vm: vm.to_owned(), read }, &mut Attention::to(&mut progress))?;
     let mut incoming = Incoming::new(guest, |_| {});
     let mut stdout = io::stdout().lock();
-    while let Some(piece) = incoming.next()? {
+    while let Some(piece) = incoming.piece()? {
         stdout.write_all(&piece).map_err(Error::Stdout)?;
     }
     stdout.flush().map_err(Error::Stdout)

@@ -1,6 +1,7 @@
 //! `banger vm`: the tree of its verbs; each has a file, those that do one thing to several VMs share one.
 
 pub mod asked;
+mod bootstrap;
 mod cp;
 mod create;
 pub mod exec;

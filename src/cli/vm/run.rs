@@ -7,6 +7,7 @@
 use argh::{ArgsInfo, FromArgs};
 
 use super::asked;
+use super::bootstrap;
 use super::exec::{NO_TERMINAL, session};
 use super::workspace::dry;
 use super::workspace::prepare::{Job, Options, depth_of, guest_path_of};
@@ -130,6 +131,9 @@ pub struct Run {
     /// bring a plain directory as it is, without git
     #[argh(switch)]
     copy: bool,
+    /// leave out the tools that the work tree asks for by .mise.toml, mise.toml or .tool-versions
+    #[argh(switch)]
+    no_bootstrap: bool,
     /// list what of the work tree would travel, and make no VM
     #[argh(switch)]
     dry_run: bool,
@@ -165,6 +169,10 @@ impl Run {
         if self.dry_run {
             return tree.map_or(Ok(()), |tree| self.show(&tree));
         }
+        let tools = tree.as_ref().and_then(|tree| self.tools(tree, &command));
+        if let Some(file) = tools.filter(|_| !self.nat) {
+            return Err(bootstrap::no_way_out(file));
+        }
         let tty = self.tty || (command.is_empty() && on_a_terminal());
         let asked = asked::command(command, &self.env, self.workdir.as_deref(), self.user.as_deref(), tty)?;
         let signals =
@@ -173,7 +181,7 @@ impl Run {
 
         let vm = at.call(self.request()?)?;
         at.progress.say(&format!("spec: {}", vm.record.spec));
-        let outcome = self.begin(&mut at, &vm, tree, asked, tty);
+        let outcome = self.begin(&mut at, &vm, tree, tools.is_some(), asked, tty);
         at.progress.clear();
         if let Outcome::NotBooted(e) | Outcome::NotBrought(e) | Outcome::NotRun(e) = &outcome {
             // The reason first, then what is left.
@@ -237,6 +245,7 @@ impl Run {
             (self.depth.is_some(), "--depth"),
             (self.include_untracked, "--include-untracked"),
             (self.copy, "--copy"),
+            (self.no_bootstrap, "--no-bootstrap"),
             (self.dry_run, "--dry-run"),
         ];
         given.into_iter().find_map(|(given, option)| given.then_some(option))
@@ -254,6 +263,12 @@ impl Run {
             copy: self.copy,
         };
         Ok(Some(gather(&options.wish(path.as_ref())?)?))
+    }
+
+    /// The file of the work tree by which tools are to be installed; a command alone has its own way with them.
+    fn tools(&self, tree: &Gathered, command: &[String]) -> Option<&'static str> {
+        let wanted = command.is_empty() && !self.no_bootstrap;
+        wanted.then(|| bootstrap::asked_by(tree.items.iter().map(|item| &*item.path))).flatten()
     }
 
     fn guest_path(&self, tree: &Gathered) -> String {
@@ -290,7 +305,15 @@ impl Run {
     }
 
     /// Starts the VM and runs the command to its end.
-    fn begin(&self, at: &mut At, vm: &VmView, tree: Option<Gathered>, asked: Asked, tty: bool) -> Outcome {
+    fn begin(
+        &self,
+        at: &mut At,
+        vm: &VmView,
+        tree: Option<Gathered>,
+        tools: bool,
+        asked: Asked,
+        tty: bool,
+    ) -> Outcome {
         let id = vm.record.id.to_string();
         if let Err(e) = at.call(VmStart { vm: id.clone() }) {
             return Outcome::NotBooted(e.into());
@@ -303,6 +326,13 @@ impl Run {
             let attention = &mut Attention { progress: &mut at.progress, signals: Some(&mut at.signals) };
             if let Err(e) = job.bring(tree, attention) {
                 return Outcome::NotBrought(e);
+            }
+            // What does not install does not stand in the way of a shell.
+            if tools && let Err(e) = bootstrap::begin(&at.client, &id, &guest_path, self.detach, attention) {
+                match e {
+                    Error::Client(ClientError::Interrupted(_)) => return Outcome::NotRun(e),
+                    e => attention.progress.say(&format!("the tools of {guest_path} are not installed: {e}")),
+                }
             }
         }
         if self.detach {

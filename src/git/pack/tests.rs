@@ -15,7 +15,7 @@ struct Repo(tempfile::TempDir);
 
 impl Repo {
     fn new(format: Format) -> Self {
-        let repo = Self(tempfile::tempdir().expect("a directory"));
+        let repo = Self(tempfile::tempdir_in("/dev/shm").expect("a directory"));
         repo.git(&["init", "-q", "-b", "main", "--object-format", format.name()], b"");
         repo
     }

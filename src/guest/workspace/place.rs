@@ -52,8 +52,6 @@ impl Placing<'_> {
         }
         let mtime = i64::try_from(entry.header().mtime()?).unwrap_or(i64::MAX);
         let size = entry.size();
-        // Whatever becomes of it: what the ledger says of it is not true any more.
-        self.ledger.records.remove(path);
         let id = match want.mode {
             Mode::Directory | Mode::Gitlink => {
                 self.tree.put_directory(path)?;

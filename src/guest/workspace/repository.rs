@@ -124,8 +124,12 @@ impl Module<'_> {
             replace(&self.git.join("objects/info/alternates"), format!("{up}.git/objects\n").as_bytes())?;
         }
         let Repository { origin, user_name, user_email, .. } = self.wanted;
-        let config =
+        let mut config =
             config::render(self.format, origin.as_deref(), user_name.as_deref(), user_email.as_deref());
+        if !self.wanted.submodules.is_empty() {
+            // `git submodule init` is not to be needed: they are there.
+            config += "[submodule]\n\tactive = .\n";
+        }
         replace(&self.git.join("config"), config.as_bytes())?;
         let branch = self.wanted.branch.as_deref().unwrap_or("main");
         replace(&self.git.join("HEAD"), format!("ref: refs/heads/{branch}\n").as_bytes())

@@ -1,6 +1,6 @@
 //! Work trees into directories of the machine that runs the tests, by a host that is made of git, and looked at by git.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs;
 use std::io::Read as _;
 use std::os::unix::ffi::OsStrExt;
@@ -59,7 +59,8 @@ impl Lab {
     }
 
     fn of(format: Format) -> Self {
-        let lab = Self { dir: tempfile::tempdir().expect("a directory"), format };
+        // In memory: a prepare waits for its whole file system to be on the disk, and with it for everybody else's files.
+        let lab = Self { dir: tempfile::tempdir_in("/dev/shm").expect("a directory"), format };
         fs::create_dir(lab.host()).expect("makes a directory");
         git(&lab.host(), &["init", "-q", "-b", "main", "--object-format", format.name()]);
         lab
@@ -175,6 +176,7 @@ impl Bringing<'_> {
     fn all(mut self) -> Result<Brought, String> {
         let (lab, host) = (self.lab, self.lab.host());
         let held = held(&mut self.wire)?;
+        let first = held.placed.is_none();
         let mut ledger = vec![];
         for record in segment(&mut self.wire)?.split(|b| *b == 0).filter(|record| !record.is_empty()) {
             ledger.push(Record::parse(record).expect("a record"));
@@ -189,8 +191,9 @@ impl Bringing<'_> {
         self.put(3, serde_json::to_vec(&order).expect("serializes"))?;
 
         let mut wanted = wanted(&host, b"");
+        let known: HashMap<&[u8], &Record> = ledger.iter().map(|record| (&record.path[..], record)).collect();
         for want in &mut wanted {
-            let known = ledger.iter().find(|record| record.path == want.path);
+            let known = known.get(&want.path[..]);
             want.sent = known.is_none_or(|known| known.mode != want.mode || known.stamp != want.stamp);
         }
         let mut bytes = vec![];
@@ -233,6 +236,8 @@ impl Bringing<'_> {
                 args.push("--shallow");
             }
             pack = git_fed(&host, &args, revisions.as_bytes());
+            let placed = ledger.iter().map(|record| record.id.clone());
+            let held: HashSet<String> = ids.iter().cloned().chain(placed).collect();
             // What only the index knows, and submodules, all in the same pack.
             let mut objects = String::new();
             let mut alternates = vec![];
@@ -246,12 +251,12 @@ impl Bringing<'_> {
                 text(&git(&host, &["ls-files", "-s"])).lines().filter(|entry| !entry.starts_with("160000"))
             {
                 let id = entry.split(' ').nth(1).expect("an id").to_owned();
-                if !ids.contains(&id) && !ledger.iter().any(|record| record.id == id) {
+                if !held.contains(&id) {
                     objects += &(id + "\n");
                 }
             }
             if !objects.is_empty() {
-                if held.placed.is_none() && repository.shallow.is_empty() {
+                if first && repository.shallow.is_empty() {
                     objects += &text(&git(&host, &["rev-list", "--objects", "--no-object-names", "--all"]));
                 } else {
                     objects += &text(&git_fed(
@@ -445,14 +450,13 @@ fn listing(directory: &Path) -> String {
             "-type",
             "d",
             "-printf",
-            "%P %y %s %Ts %l %m\\n",
+            "%P %y %s %Ts %l %m\\0",
         ])
         .current_dir(directory)
         .output()
         .expect("runs find");
-    let text =
-        String::from_utf8_lossy(&out.stdout).replace(" 664\\n", " 644\\n").replace(" 775\\n", " 755\\n");
-    let mut lines: Vec<&str> = text.split("\\n").collect();
+    let text = String::from_utf8_lossy(&out.stdout).replace(" 664\0", " 644\0").replace(" 775\0", " 755\0");
+    let mut lines: Vec<&str> = text.split('\0').collect();
     lines.sort_unstable();
     lines.join("\n")
 }

@@ -35,6 +35,12 @@ pub fn bring(vm: &str, guest_path: Option<&str>, name: &str, force: bool) -> Res
         let text = format!("{} of VM {} is at no commit", asked.workspace.guest_path, asked.vm.record.name);
         return Err(Error::Refused(text));
     };
+    if placed.head.as_ref() == Some(&head) {
+        return Err(Error::Refused(format!(
+            "nothing was committed in VM {0} since {1} was brought; `banger vm workspace export {0}` makes a patch of what is not committed",
+            asked.vm.record.name, asked.workspace.guest_path
+        )));
+    }
     // Until the branch is made, the pack is nowhere else.
     let scratch = Scratch::make(&origin.cache, found.format, Some(&found.common.join("objects")))?;
     let pack = match branch.wanted(&placed, &head)? {

@@ -1,7 +1,7 @@
 //! `banger vm workspace export` and `diff`: what became of a work tree, as a patch or as a branch.
 
 use std::io::{self, IsTerminal, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use argh::{ArgsInfo, FromArgs};
 
@@ -117,9 +117,9 @@ impl Asked {
         Ok(Guest { held, connection })
     }
 
-    fn patch(&mut self, base: Option<&str>) -> Result<Patch, Error> {
+    fn patch(&mut self, named: Option<&str>) -> Result<Patch, Error> {
         let origin = self.origin()?;
-        let base = base.map(|named| Base::find(&origin, named)).transpose()?;
+        let base = named.map(|named| Base::find(&origin, named)).transpose()?;
         let guest = self.open(base.is_some())?;
         let attention = &mut Attention { progress: &mut self.progress, signals: Some(&mut self.signals) };
         let patch = Patch::make(&origin, guest, base.as_ref(), attention)?;
@@ -127,7 +127,18 @@ impl Asked {
         for note in &patch.notes {
             render::say(&format!("note: {note}"));
         }
+        if patch.is_empty() {
+            render::say(&nothing(&self.workspace, named));
+        }
         Ok(patch)
+    }
+
+    /// Ctrl-C ends git too, whose failure is not what happened.
+    fn unless_interrupted(&mut self, done: Result<(), Error>) -> Result<(), Error> {
+        match (done, self.signals.asked_to_end()) {
+            (Err(_), Some(signal)) => Err(ClientError::Interrupted(signal).into()),
+            (done, _) => done,
+        }
     }
 }
 
@@ -161,21 +172,15 @@ impl Export {
             None if self.force => return Err(Error::Refused("--force goes with --as-branch".to_owned())),
             None => {}
         }
-        // Before anything is asked of the guest.
-        let output = self.output.as_deref().map(Output::open).transpose()?;
         let mut asked = Asked::find(&self.vm, self.guest_path.as_deref())?;
+        // Before anything is asked of the guest, and after signals are caught: what is half made is removed.
+        let output = self.output.as_deref().map(Output::open).transpose()?;
         let patch = asked.patch(self.base_commit.as_deref())?;
-        if patch.is_empty() {
-            render::say(&nothing(&asked.workspace, self.base_commit.as_deref()));
-        }
-        match (output, &self.output) {
-            (Some(mut output), Some(path)) => {
-                let to_file = |source| Error::Host { what: format!("write {}", path.display()), source };
-                written(patch.write(How::Patch, &mut output), to_file)?;
-                output.finish().map_err(to_file)
-            }
+        let done = match (output, &self.output) {
+            (Some(output), Some(path)) => to_file(&patch, output, path),
             _ => to_stdout(&patch, How::Patch),
-        }
+        };
+        asked.unless_interrupted(done)
     }
 }
 
@@ -192,10 +197,7 @@ impl Diff {
         };
         let mut asked = Asked::find(&self.vm, self.guest_path.as_deref())?;
         let patch = asked.patch(self.base_commit.as_deref())?;
-        if patch.is_empty() {
-            render::say(&nothing(&asked.workspace, self.base_commit.as_deref()));
-        }
-        to_stdout(&patch, how)
+        asked.unless_interrupted(to_stdout(&patch, how))
     }
 }
 
@@ -205,6 +207,12 @@ fn nothing(workspace: &Workspace, base: Option<&str>) -> String {
         Some(base) => format!("{path} does not differ from {base}"),
         None => format!("{path} is as it was brought"),
     }
+}
+
+fn to_file(patch: &Patch, mut output: Output, path: &Path) -> Result<(), Error> {
+    let failed = |source| Error::Host { what: format!("write {}", path.display()), source };
+    written(patch.write(How::Patch, &mut output), failed)?;
+    output.finish().map_err(failed)
 }
 
 /// The very bytes, but on a terminal.

@@ -36,7 +36,7 @@ fn a_tree_arrives_as_a_repository_that_is_clean_without_being_read() {
         lab.check();
         let log = ["log", "--format=%H %D", "--decorate=full"];
         assert_eq!(git(&lab.guest(), &log), git(&lab.host(), &log));
-        assert_eq!(line(&lab.guest(), &["config", "user.name"]), "A \"quoted\" name");
+        assert_eq!(line(&lab.guest(), &["config", "--local", "user.name"]), "A \"quoted\" name");
         assert_eq!(line(&lab.guest(), &["remote", "get-url", "origin"]), "https://example.com/x.git");
         write(&lab.guest().join("a.log"), "excluded");
         assert_eq!(text(&git(&lab.guest(), &["status", "--porcelain"])), "");
@@ -114,7 +114,8 @@ fn submodules_are_repositories_that_borrow_their_objects() {
     git(&sub, &["fsck", "--strict", "--full"]);
     assert_eq!(text(&git(&sub, &["status", "--porcelain"])), "");
     assert_eq!(git(&sub, &["log", "--format=%H"]), git(&inner.host(), &["log", "--format=%H"]));
-    assert_eq!(text(&git(&lab.guest(), &["submodule", "status"])).split(' ').nth(2), Some("libs/sub"));
+    let status = text(&git(&lab.guest(), &["submodule", "status"]));
+    assert!(status.starts_with(' ') && status.contains(" libs/sub "), "{status:?}");
     write(&sub.join("in"), "changed");
     assert!(lab.differences(false).contains_key("libs/sub/in"));
     git(&sub, &["commit", "-qam", "in the guest"]);

@@ -12,35 +12,33 @@ fn state(lab: &Lab) -> (Held, String, Vec<u8>) {
 
 #[test]
 fn a_host_that_hangs_up_leaves_head_refs_and_index_and_can_go_on() {
-    for at in [3, 4, 6, 7, 9] {
-        for within in [false, true] {
-            let lab = Lab::new();
-            for n in 0..60 {
-                lab.write(&format!("f{n}"), format!("{n}\n").repeat(300));
-            }
-            lab.write("old", "old");
-            lab.commit("first");
-            let ways = Ways { hang_up: Some((at, within)), ..Ways::default() };
-            // The very first, with nothing there.
-            lab.bring_so(&ways).expect_err("hangs up");
-            lab.bring();
-            lab.check();
-            let before = state(&lab);
-            for n in 0..60 {
-                lab.write(&format!("f{n}"), format!("{n} again\n").repeat(300));
-            }
-            fs::remove_file(lab.host().join("old")).expect("removes");
-            lab.commit("second");
-            lab.bring_so(&ways).expect_err("hangs up");
-            assert_eq!(state(&lab), before, "{at} {within}");
-            git(&lab.guest(), &["fsck", "--strict", "--full"]);
-            git(&lab.guest(), &["status"]);
-            let leftover = text(&git(&lab.guest(), &["ls-files", "-o"]));
-            assert_eq!(leftover, "", "{at} {within}");
-            let again = lab.bring();
-            assert!(again.ledger.iter().all(|record| record.fate == Fate::Unchanged), "{at} {within}");
-            lab.check();
+    for (at, within) in [(3, false), (4, true), (6, false), (7, false), (7, true), (9, false), (9, true)] {
+        let lab = Lab::new();
+        for n in 0..60 {
+            lab.write(&format!("f{n}"), format!("{n}\n").repeat(300));
         }
+        lab.write("old", "old");
+        lab.commit("first");
+        let ways = Ways { hang_up: Some((at, within)), ..Ways::default() };
+        // The very first, with nothing there.
+        lab.bring_so(&ways).expect_err("hangs up");
+        lab.bring();
+        lab.check();
+        let before = state(&lab);
+        for n in 0..60 {
+            lab.write(&format!("f{n}"), format!("{n} again\n").repeat(300));
+        }
+        fs::remove_file(lab.host().join("old")).expect("removes");
+        lab.commit("second");
+        lab.bring_so(&ways).expect_err("hangs up");
+        assert_eq!(state(&lab), before, "{at} {within}");
+        git(&lab.guest(), &["fsck", "--strict", "--full"]);
+        git(&lab.guest(), &["status"]);
+        let leftover = text(&git(&lab.guest(), &["ls-files", "-o"]));
+        assert_eq!(leftover, "", "{at} {within}");
+        let again = lab.bring();
+        assert!(again.ledger.iter().all(|record| record.fate == Fate::Unchanged), "{at} {within}");
+        lab.check();
     }
 }
 
