@@ -69,7 +69,7 @@ impl Fake {
                 let name = create.name.map_or("calm-otter".to_owned(), |n| n.to_string());
                 asked.done(vm(&name, 1, "stopped"));
             }
-            Request::VmStart(_) => asked.done(vm("calm-otter", 1, "running")),
+            Request::VmStart(_) | Request::VmShow(_) => asked.done(vm("calm-otter", 1, "running")),
             Request::VmStop(_) => asked.done(vm("calm-otter", 1, "stopped")),
             Request::VmDelete(_) => asked.done(serde_json::Value::Null),
             Request::VmExec(exec) => {
