@@ -21,7 +21,7 @@ use crate::guest::wire::Wire;
 use crate::guest::{Failed, failed};
 use crate::proto::agent::{Answer, Code};
 use crate::proto::frame::Kind;
-use crate::proto::workspace::{Fate, Held, MAX_ORDER, Order, Prepare, Stamp, Wanted};
+use crate::proto::workspace::{Fate, Held, MAX_ORDER, Order, Placed, Prepare, Stamp, Wanted};
 
 /// A path of the wanted tree.
 #[derive(Debug, Clone, Copy)]
@@ -56,8 +56,10 @@ pub fn run(wire: &mut Wire, wanted: &Prepare, ledgers: &Path) -> io::Result<()> 
         Ok(ledger) => ledger,
         Err(sentence) => return wire.refuse(Code::Failed, sentence),
     };
-    wire.answer(&Answer::Held(Box::new(held(path, &ledger))))?;
-    let mut preparing = Preparing { path, place, ledger };
+    let held = held(path, &ledger);
+    let untold = held.placed.as_ref().is_some_and(|placed| placed.heads.is_empty());
+    wire.answer(&Answer::Held(Box::new(held)))?;
+    let mut preparing = Preparing { path, place, ledger, untold };
     match preparing.converse(wire) {
         Ok(()) => wire.send(Kind::Eof, &[]),
         Err(e) => wire.send(Kind::Failed, e.sentence().as_bytes()),
@@ -97,11 +99,17 @@ fn open(path: &Path, place: &Place) -> Result<Ledger, String> {
     Ok(ledger)
 }
 
-/// What there is at a path whose ledger this is.
+/// How many ids an answer holds: it is one frame.
+const MAX_TOLD: usize = 1000;
+
+/// What there is at a path whose ledger this is. Of more history than can be told, nothing is: the host sends it again.
 pub fn held(path: &Path, ledger: &Ledger) -> Held {
     let mut placed = ledger.header.placed.clone();
     if let Some(placed) = &mut placed {
         repository::look(path, placed);
+        if repository::ids(placed) > MAX_TOLD {
+            *placed = Placed { head: placed.head.take(), branch: placed.branch.take(), ..Placed::default() };
+        }
     }
     let (head, branch) = if ledger.header.repository { refs::head(&path.join(".git")) } else { (None, None) };
     Held { placed, head, branch }
@@ -111,6 +119,8 @@ struct Preparing<'a> {
     path: &'a Path,
     place: Place,
     ledger: Ledger,
+    /// The host has not been told what history there is.
+    untold: bool,
 }
 
 impl Preparing<'_> {
@@ -321,7 +331,13 @@ impl Preparing<'_> {
         let placed = placing.all(&mut Incoming::new(wire));
         let Placing { builder, ids, .. } = placing;
         if let (Some(pack), Some(builder)) = (pack, builder) {
-            pack.install_built(builder, format).map_err(failed("end the pack"))?;
+            let installed = pack.install_built(builder, format);
+            if installed.is_err() {
+                // What is not in the repository has not been placed.
+                let lost: BTreeSet<Id> = ids.iter().copied().collect();
+                self.ledger.records.retain(|_, known| known.id.is_none_or(|id| !lost.contains(&id)));
+            }
+            installed.map_err(failed("end the pack"))?;
         }
         placed.map(|()| ids)
     }
@@ -356,7 +372,7 @@ impl Preparing<'_> {
                     .map_err(failed(format!("make {}", module.path)))?;
                 module.begin().map_err(failed(format!("make {}", module.git.display())))?;
             }
-            let moved = module.apply(|path, entry| {
+            let moved = module.apply(self.untold, |path, entry| {
                 let known = self.ledger.records.get(path)?;
                 (known.mode == entry.mode && known.id == Some(entry.id)).then_some(known.stat)?
             });

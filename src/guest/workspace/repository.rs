@@ -1,5 +1,6 @@
 //! A repository in the guest (gitrepository-layout), made and moved without git.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -145,8 +146,8 @@ impl Module<'_> {
         Ok(())
     }
 
-    /// Moves refs, index and HEAD, in this order. `stat` is what is known of a file that is what the index says.
-    pub fn apply(&self, mut stat: impl FnMut(&[u8], &Entry) -> Option<Stat>) -> io::Result<()> {
+    /// Moves refs, index and HEAD, in this order. `untold`: the host does not know where the history ends that is here already; `stat` is what is known of a file that is what the index says.
+    pub fn apply(&self, untold: bool, mut stat: impl FnMut(&[u8], &Entry) -> Option<Stat>) -> io::Result<()> {
         let (git, wanted) = (&self.git, self.wanted);
         if wanted.keep_before {
             let branch =
@@ -158,8 +159,10 @@ impl Module<'_> {
         }
         replace(&git.join("info/exclude"), wanted.exclude.as_bytes())?;
         let shallow = git.join("shallow");
-        match wanted.shallow.is_empty() {
-            false => replace(&shallow, (wanted.shallow.join("\n") + "\n").as_bytes())?,
+        let before = refs::read(&shallow, MAX_SHALLOW).filter(|_| untold).unwrap_or_default();
+        let ends: BTreeSet<&str> = before.lines().chain(wanted.shallow.iter().map(String::as_str)).collect();
+        match ends.is_empty() {
+            false => replace(&shallow, (Vec::from_iter(ends).join("\n") + "\n").as_bytes())?,
             true => match fs::remove_file(&shallow) {
                 Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
                 _ => {}
@@ -218,6 +221,13 @@ pub fn look(top: &Path, placed: &mut Placed) {
     for (path, sub) in &mut placed.submodules {
         look(&top.join(&*path), sub);
     }
+}
+
+/// How many ids [`look`] has gathered.
+pub fn ids(placed: &Placed) -> usize {
+    placed.heads.len()
+        + placed.boundary.len()
+        + placed.submodules.iter().map(|(_, sub)| 4 + ids(sub)).sum::<usize>()
 }
 
 /// Where the submodules are that were placed, in the work tree.

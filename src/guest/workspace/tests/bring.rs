@@ -100,6 +100,21 @@ fn head_may_be_detached_and_history_cut_off() {
 }
 
 #[test]
+fn a_history_that_ends_in_too_many_places_to_be_told_stays_whole() {
+    let lab = Lab::new();
+    odd(&lab);
+    lab.bring_so(&Ways { depth: Some(3), ..Ways::default() }).expect("is brought");
+    let shallow = lab.guest().join(".git/shallow");
+    let ends = fs::read_to_string(&shallow).expect("reads");
+    // Commits that are not there do not matter to git.
+    let more: String = (0..5000).map(|n| format!("{n:040x}\n")).collect();
+    fs::write(&shallow, format!("{ends}{more}")).expect("writes");
+    let placed = lab.bring_so(&Ways { depth: Some(2), ..Ways::default() }).expect("is brought").held.placed;
+    assert!(placed.is_some_and(|placed| placed.head.is_some() && placed.heads.is_empty()));
+    assert!(fs::read_to_string(&shallow).expect("reads").contains(&ends));
+}
+
+#[test]
 fn submodules_are_repositories_that_borrow_their_objects() {
     let lab = Lab::new();
     let inner = Lab::new();
