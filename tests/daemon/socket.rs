@@ -26,7 +26,7 @@ fn what_is_no_request_gets_a_sentence_with_the_operations_id() {
     for (line, want) in [
         (&b"nonsense\n"[..], "this is no request that bangerd knows: "),
         (b"\n", "this is no request that bangerd knows: "),
-        (b"{\"method\":\"vm.fly\",\"params\":{}}\n", "unknown variant `vm.fly`"),
+        (b"{\"method\":\"vm.fly\",\"params\":{}}\n", "unknown method \"vm.fly\""),
         (b"\xff\xfe\n", "this is no request that bangerd knows: "),
         (b"{}\n{}\n", "more than one line came"),
     ] {
