@@ -1,15 +1,15 @@
 //! A pack of blobs, made while their files are written.
 //!
-//! They are stored, not compressed (deflate level 0): the files beside them are not either, and a guest that compressed would make its host wait.
+//! They are stored, not compressed: the files beside them are not either, and a guest that compressed would make its host wait.
 
 use std::collections::HashSet;
 use std::fs::File;
 use std::io::{self, BufWriter, Read, Seek, SeekFrom, Write};
 
-use flate2::write::ZlibEncoder;
-use flate2::{Compression, Crc};
+use flate2::Crc;
 
 use super::entry::{Kind, head};
+use super::stored::Stored;
 use super::{Entry, HEADER, header, seal};
 use crate::git::{Format, Hasher, Id};
 
@@ -48,12 +48,12 @@ impl Builder {
         }
         self.out.crc.reset();
         self.out.write_all(&head(Kind::Blob, size))?;
-        let mut encoder = ZlibEncoder::new(&mut self.out, Compression::none());
+        let mut stored = Stored::new(&mut self.out, size)?;
         let id = hash_blob(self.format, size, from, |bytes| {
             also.write_all(bytes)?;
-            encoder.write_all(bytes)
+            stored.add(bytes)
         })?;
-        encoder.finish()?;
+        stored.finish()?;
         // What there is already is written over by the next one.
         if self.known.insert(id) {
             self.entries.push(Entry { offset: self.end, crc: self.out.crc.sum(), id });

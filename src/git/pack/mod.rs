@@ -13,6 +13,7 @@ mod idx;
 mod read;
 mod resolve;
 mod scan;
+mod stored;
 
 use std::fs::File;
 use std::io;
