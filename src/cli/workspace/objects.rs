@@ -73,7 +73,6 @@ pub fn plan(
             heads.push(id.clone());
         }
     }
-    let depth = depth.filter(|_| heads.is_empty() || placed.is_some_and(|placed| placed.shallow));
     let mut new = match depth {
         Some(_) => walk(&[head.to_owned()], depth, &cut, |id| objects.parents(id))?,
         // So much only where it is needed, and then by git.
@@ -106,18 +105,27 @@ pub fn plan(
             }
         }
         _ => {
-            plan.shallow = edge(&new);
+            let not: Vec<String> = heads.iter().map(|id| format!("^{id}")).collect();
+            let lacking = |ids: &[&str]| -> Result<HashSet<String>, WorkspaceError> {
+                commits(git, &ids.iter().copied().chain(not.iter().map(String::as_str)).collect::<Vec<_>>())
+            };
+            let cut = edge(&new);
+            plan.shallow = cut.clone();
+            if depth.is_some() && !heads.is_empty() {
+                // It says that it has their whole history. What that would spare it is not sent; but no more than the depth either.
+                let lacks = lacking(&cut.iter().map(String::as_str).collect::<Vec<_>>())?;
+                plan.shallow.retain(|id| lacks.contains(id));
+            }
             plan.shallow.sort();
-            let not: String = heads.iter().map(|id| format!("^{id}\n")).collect();
-            plan.commits = match depth {
-                Some(_) => new.commits.len(),
-                None => {
-                    let not: Vec<String> = heads.iter().map(|id| format!("^{id}")).collect();
-                    let asked: Vec<&str> = [head].into_iter().chain(not.iter().map(String::as_str)).collect();
-                    count(git, &asked)?
+            plan.commits = match (depth, heads.is_empty()) {
+                (Some(_), true) => new.commits.len(),
+                (Some(_), false) => lacking(&[head])?.intersection(&new.commits).count(),
+                (None, _) => {
+                    count(git, &[&[head], &not.iter().map(String::as_str).collect::<Vec<_>>()[..]].concat())?
                 }
             };
-            plan.want = Some(Question { lines: positive + &not, cut: plan.shallow.clone() });
+            let lines = positive + &not.iter().map(|not| format!("{not}\n")).collect::<String>();
+            plan.want = Some(Question { lines, cut });
         }
     }
     objects.close()?;

@@ -10,11 +10,11 @@ pub fn without_credentials(url: &str) -> Option<String> {
     if let Some((helper, address)) = url.split_once("::")
         && helper.chars().all(|c| c.is_ascii_alphanumeric() || c == '-')
     {
-        // These run what the address says.
-        return match helper {
-            "ext" | "fd" => None,
-            _ => without_credentials(address).map(|address| format!("{helper}::{address}")),
-        };
+        // These run what the address says, and nobody knows what two of them would mean.
+        if matches!(helper, "" | "ext" | "fd") || address.contains("::") {
+            return None;
+        }
+        return without_credentials(address).map(|address| format!("{helper}::{address}"));
     }
     let Some((scheme, rest)) = url.split_once("://") else { return Some(scp_like(url)) };
     let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
@@ -23,6 +23,12 @@ pub fn without_credentials(url: &str) -> Option<String> {
         Some((user, host)) => (user.split(':').next().unwrap_or_default(), host),
         None => ("", authority),
     };
+    // A password with a slash that is not encoded: git would not understand it, and people write it.
+    let port = host.rsplit_once(']').map_or(host, |(_, port)| port).rsplit_once(':').map(|(_, port)| port);
+    let no_port = port.is_some_and(|port| !port.bytes().all(|b| b.is_ascii_digit()));
+    if no_port || (port.is_some() && user.is_empty() && path.contains('@')) {
+        return None;
+    }
     let ssh = matches!(scheme.to_ascii_lowercase().as_str(), "ssh" | "git+ssh" | "ssh+git");
     if !ssh {
         path = path.split(['?', '#']).next().unwrap_or_default();
@@ -67,7 +73,15 @@ mod tests {
             ("../a", Some("../a")),
             ("file:///srv/a", Some("file:///srv/a")),
             ("codecommit::https://u:p@host/a", Some("codecommit::https://host/a")),
+            ("https://host/a@b", Some("https://host/a@b")),
+            ("https://[::1]:8443/a", Some("https://[::1]:8443/a")),
+            ("https://[::1]/a", Some("https://[::1]/a")),
+            ("https://u:pa/ss@host/r", None),
+            ("https://u:12/ss@host/r", None),
+            ("https://u:pa#ss@host/r", None),
             ("ext::sh -c touch% /tmp/x", None),
+            ("::::::a", None),
+            ("a::b::c", None),
             ("https://host/a\r", None),
             ("a\n[core]", None),
             ("", None),

@@ -20,7 +20,7 @@ use crate::proto::frame::{BadFrame, HEADER, Header, Kind, MAX_PAYLOAD};
 const FRAMES: usize = 16;
 const FRAME: usize = HEADER + MAX_PAYLOAD;
 /// The largest segment of the guest's that is kept, in bytes.
-const MAX_SEGMENT: usize = 1 << 30;
+const MAX_SEGMENT: usize = 256 << 20;
 
 pub struct Peer<'a, 'b> {
     guest: OwnedFd,

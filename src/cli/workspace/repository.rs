@@ -220,23 +220,31 @@ fn untracked(
 }
 
 /// One question for all of them: the values of keys in the order of the files, the last being the one that counts, but for the URL, of which
-/// git fetches the first.
+/// git fetches the first. What the repository's configuration includes does not count: it may be any file of the person's.
 fn settings(found: &Found, notes: &mut Vec<String>) -> Result<Settings, WorkspaceError> {
     let keys = r"^(remote\.origin\.url|user\.name|user\.email|core\.filemode|extensions\.partialclone)$";
-    let told = match found.git.read(&["config", "--null", "--get-regexp", keys]) {
-        Ok(told) => told,
-        Err(crate::host::cmd::CmdError::Failed { status, .. }) if status.code() == Some(1) => vec![],
-        Err(e) => return Err(e.into()),
-    };
-    let mut settings = parse_settings(&String::from_utf8_lossy(&told), notes);
+    let told =
+        match found.git.read(&["config", "--null", "--show-scope", "--show-origin", "--get-regexp", keys]) {
+            Ok(told) => told,
+            Err(crate::host::cmd::CmdError::Failed { status, .. }) if status.code() == Some(1) => vec![],
+            Err(e) => return Err(e.into()),
+        };
+    let own = [found.common.join("config"), found.git_dir.join("config.worktree")];
+    let own = own.map(|path| format!("file:{}", path.display()));
+    let mut settings = parse_settings(&String::from_utf8_lossy(&told), &own, notes);
     settings.exclude = exclude(found)?;
     Ok(settings)
 }
 
-fn parse_settings(told: &str, notes: &mut Vec<String>) -> Settings {
+/// `told`: for each value its scope, the file that has it, and key and value in two lines, a NUL after each of them.
+fn parse_settings(told: &str, own: &[String], notes: &mut Vec<String>) -> Settings {
     let mut settings = Settings { file_mode: true, ..Settings::default() };
     let mut has_origin = false;
-    for (key, value) in told.split('\0').filter_map(|entry| entry.split_once('\n')) {
+    let words: Vec<&str> = told.split('\0').collect();
+    for entry in words.chunks_exact(3) {
+        let [scope, origin, value] = entry else { continue };
+        let ours = !matches!(*scope, "local" | "worktree") || own.iter().any(|own| own == origin);
+        let Some((key, value)) = value.split_once('\n').filter(|_| ours) else { continue };
         let plain = (!value.chars().any(char::is_control) && !value.is_empty()).then(|| value.to_owned());
         match key {
             "remote.origin.url" if !has_origin => {
@@ -284,16 +292,28 @@ mod tests {
 
     #[test]
     fn settings_are_taken_without_what_could_become_other_settings() {
-        let told = "remote.origin.url\nhttps://u:p@h/a\0remote.origin.url\nhttps://second/\0user.name\nA\0user.name\nB C\0\
-                    user.email\na\r\n[core]\0core.filemode\nfalse\0bare\0";
+        let own = ["file:/r/.git/config".to_owned()];
+        let said = |scope: &str, file: &str, value: &str| format!("{scope}\0file:{file}\0{value}\0");
+        let local = |value: &str| said("local", "/r/.git/config", value);
+        let told = [
+            said("global", "/home/me/.gitconfig", "user.name\nA"),
+            local("remote.origin.url\nhttps://u:p@h/a"),
+            local("remote.origin.url\nhttps://second/"),
+            local("user.name\nB C"),
+            said("local", "/home/me/other/.git/config", "user.name\nSecret"),
+            local("user.email\na\r\n[core]"),
+            local("core.filemode\nfalse"),
+            local("bare"),
+        ]
+        .concat();
         let mut notes = vec![];
-        let settings = parse_settings(told, &mut notes);
+        let settings = parse_settings(&told, &own, &mut notes);
         assert_eq!(settings.origin.as_deref(), Some("https://h/a"));
         assert_eq!(settings.user_name.as_deref(), Some("B C"));
         assert_eq!(settings.user_email, None);
         assert!(!settings.file_mode);
         assert_eq!(notes, [""; 0]);
-        parse_settings("remote.origin.url\nhttps://h/a\r\0", &mut notes);
+        parse_settings(&local("remote.origin.url\nhttps://h/a\r"), &own, &mut notes);
         assert_eq!(notes.len(), 1);
     }
 }

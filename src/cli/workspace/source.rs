@@ -197,9 +197,8 @@ fn points_back(top: &Path, git_dir: &Path, common: &Path, modules: Option<&Path>
             .is_some_and(|back| resolve(git_dir, line_of(&back)).is_ok_and(|back| back == top.join(".git")));
     }
     if let Some(modules) = modules {
-        return modules
-            .canonicalize()
-            .is_ok_and(|modules| git_dir.starts_with(&modules) && git_dir != modules);
+        // As it is written: both are below a directory without symlinks, and one in between would lead elsewhere.
+        return git_dir.starts_with(modules) && git_dir != modules;
     }
     let config = git_dir.join("config");
     let args = [
@@ -214,28 +213,46 @@ fn points_back(top: &Path, git_dir: &Path, common: &Path, modules: Option<&Path>
         .is_some_and(|worktree| resolve(git_dir, worktree.as_bytes()).is_ok_and(|worktree| worktree == top))
 }
 
-/// Refuses where one of the names that lead to commits is a symlink: history would come from there.
+/// Refuses where one of the names that lead to commits is a symlink: history would come from there. Objects may lie elsewhere (alternates):
+/// whoever does not know a commit's name finds none of them.
 fn leads_nowhere_else(git_dir: &Path, common: &Path) -> Result<(), WorkspaceError> {
-    let head = small(&git_dir.join("HEAD"))?.unwrap_or_default();
-    let branch = head.strip_prefix(b"ref: ").map(line_of).unwrap_or_default();
-    let branch = Path::new(std::ffi::OsStr::from_bytes(branch)).to_owned();
-    let shared = ["config", "info/exclude", "objects", "packed-refs", "refs/heads", "refs/tags", "shallow"];
-    let own = ["HEAD", "index", "config.worktree"];
-    let shared = shared.map(PathBuf::from).into_iter().chain([branch]).map(|name| (common, name));
-    let own = own.map(PathBuf::from).into_iter().map(|name| (git_dir, name));
-    for (dir, name) in shared.chain(own).filter(|(_, name)| !name.as_os_str().is_empty()) {
-        match beneath(dir, &name, OFlags::PATH) {
+    small(&git_dir.join("HEAD"))?;
+    let shared =
+        ["config", "info/exclude", "objects", "objects/pack", "packed-refs", "refs", "reftable", "shallow"];
+    let own = ["HEAD", "index", "config.worktree", "refs"];
+    let shared = shared.into_iter().map(|name| (common, name));
+    for (dir, name) in shared.chain(own.into_iter().map(|name| (git_dir, name))) {
+        match beneath(dir, Path::new(name), OFlags::PATH) {
             Ok(_) | Err(Errno::NOENT | Errno::NOTDIR) => {}
-            Err(Errno::LOOP | Errno::XDEV) => {
-                return WorkspaceError::refused(format!(
-                    "{} leads elsewhere, which is not followed; --copy brings the files without their history",
-                    dir.join(name).display()
-                ));
-            }
+            Err(Errno::LOOP | Errno::XDEV) => return elsewhere(&dir.join(name)),
             Err(e) => return Err(WorkspaceError::here("read", &dir.join(name))(e.into())),
         }
     }
+    let mut dirs = vec![common.join("refs"), git_dir.join("refs"), common.join("reftable")];
+    while let Some(dir) = dirs.pop() {
+        let entries = match fs::read_dir(&dir) {
+            Ok(entries) => entries,
+            Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => continue,
+            Err(e) => return Err(WorkspaceError::here("read", &dir)(e)),
+        };
+        for entry in entries {
+            let entry = entry.map_err(WorkspaceError::here("read", &dir))?;
+            let kind = entry.file_type().map_err(WorkspaceError::here("read", &dir))?;
+            match () {
+                () if kind.is_dir() => dirs.push(entry.path()),
+                () if kind.is_file() => {}
+                () => return elsewhere(&entry.path()),
+            }
+        }
+    }
     Ok(())
+}
+
+fn elsewhere(path: &Path) -> Result<(), WorkspaceError> {
+    WorkspaceError::refused(format!(
+        "{} leads elsewhere, which is not followed; --copy brings the files without their history",
+        path.display()
+    ))
 }
 
 impl Found {

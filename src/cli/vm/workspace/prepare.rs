@@ -147,6 +147,9 @@ impl PrepareTree {
             untracked: self.include_untracked || known.is_some_and(|known| known.untracked),
             copy: self.copy || again.is_some_and(|known| known.head.is_none()),
         };
+        if options.untracked && !self.include_untracked {
+            progress.say("untracked files are brought too, as the last time");
+        }
         let gathered = gather(&options.wish(&path)?)?;
         let guest_path = self.guest_path.clone().or_else(|| known.map(|known| known.guest_path.clone()));
         let guest_path = guest_path.unwrap_or_else(|| gathered.guest_path());

@@ -129,7 +129,7 @@ fn a_repository_that_leads_to_another_one_is_refused() {
     secret.commit("secret");
     let secret_git = secret.path(".git");
     // What is done to the repository's directory; what is said of it.
-    let cases: [(&str, Act, &str); 8] = [
+    let cases: [(&str, Act, &str); 11] = [
         (".git symlink", |top, secret| replace(&top.join(".git"), secret), "/.git is a symlink"),
         ("gitdir", |top, secret| gitfile(top, secret), "which is the repository of another work tree"),
         (
@@ -159,6 +159,27 @@ fn a_repository_that_leads_to_another_one_is_refused() {
             "leads elsewhere",
         ),
         ("index", |top, secret| replace(&top.join(".git/index"), &secret.join("index")), "leads elsewhere"),
+        (
+            "refs beside branches",
+            |top, secret| {
+                symlink(secret.join("refs/heads"), top.join(".git/refs/x")).expect("links");
+                std::fs::write(top.join(".git/HEAD"), "ref:\trefs/x/main\n").expect("writes");
+            },
+            "leads elsewhere",
+        ),
+        (
+            "a branch that goes on",
+            |top, secret| {
+                symlink(secret.join("refs/heads"), top.join(".git/refs/x")).expect("links");
+                std::fs::write(top.join(".git/refs/heads/main"), "ref: refs/x/main\n").expect("writes");
+            },
+            "leads elsewhere",
+        ),
+        (
+            "packs",
+            |top, secret| replace(&top.join(".git/objects/pack"), &secret.join("objects/pack")),
+            "leads elsewhere",
+        ),
         ("HEAD", |top, secret| replace(&top.join(".git/HEAD"), &secret.join("HEAD")), "is a symlink"),
     ];
     for (name, act, want) in cases {
@@ -167,11 +188,27 @@ fn a_repository_that_leads_to_another_one_is_refused() {
         let said = tried(&host);
         assert!(said.contains(want) && said.contains("--copy"), "{name}: {said}");
     }
+    // Its URL and names do not come by way of an include.
+    let host = Host::new();
+    secret.git(&["config", "remote.origin.url", "https://secret/"]);
+    host.git(&["config", "include.path", secret.path(".git/config").to_str().expect("text")]);
+    assert_eq!(host.gather().repository.expect("a repository").read.settings.origin, None);
     // What another repository has staged does not come by way of excludes either.
     let host = Host::new();
     host.git(&["config", "core.excludesFile", secret.path("secret").to_str().expect("text")]);
     let brought = host.gather().repository.expect("a repository");
     assert_eq!(brought.read.settings.exclude.lines().filter(|line| *line == "s").count(), 0);
+}
+
+#[test]
+fn a_submodule_that_is_another_repository_is_refused() {
+    let secret = Host::new();
+    let host = Host::new();
+    symlink(secret.dir.path(), host.path(".git/modules")).expect("links");
+    host.git(&["update-index", "--add", "--cacheinfo", &format!("160000,{},x", "1".repeat(40))]);
+    host.write("x/.git", "gitdir: ../.git/modules/repo/.git\n");
+    let said = tried(&host);
+    assert!(said.contains("which is the repository of another work tree"), "{said}");
 }
 
 fn replace(path: &Path, target: &Path) {
@@ -287,7 +324,7 @@ fn what_looks_like_configuration_stays_text() {
     let settings = host.gather().repository.expect("a repository").read.settings;
     assert_eq!(settings.origin, None);
     assert_eq!(settings.user_email, None);
-    assert_eq!(settings.user_name.as_deref(), Some("included"));
+    assert_ne!(settings.user_name.as_deref(), Some("included"));
     assert_eq!(tried(&host), "went well");
 }
 
