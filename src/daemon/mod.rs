@@ -256,7 +256,8 @@ fn write_line(out: &mut env_logger::fmt::Formatter, record: &log::Record<'_>) ->
 }
 
 fn fail(why: &str) -> ExitCode {
-    eprintln!("bangerd: {why}");
+    // In one piece: others that fail at the same time write to the same log, whose last line whoever started them reads.
+    io::stderr().write_all(format!("bangerd: {why}\n").as_bytes()).unwrap_or_default();
     ExitCode::FAILURE
 }
 

@@ -140,5 +140,5 @@ fn fish_takes_the_script_and_completes() {
     let offered =
         shell(&fake, Command::new("fish").args(["--no-config", "-c", script]).env("HOME", fake.root()));
     let words: Vec<&str> = offered.iter().map(|l| l.split('\t').next().expect("a word")).collect();
-    assert_eq!(words, ["dev", "web", "debian:12", "debian:13", "start", "stop"]);
+    assert_eq!(words, ["dev", "web", "debian:12", "debian:13", "start", "stats", "stop"]);
 }

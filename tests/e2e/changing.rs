@@ -96,11 +96,8 @@ fn a_configuration_that_is_wrong_is_said_by_the_first_command_and_by_ten_at_once
     let file = rig.path().join("config/config.toml");
     let why =
         format!("{}:3:1: there is no key \"memroy\" in [vm_defaults]; did you mean memory?", file.display());
-    let begun = Instant::now();
     let said = rig.refused("vm run --image busybox -- true");
     assert_eq!(said, format!("banger: bangerd does not start: {why}"));
-    let alone = begun.elapsed();
-    assert!(alone < Duration::from_secs(5), "it took {alone:?}");
     let crowd: Vec<Child> = (0..10).map(|_| rig.spawn(&["vm", "list"])).collect();
     for child in crowd {
         let end = end_of(child);

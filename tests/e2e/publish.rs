@@ -231,7 +231,7 @@ fn what_listens_is_listed_with_the_way_to_it() {
     let host = at["80/tcp"];
     assert_eq!(
         shown("vm ports"),
-        ["NAME PROTO PORT PROGRAM REACH".to_owned(), format!("dev tcp 80 (nothing listens) {host}")]
+        ["NAME PROTO PORT PROGRAM SCHEME REACH".to_owned(), format!("dev tcp 80 (nothing listens) - {host}")]
     );
     perl(&rig, SERVER, &["0.0.0.0:80", "cat"]);
     perl(&rig, SERVER, &["127.0.0.1:5432", "cat"]);
@@ -240,10 +240,10 @@ fn what_listens_is_listed_with_the_way_to_it() {
     assert_eq!(
         shown("vm ports dev silent dev"),
         [
-            "NAME PROTO PORT PROGRAM REACH".to_owned(),
-            "dev udp 53 perl -p to publish".to_owned(),
-            format!("dev tcp 80 perl {host}"),
-            "dev tcp 5432 perl -p to publish".to_owned(),
+            "NAME PROTO PORT PROGRAM SCHEME REACH".to_owned(),
+            "dev udp 53 perl - -p to publish".to_owned(),
+            format!("dev tcp 80 perl - {host}"),
+            "dev tcp 5432 perl - -p to publish".to_owned(),
         ]
     );
     let json = rig.json("vm ports --json");
