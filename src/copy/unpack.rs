@@ -248,7 +248,8 @@ impl<'a> Unpacker<'a> {
         utimensat(&at.parent, &at.name, &times(entry), nofollow).map_err(at.error("set the time of"))
     }
 
-    /// A file's mode without setuid and setgid: with them, what a guest wrote would run here as somebody else.
+    /// A file's or directory's mode without setuid and setgid: with them, what a guest wrote would run here as somebody else, and what is
+    /// put into a directory would belong to another group.
     fn permissions(&mut self, entry: &Entry) -> Mode {
         if entry.mode & 0o6000 != 0 {
             self.skipped.setuid += 1;
@@ -260,12 +261,13 @@ impl<'a> Unpacker<'a> {
     fn finish(mut self) -> Result<Skipped, CopyError> {
         for (path, entry) in std::mem::take(&mut self.directories).into_iter().rev() {
             let shown = self.to.base.join(&path);
+            let mode = self.permissions(&entry);
             let set = || -> Result<(), Errno> {
                 let directory = self.beneath(&path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW)?;
                 if self.owners {
                     fchown(&directory, Some(uid(&entry)), Some(gid(&entry)))?;
                 }
-                fchmod(directory.as_fd(), Mode::from_raw_mode(entry.mode))?;
+                fchmod(directory.as_fd(), mode)?;
                 futimens(&directory, &times(&entry))
             };
             set().map_err(|e| CopyError::here("set the owner, mode or time of", &shown)(e.into()))?;

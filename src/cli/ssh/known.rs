@@ -19,10 +19,17 @@ pub struct Living {
     pub name: String,
 }
 
-/// Writes down that VM `id` has `host_key`, unless another one is there: then it stays, and ssh refuses.
-pub fn pin(place: &Place, vms: &[Living], id: &str, host_key: &str) -> Result<(), Error> {
+/// Writes down that VM `id` has `host_key`, unless another one is there: then it stays, and ssh refuses. `list` says which VMs there are.
+pub fn pin(
+    place: &Place,
+    id: &str,
+    host_key: &str,
+    list: impl FnOnce() -> Result<Vec<Living>, Error>,
+) -> Result<(), Error> {
     let _one_at_a_time = place.lock()?;
-    change(place, |text| pinned(text, vms, &place.suffix, Some((id, host_key))))
+    // Only now: a VM that is not in an older list may have been pinned meanwhile, and its line would be dropped.
+    let vms = list()?;
+    change(place, |text| pinned(text, &vms, &place.suffix, Some((id, host_key))))
 }
 
 /// Drops the line of a VM that has been deleted. Where that cannot be done the next use of ssh does it.
@@ -104,6 +111,22 @@ mod tests {
         assert_eq!(first, format!("dev.vm,aa {ONE} banger:aa\n"));
         assert_eq!(pinned(&first, &vms, "vm", Some(("aa", ONE))), first);
         assert_eq!(pinned(&first, &vms, "vm", Some(("aa", TWO))), first, "ssh refuses what is offered then");
+    }
+
+    #[test]
+    fn two_that_pin_at_once_do_not_drop_each_others_keys() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let ssh = dir.path().join("ssh");
+        let place = Place { key: ssh.clone(), dir: ssh.clone(), suffix: "vm".to_owned() };
+        pin(&place, "aa", ONE, || Ok(vms(&[("aa", "dev")]))).expect("pins");
+        pin(&place, "bb", TWO, || {
+            let held = crate::host::files::try_lock(&ssh.join("lock")).expect("looks").is_none();
+            assert!(held, "another one could pin what this list does not hold");
+            Ok(vms(&[("aa", "dev"), ("bb", "new")]))
+        })
+        .expect("pins");
+        let text = fs::read_to_string(place.known_hosts()).expect("reads");
+        assert_eq!(text, format!("dev.vm,aa {ONE} banger:aa\nnew.vm,bb {TWO} banger:bb\n"));
     }
 
     #[test]

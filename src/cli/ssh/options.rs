@@ -23,6 +23,14 @@ pub fn options(place: &Place, banger: &Path, host: &str) -> Vec<(&'static str, S
         ("UpdateHostKeys", "no".to_owned()),
         ("CheckHostIP", "no".to_owned()),
         ("CanonicalizeHostname", "no".to_owned()),
+        // What a person lends all their hosts (`Host *`) is not for a guest, whose root may be anybody; -A and -X still outrank this.
+        ("ForwardAgent", "no".to_owned()),
+        ("ForwardX11", "no".to_owned()),
+        ("ForwardX11Trusted", "no".to_owned()),
+        ("GSSAPIAuthentication", "no".to_owned()),
+        ("GSSAPIDelegateCredentials", "no".to_owned()),
+        // Nor is a password that they type.
+        ("PreferredAuthentications", "publickey".to_owned()),
     ]
 }
 
@@ -106,6 +114,46 @@ mod tests {
             assert!(vm.lines().any(|l| l.starts_with(path)), "{path}\n{vm}");
         }
         assert!(!read("dev.example").contains("ssh-proxy"));
+    }
+
+    #[test]
+    fn what_a_person_lends_all_hosts_is_not_lent_to_a_guest_unless_it_is_asked_for() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let place = Place { dir: "/d".into(), key: "/d/key".into(), suffix: "vm".to_owned() };
+        let (ours, theirs) = (dir.path().join("ours"), dir.path().join("theirs"));
+        std::fs::write(&ours, configuration(&place, Path::new("/banger"))).expect("writes");
+        let lent = "Host *\n ForwardAgent yes\n ForwardX11 yes\n ForwardX11Trusted yes\n GSSAPIAuthentication yes\n \
+                    GSSAPIDelegateCredentials yes\n PreferredAuthentications password\n";
+        let include = format!("Include {}\n", ours.display());
+        let read = |config: &str, words: &[&str], host: &str| {
+            std::fs::write(&theirs, config).expect("writes");
+            let args = [&["-G", "-F", theirs.to_str().expect("UTF-8")], words, &[host]].concat();
+            String::from_utf8(cmd::run("ssh", args).expect("reads it")).expect("UTF-8")
+        };
+        let has = |said: &str, line: &str| said.lines().any(|l| l == line);
+        let typed: Vec<String> = options(&place, Path::new("/banger"), "aa")
+            .into_iter()
+            .flat_map(|(keyword, value)| ["-o".to_owned(), format!("{keyword}={value}")])
+            .collect();
+        let typed: Vec<&str> = typed.iter().map(String::as_str).collect();
+        for (config, words) in [(include + lent, vec![]), (lent.to_owned(), typed)] {
+            let said = read(&config, &words, "dev.vm");
+            for line in [
+                "forwardagent no",
+                "forwardx11 no",
+                "forwardx11trusted no",
+                "gssapiauthentication no",
+                "gssapidelegatecredentials no",
+                "preferredauthentications publickey",
+            ] {
+                assert!(has(&said, line), "{line}\n{said}");
+            }
+            // As it was typed: behind the options, as `banger vm ssh` has it.
+            let asked = read(&config, &[&words[..], &["-A"]].concat(), "dev.vm");
+            assert!(has(&asked, "forwardagent yes"), "{asked}");
+            assert!(has(&asked, "forwardx11 no"), "{asked}");
+        }
+        assert!(has(&read(lent, &[], "dev.example"), "forwardagent yes"), "others are left alone");
     }
 
     #[test]

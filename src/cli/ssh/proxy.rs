@@ -59,8 +59,8 @@ impl SshProxy {
             (Word::Ready(host_key), rest) => {
                 let living =
                     |vm: &VmView| Living { id: vm.record.id.to_string(), name: vm.record.name.to_string() };
-                let living: Vec<Living> = vms.iter().map(living).collect();
-                known::pin(&place, &living, &id, &host_key)?;
+                let list = || Ok(client.ask(VmList {})?.iter().map(living).collect());
+                known::pin(&place, &id, &host_key, list)?;
                 rest
             }
             (Word::None, _) => return Err(no_sshd(name)),

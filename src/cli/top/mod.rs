@@ -301,11 +301,13 @@ impl Tail {
         let read = self.log.read_at(&mut buffer, self.at)?;
         self.at += read as u64;
         self.line.extend_from_slice(&buffer[..read]);
-        let mut lines = vec![];
-        while let Some(end) = self.line.iter().position(|b| *b == b'\n') {
-            let line: Vec<u8> = self.line.drain(..=end).collect();
-            lines.push(render::log_line(&line[..end]).replace('\t', "    "));
-        }
+        let whole = self.line.iter().rposition(|b| *b == b'\n').map_or(0, |end| end + 1);
+        let each = self.line[..whole].split_inclusive(|b| *b == b'\n');
+        let lines = each
+            .map(|line| render::log_line(line.strip_suffix(b"\n").unwrap_or(line)).replace('\t', "    "))
+            .collect();
+        // At once: line by line, what follows would be moved for each of them.
+        self.line.drain(..whole);
         // One without an end is no line.
         if self.line.len() > KEPT_BYTES as usize {
             self.line.clear();
@@ -333,5 +335,20 @@ mod tests {
         log.set_len(0).expect("cuts");
         log.write_at(b"new\n", 0).expect("writes");
         assert_eq!(tail.more().expect("reads"), ["new"]);
+    }
+
+    #[test]
+    fn a_log_of_nothing_but_short_lines_is_read_whole_and_what_is_begun_is_kept() {
+        let mut log = tempfile::tempfile().expect("a file");
+        let mut tail = Tail::of(log.try_clone().expect("clones")).expect("opens");
+        let many = (KEPT_BYTES / 2) as usize;
+        log.write_all("a\n".repeat(many - 1).as_bytes()).expect("writes");
+        log.write_all(b"b").expect("writes");
+        let lines = tail.more().expect("reads");
+        assert_eq!(lines.len(), many - 1);
+        assert!(lines.iter().all(|line| line == "a"));
+        log.write_all(b"c\n\nd").expect("writes");
+        assert_eq!(tail.more().expect("reads"), ["bc", ""]);
+        assert_eq!(tail.line, b"d");
     }
 }

@@ -22,7 +22,7 @@ use crate::proto::api::{Event, Unit, VmRead, VmWrite};
                banger vm cp dev:/var/log/syslog .\n\
                banger vm cp dev:/etc - | tar t        # a tar stream\n\
                tar c . | banger vm cp - dev:/srv",
-    note = "On the way to this host, devices are left out and files lose setuid and setgid bits, as a guest's word is not to be trusted; a tar stream to - has them."
+    note = "On the way to this host, devices are left out and files and directories lose setuid and setgid bits, as a guest's word is not to be trusted; a tar stream to - has them."
 )]
 pub struct Cp {
     /// a path here, VM:path, or - for a tar stream from stdin

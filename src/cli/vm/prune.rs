@@ -4,6 +4,7 @@ use std::io::{self, BufRead, IsTerminal, Write};
 
 use argh::{ArgsInfo, FromArgs};
 
+use super::list::workspace;
 use super::several::{Meant, at_once};
 use crate::cli::client::{Client, ClientError};
 use crate::cli::error::Error;
@@ -49,7 +50,7 @@ impl Prune {
                 ));
             }
             list(&vms)?;
-            if !agreed(vms.len())? {
+            if !agreed(&question(&vms))? {
                 return Ok(());
             }
         }
@@ -66,7 +67,10 @@ fn has_ended(vm: &VmView) -> bool {
 }
 
 fn list(vms: &[VmView]) -> Result<(), Error> {
-    let now = render::now();
+    render::out(&listed(vms, render::now()))
+}
+
+fn listed(vms: &[VmView], now: u64) -> String {
     let row = |vm: &VmView| {
         let record = &vm.record;
         [
@@ -74,20 +78,35 @@ fn list(vms: &[VmView]) -> Result<(), Error> {
             record.name.to_string(),
             record.state.label().to_owned(),
             record.image_name.clone(),
+            workspace(record).to_owned(),
             render::age(now, record.created_at),
         ]
     };
     let rows: Vec<_> = vms.iter().map(row).collect();
-    render::out(&render::table(["ID", "NAME", "STATE", "IMAGE", "CREATED"], &rows))
+    render::table(["ID", "NAME", "STATE", "IMAGE", "WORKSPACE", "CREATED"], &rows)
+}
+
+/// What is asked. Work trees are named, since what was changed in them is nowhere else.
+fn question(vms: &[VmView]) -> String {
+    let trees = vms.iter().filter(|vm| !vm.record.workspaces.is_empty()).count();
+    let what = match vms.len() {
+        1 => "it and its disk".to_owned(),
+        count => format!("these {count} and their disks"),
+    };
+    let with = match (vms.len(), trees) {
+        (_, 0) => String::new(),
+        (1, _) => ", with its work tree".to_owned(),
+        (_, 1) => ", 1 of them with a work tree".to_owned(),
+        (_, trees) => format!(", {trees} of them with work trees"),
+    };
+    format!("delete {what}{with}? [y/N] ")
 }
 
 /// Asks on the terminal; anything but yes means no.
-fn agreed(count: usize) -> Result<bool, Error> {
+fn agreed(question: &str) -> Result<bool, Error> {
     let cannot = |source| Error::Host { what: "ask on the terminal".to_owned(), source };
-    let what =
-        if count == 1 { "it and its disk".to_owned() } else { format!("these {count} and their disks") };
     let mut stderr = io::stderr().lock();
-    write!(stderr, "delete {what}? [y/N] ").and_then(|()| stderr.flush()).map_err(cannot)?;
+    stderr.write_all(question.as_bytes()).and_then(|()| stderr.flush()).map_err(cannot)?;
     let mut answer = String::new();
     io::stdin().lock().read_line(&mut answer).map_err(cannot)?;
     Ok(matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes"))
@@ -119,4 +138,46 @@ fn delete(client: &Client, vms: &[VmView]) -> Result<(), Error> {
         }
     }
     if failed { Err(Error::Said(1)) } else { Ok(()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn vm(name: &str, trees: &[&str]) -> VmView {
+        let trees: Vec<_> = trees
+            .iter()
+            .map(|path| {
+                serde_json::json!({
+                    "guest_path": path, "source": "/s", "head": null, "branch": null, "prepared_at": 0,
+                })
+            })
+            .collect();
+        let json = serde_json::json!({
+            "id": "000000000abc", "name": name, "image": "i", "image_name": "debian",
+            "spec": { "vcpu": 1, "memory_mib": 512, "disk_mib": 8192, "vmm": "auto", "accel": "auto", "nat": false },
+            "state": "stopped", "created_at": 0, "directory": "/d", "address": null, "running_on": null,
+            "workspaces": trees,
+        });
+        serde_json::from_value(json).expect("a view")
+    }
+
+    #[test]
+    fn whoever_is_asked_sees_the_work_trees_that_go_too() {
+        let (plain, one, two) = (vm("a", &[]), vm("b", &["/root/repo"]), vm("c", &["/root/repo", "/srv/x"]));
+        let shown = listed(&[plain.clone(), two.clone()], 0);
+        let lines: Vec<&str> = shown.lines().collect();
+        assert!(lines[0].contains("WORKSPACE"), "{shown}");
+        assert!(lines[2].contains("/srv/x") && !lines[1].contains('/'), "{shown}");
+        for (vms, want) in [
+            (vec![&plain], "delete it and its disk? [y/N] "),
+            (vec![&two], "delete it and its disk, with its work tree? [y/N] "),
+            (vec![&plain, &plain], "delete these 2 and their disks? [y/N] "),
+            (vec![&plain, &one], "delete these 2 and their disks, 1 of them with a work tree? [y/N] "),
+            (vec![&one, &plain, &two], "delete these 3 and their disks, 2 of them with work trees? [y/N] "),
+        ] {
+            let vms: Vec<VmView> = vms.into_iter().cloned().collect();
+            assert_eq!(question(&vms), want);
+        }
+    }
 }

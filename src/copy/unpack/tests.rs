@@ -174,12 +174,13 @@ fn setuid_bits_and_devices_do_not_arrive() {
         Item(EntryType::Regular, "t/su", "", "x", 0o6755),
         Item(EntryType::Char, "t/null", "", "", 0o666),
         Item(EntryType::Fifo, "t/pipe", "", "", 0o622),
+        Item(EntryType::Directory, "t/d", "", "", 0o7771),
     ];
     let skipped = receive(&items, &into_dir(&here)).expect("unpacks");
-    assert_eq!(skipped, Skipped { devices: 1, sockets: 0, setuid: 1, symlinks: 0 });
+    assert_eq!(skipped, Skipped { devices: 1, sockets: 0, setuid: 2, symlinks: 0 });
     let mode =
         |name: &str| fs::metadata(here.path().join(name)).expect("stats").permissions().mode() & 0o7777;
-    assert_eq!((mode("t/su"), mode("t/pipe")), (0o755, 0o622));
+    assert_eq!((mode("t/su"), mode("t/pipe"), mode("t/d")), (0o755, 0o622, 0o1771));
     assert!(!here.path().join("t/null").exists());
 }
 

@@ -5,6 +5,7 @@
 
 use std::fs::File;
 use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
 use std::process::{ChildStdin, Stdio};
 
 use super::super::error::WorkspaceError;
@@ -56,6 +57,17 @@ impl<'a> Branch<'a> {
         if String::from_utf8_lossy(&listed).lines().any(|line| line.strip_prefix("branch ") == Some(&full)) {
             return WorkspaceError::refused(format!(
                 "the branch {name} is checked out in {}, and its files would no longer fit it; choose another name",
+                found.top.display()
+            ));
+        }
+        if let Some(other) = found.git.line(&["symbolic-ref", "--quiet", &full])? {
+            return WorkspaceError::refused(format!(
+                "the branch {name} is another name for {other}, which would be moved; choose another name"
+            ));
+        }
+        if let Some(what) = busy(&found.common, name) {
+            return WorkspaceError::refused(format!(
+                "the branch {name} is in the middle of a {what} in {}; end that first, or choose another name",
                 found.top.display()
             ));
         }
@@ -159,9 +171,30 @@ impl<'a> Branch<'a> {
         let old = self.old.as_ref().unwrap_or(&none);
         let full = format!("refs/heads/{}", self.name);
         // With the old value: whoever moved it meanwhile is not overruled.
-        self.found.git.read(&["update-ref", "-m", why, &full, head, old])?;
+        self.found.git.read(&["update-ref", "--no-deref", "-m", why, &full, head, old])?;
         Ok(count.and_then(|count| count.parse().ok()).unwrap_or(0))
     }
+}
+
+/// What git is in the middle of with a branch, in any work tree: HEAD is detached then, and the branch is moved at the end (git's branch.c,
+/// prepare_checked_out_branches).
+fn busy(common: &Path, name: &str) -> Option<&'static str> {
+    let full = format!("refs/heads/{name}");
+    let others = std::fs::read_dir(common.join("worktrees")).into_iter().flatten().flatten();
+    let directories = std::iter::once(common.to_owned()).chain(others.map(|entry| entry.path()));
+    let files = [
+        ("rebase-merge/head-name", "rebase"),
+        ("rebase-merge/update-refs", "rebase"),
+        ("rebase-apply/head-name", "rebase"),
+        ("BISECT_START", "bisection"),
+    ];
+    let names_it = |file: PathBuf| {
+        let text = std::fs::read(file).unwrap_or_default();
+        text.split(|b| *b == b'\n').any(|line| line == full.as_bytes() || line == name.as_bytes())
+    };
+    directories.into_iter().find_map(|directory| {
+        files.iter().find(|(file, _)| names_it(directory.join(file))).map(|(_, what)| *what)
+    })
 }
 
 /// A pack that was added to the host's repository, and was not there before.

@@ -6,6 +6,7 @@ use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, SystemTime};
 
 use super::super::error::WorkspaceError;
 use crate::git::Format;
@@ -23,20 +24,19 @@ pub struct Scratch {
 
 static COUNT: AtomicU32 = AtomicU32::new(0);
 const PREFIX: &str = "workspace-";
+/// Of those that are being made: nobody has locked them yet, so they are swept up only when they are old.
+const UNSEEN: &str = ".workspace-";
+const OLD: Duration = Duration::from_secs(60);
 
 impl Scratch {
     /// Makes one below `cache`, with `objects` beside its own.
     pub fn make(cache: &Path, format: Format, objects: Option<&Path>) -> Result<Self, WorkspaceError> {
         fs::create_dir_all(cache).map_err(WorkspaceError::here("create", cache))?;
         sweep(cache);
-        let number = COUNT.fetch_add(1, Ordering::Relaxed);
-        let name = format!("{PREFIX}{}-{number}", std::process::id());
-        let dir = cache.join(&name);
+        let (unseen, dir) = free_name(cache)?;
         let (git_dir, tree) = (dir.join("git"), dir.join("tree"));
         let make = || -> io::Result<File> {
             // Whoever sweeps sees it only when it is locked.
-            let unseen = cache.join(format!(".{name}"));
-            DirBuilder::new().mode(0o700).create(&unseen)?;
             let lock = try_lock(&lock_of(&unseen))?.ok_or(io::ErrorKind::ResourceBusy)?;
             fs::rename(&unseen, &dir)?;
             fs::create_dir(&tree)?;
@@ -59,7 +59,9 @@ impl Scratch {
         let lock = match make() {
             Ok(lock) => lock,
             Err(e) => {
-                remove_tree_if_present(&dir).unwrap_or_default();
+                for half_made in [&unseen, &dir] {
+                    remove_tree_if_present(half_made).unwrap_or_default();
+                }
                 return Err(WorkspaceError::here("make a repository in", &dir)(e));
             }
         };
@@ -93,6 +95,22 @@ impl Drop for Scratch {
     }
 }
 
+/// Makes a directory that nobody sees, under a name that is free: an earlier process may have had the same number. Returns its path, and the
+/// one that it is to have.
+fn free_name(cache: &Path) -> Result<(PathBuf, PathBuf), WorkspaceError> {
+    loop {
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        let name = |prefix: &str| cache.join(format!("{prefix}{}-{number}", std::process::id()));
+        let (unseen, dir) = (name(UNSEEN), name(PREFIX));
+        match DirBuilder::new().mode(0o700).create(&unseen) {
+            Ok(()) if !dir.exists() => return Ok((unseen, dir)),
+            Ok(()) => remove_tree_if_present(&unseen).unwrap_or_default(),
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(e) => return Err(WorkspaceError::here("create", &unseen)(e)),
+        }
+    }
+}
+
 fn lock_of(dir: &Path) -> PathBuf {
     dir.join("lock")
 }
@@ -100,10 +118,83 @@ fn lock_of(dir: &Path) -> PathBuf {
 /// Removes what was left by those that were killed.
 fn sweep(cache: &Path) {
     let entries = fs::read_dir(cache).into_iter().flatten().flatten();
-    for entry in entries.filter(|entry| entry.file_name().to_string_lossy().starts_with(PREFIX)) {
+    let left = |entry: &fs::DirEntry| {
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        let old = || entry.metadata().and_then(|meta| meta.modified()).is_ok_and(is_old);
+        name.starts_with(PREFIX) || (name.starts_with(UNSEEN) && old())
+    };
+    for entry in entries.filter(left) {
         let lock = lock_of(&entry.path());
         if let Ok(Some(_held)) = try_lock(&lock) {
             remove_tree_if_present(&entry.path()).unwrap_or_default();
+        }
+    }
+}
+
+fn is_old(modified: SystemTime) -> bool {
+    modified.elapsed().is_ok_and(|age| age > OLD)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(cache: &Path) -> Vec<String> {
+        let mut names: Vec<String> = fs::read_dir(cache)
+            .expect("lists")
+            .map(|entry| entry.expect("an entry").file_name().into_string().expect("UTF-8"))
+            .collect();
+        names.sort();
+        names
+    }
+
+    fn age(dir: &Path) {
+        let long_ago = SystemTime::now() - 2 * OLD;
+        File::open(dir).and_then(|dir| dir.set_modified(long_ago)).expect("sets the time");
+    }
+
+    #[test]
+    fn what_was_left_half_made_is_swept_up_and_does_not_hold_up_a_process_of_the_same_number() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let cache = dir.path();
+        let next = COUNT.load(Ordering::Relaxed);
+        let ours = cache.join(format!("{UNSEEN}{}-{next}", std::process::id()));
+        let (fresh, old, used) =
+            (cache.join(".workspace-1-0"), cache.join(".workspace-1-1"), cache.join(".workspace-1-2"));
+        let seen = cache.join("workspace-1-3");
+        for left in [&ours, &fresh, &old, &used, &seen] {
+            fs::create_dir(left).expect("creates");
+        }
+        let _held = try_lock(&lock_of(&used)).expect("locks").expect("is free");
+        for left in [&old, &used] {
+            age(left);
+        }
+        let scratch = Scratch::make(cache, Format::Sha1, None).expect("is made");
+        assert!(fresh.exists() && used.exists() && ours.exists(), "{:?}", names(cache));
+        assert!(!old.exists() && !seen.exists(), "{:?}", names(cache));
+        let made = scratch.dir.clone();
+        assert!(lock_of(&made).exists());
+        drop(scratch);
+        assert!(!made.exists());
+        age(&ours);
+        sweep(cache);
+        assert_eq!(names(cache), [".workspace-1-0", ".workspace-1-2"]);
+    }
+
+    #[test]
+    fn one_that_cannot_be_made_leaves_nothing() {
+        let dir = tempfile::tempdir().expect("a directory");
+        // So long a path that there is no room for one below it: for its lock, or for what comes after that (PATH_MAX is 4096).
+        for length in 4066..4080 {
+            let mut cache = dir.path().to_owned();
+            while cache.as_os_str().len() < length {
+                let room = length - cache.as_os_str().len() - 1;
+                cache.push("x".repeat(room.min(200)));
+            }
+            let error = Scratch::make(&cache, Format::Sha1, None).expect_err("no room").to_string();
+            assert!(error.starts_with("cannot "), "{error}");
+            assert_eq!(names(&cache), [""; 0], "{length}");
         }
     }
 }

@@ -67,15 +67,15 @@ impl Origin {
         let told = listing::read(&mut peer, Limits::WORK_TREE)?;
         let new: Vec<&[u8]> =
             told.iter().filter(|d| is_new(d) && !known(&d.path)).map(|d| &*d.path).collect();
+        let mut notes = vec![];
         // A plain copy is not git's: what is in it was brought whatever its .gitignore says.
         let ignored = match &self.found {
             Some(found) => {
                 let exclude = repository::exclude(found)?;
-                ignored::among(&scratch, &mut peer, &told, &exclude, &new)?
+                ignored::among(&scratch, &mut peer, &told, &exclude, &new, &mut notes)?
             }
             None => Default::default(),
         };
-        let mut notes = vec![];
         let differences = told
             .into_iter()
             .filter(|d| !ignored.contains(&d.path))

@@ -149,6 +149,68 @@ fn a_branch_that_is_checked_out_in_another_work_tree_is_not_moved() {
 }
 
 #[test]
+fn a_branch_that_is_another_name_for_one_moves_neither() {
+    let host = host();
+    host.git(&["branch", "other"]);
+    for (name, target) in [("master", "main"), ("alias", "other"), ("dangling", "nowhere")] {
+        host.git(&["symbolic-ref", &format!("refs/heads/{name}"), &format!("refs/heads/{target}")]);
+    }
+    let guest = Clone::of(&host);
+    let commit = guest.commit(&[("100644", b"a", &guest.blob(b"x"))]);
+    let pack = guest.pack(&format!("{commit}\n^{}\n", host.git(&["rev-parse", "main"])));
+    let before = state(&host);
+    for (name, target) in [("master", "main"), ("alias", "other"), ("dangling", "nowhere")] {
+        let error = export(&host, name, true, &commit, &pack).expect_err("another name").to_string();
+        assert!(error.contains(&format!("{name} is another name for refs/heads/{target}")), "{error}");
+    }
+    assert!(state(&host) == before);
+}
+
+#[test]
+fn a_branch_that_becomes_another_name_for_one_meanwhile_does_not_move_that() {
+    let host = host();
+    let main = host.git(&["rev-parse", "main"]);
+    host.git(&["branch", "master"]);
+    let origin = host.origin();
+    let branch = Branch::judge(origin.found.as_ref().expect("a repository"), "master", true).expect("fits");
+    host.git(&["symbolic-ref", "refs/heads/master", "refs/heads/main"]);
+    let identity = ["-c", "user.name=a", "-c", "user.email=a@b"];
+    let head = host.git(&[&identity[..], &["commit-tree", "-m", "x", "main^{tree}"]].concat());
+    branch.publish(None, &head, &main, "test").unwrap_or_default();
+    assert_eq!(host.git(&["rev-parse", "main"]), main);
+}
+
+#[test]
+fn a_branch_in_the_middle_of_a_rebase_or_a_bisection_is_not_moved() {
+    let host = host();
+    let commit = |content: &str, message: &str| {
+        fs::write(host.top().join("f"), content).expect("writes");
+        host.git(&["-c", "user.name=a", "-c", "user.email=a@b", "commit", "-q", "-a", "-m", message]);
+    };
+    host.git(&["checkout", "-q", "-b", "topic"]);
+    commit("topic\n", "x");
+    host.git(&["checkout", "-q", "main"]);
+    commit("main\n", "y");
+    let head = host.git(&["rev-parse", "main"]);
+    let other = host.dir.path().join("other");
+    host.git(&["worktree", "add", "-q", &other.display().to_string(), "topic"]);
+    let there = Git::from(&other);
+    for backend in ["--merge", "--apply"] {
+        let rebase = ["-c", "user.name=a", "-c", "user.email=a@b", "rebase", "-q", backend, "main"];
+        there.read(&rebase).expect_err("a conflict");
+        let error = export(&host, "topic", true, &head, b"").expect_err("is rebased").to_string();
+        assert!(error.contains("topic is in the middle of a rebase in"), "{backend}: {error}");
+        there.read(&["rebase", "--abort"]).expect("aborts");
+    }
+    there.read(&["bisect", "start"]).expect("starts");
+    there.read(&["checkout", "-q", "--detach"]).expect("detaches");
+    let error = export(&host, "topic", true, &head, b"").expect_err("is searched").to_string();
+    assert!(error.contains("topic is in the middle of a bisection in"), "{error}");
+    there.read(&["bisect", "reset", "HEAD"]).expect("ends");
+    export(&host, "topic", true, &head, b"").expect("is free");
+}
+
+#[test]
 fn a_name_that_is_no_branchs_is_refused() {
     let host = host();
     let head = host.git(&["rev-parse", "main"]);

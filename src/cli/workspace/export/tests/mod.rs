@@ -355,6 +355,31 @@ fn new_files_that_git_ignores_here_or_there_stay_in_the_guest() {
 }
 
 #[test]
+fn a_gitignore_that_is_too_long_is_told_of_and_does_not_count() {
+    let long = [b"x\n".repeat(200_000), b"*.o\n".to_vec()].concat();
+    let before = tree(&[(b"f", F, b"1\n")]);
+    let after = tree(&[
+        (b"f", F, b"1\n"),
+        (b".gitignore", F, &long),
+        (b"a.o", F, b""),
+        (b"sub/.gitignore", F, b"y\n"),
+        (b"sub/y", F, b""),
+    ]);
+    let host = Host::with(&before);
+    let mut progress = Progress::silent();
+    let guest = honest(&host, &before, &after);
+    let patch = Patch::make(&host.origin(), guest, None, &mut Attention::to(&mut progress)).expect("is made");
+    assert_eq!(patch.notes, [".gitignore is too long and does not count; what it ignores is taken too"]);
+    let mut names = vec![];
+    patch.write(How::Names, &mut names).expect("writes");
+    assert_eq!(String::from_utf8_lossy(&names), ".gitignore\na.o\nsub/.gitignore\n");
+    let lies = refused(&[record(b".gitignore", NEW), record(b"a", NEW)].concat(), |_, to| {
+        append(&mut tar::Builder::new(to), "new/0", &[b'x'; 1000])
+    });
+    assert_eq!(lies, ".gitignore is longer than the guest said; try again");
+}
+
+#[test]
 fn everything_since_a_commit_is_in_a_patch_that_names_it() {
     let before = tree(&[(b"a", F, b"1\n"), (b"b", F, b"1\n"), (b"c", F, b"1\n")]);
     let host = Host::with(&before);
