@@ -372,7 +372,9 @@ impl Preparing<'_> {
                     .map_err(failed(format!("make {}", module.path)))?;
                 module.begin().map_err(failed(format!("make {}", module.git.display())))?;
             }
-            let moved = module.apply(self.untold, |path, entry| {
+            let before = self.ledger.header.placed.as_ref();
+            let before = before.and_then(|before| repository::placed_at(before, &module.path));
+            let moved = module.apply(before, self.untold, |path, entry| {
                 let known = self.ledger.records.get(path)?;
                 (known.mode == entry.mode && known.id == Some(entry.id)).then_some(known.stat)?
             });

@@ -146,17 +146,15 @@ impl Module<'_> {
         Ok(())
     }
 
-    /// Moves refs, index and HEAD, in this order. `untold`: the host does not know where the history ends that is here already; `stat` is what is known of a file that is what the index says.
-    pub fn apply(&self, untold: bool, mut stat: impl FnMut(&[u8], &Entry) -> Option<Stat>) -> io::Result<()> {
+    /// Moves refs, index and HEAD, in this order. `before`: what was placed here by the last prepare; `untold`: the host does not know where the history ends that is here already; `stat` is what is known of a file that is what the index says.
+    pub fn apply(
+        &self,
+        before: Option<&Placed>,
+        untold: bool,
+        mut stat: impl FnMut(&[u8], &Entry) -> Option<Stat>,
+    ) -> io::Result<()> {
         let (git, wanted) = (&self.git, self.wanted);
-        if wanted.keep_before {
-            let branch =
-                wanted.branch.as_ref().and_then(|branch| refs::get(git, &format!("refs/heads/{branch}")));
-            for before in refs::head(git).0.into_iter().chain(branch).filter(|before| *before != wanted.head)
-            {
-                refs::keep_before(git, &before)?;
-            }
-        }
+        self.keep_what_moves(before)?;
         replace(&git.join("info/exclude"), wanted.exclude.as_bytes())?;
         let shallow = git.join("shallow");
         let before = refs::read(&shallow, MAX_SHALLOW).filter(|_| untold).unwrap_or_default();
@@ -190,6 +188,32 @@ impl Module<'_> {
         };
         replace(&git.join("HEAD"), head.as_bytes())
     }
+
+    /// Keeps the commits that HEAD and the branch lead away from. Those of the guest always, for the host has only looked at the top HEAD: of
+    /// another branch, or of a submodule, it knows nothing. Those that a prepare has brought only if the host asks for it; it has them.
+    fn keep_what_moves(&self, before: Option<&Placed>) -> io::Result<()> {
+        let (git, wanted) = (&self.git, self.wanted);
+        let branch =
+            wanted.branch.as_ref().and_then(|branch| refs::get(git, &format!("refs/heads/{branch}")));
+        let brought = |id: &String| before.is_some_and(|before| before.heads.contains(id));
+        for id in refs::head(git).0.into_iter().chain(branch) {
+            if id != wanted.head && (wanted.keep_before || !brought(&id)) {
+                refs::keep_before(git, &id)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What was placed at a submodule's path in the work tree, or at the empty one.
+pub fn placed_at<'a>(placed: &'a Placed, path: &str) -> Option<&'a Placed> {
+    if path.is_empty() {
+        return Some(placed);
+    }
+    placed.submodules.iter().find_map(|(below, sub)| match path.strip_prefix(below.as_str())? {
+        "" => Some(sub),
+        deeper => placed_at(sub, deeper.strip_prefix('/')?),
+    })
 }
 
 /// What was placed with this repository, after `before`.
