@@ -1,4 +1,5 @@
-//! git's index: read as `git ls-files -s -z` prints it, written as gitformat-index has it (version 2).
+//! git's index: read as `git ls-files -s -z` prints it, written as gitformat-index has it (version 2); and a digest of what one says, to know whether
+//! two say the same.
 
 use std::io::{self, Write};
 
@@ -62,12 +63,6 @@ pub fn write(
     put(&(entries.len() as u32).to_be_bytes())?;
     let mut bytes = vec![];
     for entry in entries {
-        let mode = match entry.mode {
-            Mode::File => 0o100_644,
-            Mode::Executable => 0o100_755,
-            Mode::Symlink => 0o120_000,
-            Mode::Gitlink | Mode::Directory => 0o160_000,
-        };
         let stat = stat(entry);
         bytes.clear();
         // git keeps of each number what fits, and compares so.
@@ -79,7 +74,7 @@ pub fn write(
             stat.mtime.1,
             stat.device as u32,
             stat.inode as u32,
-            mode,
+            bits(entry.mode),
             stat.uid,
             stat.gid,
             stat.size as u32,
@@ -97,9 +92,121 @@ pub fn write(
     to.write_all(hasher.finish().bytes())
 }
 
+/// The digest of an index of these entries, sorted as they are for [`write`].
+pub fn digest(format: Format, entries: &[Entry]) -> Id {
+    let mut hasher = Hasher::new(format);
+    for entry in entries {
+        add(&mut hasher, bits(entry.mode), entry.id.bytes(), u16::from(entry.stage) << 12, 0, &entry.path);
+    }
+    hasher.finish()
+}
+
+/// The digest of an index file of version 2, 3 or 4: of modes, ids, stages, flags and paths, not of what git knows of files, which it looks up anew whenever
+/// it likes. None: it is damaged, or is not whole without another file, or git has put something into it that has to be understood.
+pub fn digest_of_file(format: Format, file: &[u8]) -> Option<Id> {
+    let (content, _checksum) = file.split_at_checked(file.len().checked_sub(format.id_bytes())?)?;
+    let mut rest = content.strip_prefix(b"DIRC")?;
+    let version = u32::from_be_bytes(*rest.split_off(..4)?.as_array()?);
+    let mut count = u32::from_be_bytes(*rest.split_off(..4)?.as_array()?);
+    if !(2..=4).contains(&version) {
+        return None;
+    }
+    let mut hasher = Hasher::new(format);
+    let mut path = vec![];
+    while count > 0 {
+        count -= 1;
+        let before = rest.len();
+        // Times, device and inode, then the mode, then owner and size.
+        rest.split_off(..24)?;
+        let mode = u32::from_be_bytes(*rest.split_off(..4)?.as_array()?);
+        rest.split_off(..12)?;
+        let id = rest.split_off(..format.id_bytes())?;
+        let flags = u16::from_be_bytes(*rest.split_off(..2)?.as_array()?);
+        let more = match flags & EXTENDED {
+            0 => 0,
+            _ => u16::from_be_bytes(*rest.split_off(..2)?.as_array()?),
+        };
+        match version {
+            4 => path.truncate(path.len().checked_sub(offset(&mut rest)?)?),
+            _ => path.clear(),
+        }
+        let end = rest.iter().position(|b| *b == 0)?;
+        path.extend_from_slice(rest.split_off(..end)?);
+        match version {
+            4 => rest.split_off(..1)?,
+            _ => rest.split_off(..((before - rest.len() + 8) & !7).checked_sub(before - rest.len())?)?,
+        };
+        add(&mut hasher, mode, id, flags & (ASSUMED_VALID | STAGE), more, &path);
+    }
+    while !rest.is_empty() {
+        // Only an extension whose name begins so may be passed over.
+        let name = rest.split_off(..4)?;
+        let size = u32::from_be_bytes(*rest.split_off(..4)?.as_array()?);
+        rest.split_off(..size as usize)?;
+        if !name[0].is_ascii_uppercase() {
+            return None;
+        }
+    }
+    Some(hasher.finish())
+}
+
+/// Of an entry's flags: `git update-index --assume-unchanged`, there are more of them, the stage.
+const ASSUMED_VALID: u16 = 0x8000;
+const EXTENDED: u16 = 0x4000;
+const STAGE: u16 = 0x3000;
+
+fn add(hasher: &mut Hasher, mode: u32, id: &[u8], flags: u16, more: u16, path: &[u8]) {
+    hasher.update(&mode.to_be_bytes());
+    hasher.update(id);
+    hasher.update(&flags.to_be_bytes());
+    hasher.update(&more.to_be_bytes());
+    hasher.update(path);
+    hasher.update(&[0]);
+}
+
+/// As git's offset deltas have it (gitformat-pack): how much of the path before is not in this one.
+fn offset(rest: &mut &[u8]) -> Option<usize> {
+    let mut byte = *rest.split_off_first()?;
+    let mut value = usize::from(byte & 127);
+    while byte & 128 != 0 {
+        byte = *rest.split_off_first()?;
+        value = value.checked_add(1)?.checked_mul(128)? | usize::from(byte & 127);
+    }
+    Some(value)
+}
+
+fn bits(mode: Mode) -> u32 {
+    match mode {
+        Mode::File => 0o100_644,
+        Mode::Executable => 0o100_755,
+        Mode::Symlink => 0o120_000,
+        Mode::Gitlink | Mode::Directory => 0o160_000,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_index_that_is_cut_off_or_needs_another_file_is_not_read() {
+        let id = Id::parse(b"0123456789abcdef0123456789abcdef01234567").expect("an id");
+        let entry = |path: &str| Entry { mode: Mode::File, id, stage: 0, path: path.into() };
+        let entries = ["a", "bcdefgh", &"long".repeat(1100)].map(entry);
+        let mut file = vec![];
+        write(&mut file, Format::Sha1, &entries, |_| Stat::default()).expect("writes");
+        assert_eq!(digest_of_file(Format::Sha1, &file), Some(digest(Format::Sha1, &entries)));
+        for length in 0..file.len() {
+            assert_eq!(digest_of_file(Format::Sha1, &file[..length]), None, "{length}");
+        }
+        let with = |name: &[u8]| {
+            let checksum = file.len() - 20;
+            let extension = [name, b"\0\0\0\x02xx"].concat();
+            digest_of_file(Format::Sha1, &[&file[..checksum], &extension, &file[checksum..]].concat())
+        };
+        assert_eq!(with(b"TREE"), Some(digest(Format::Sha1, &entries)));
+        assert_eq!(with(b"link"), None);
+    }
 
     #[test]
     fn only_lines_that_may_be_checked_out_are_taken() {

@@ -125,7 +125,8 @@ pub struct Repository {
     /// Repositories of submodules, whose trees are part of the wanted tree, by path relative to this repository.
     #[serde(default)]
     pub submodules: Vec<(String, Repository)>,
-    /// What HEAD and the branch point to in the guest now is kept as `refs/banger/before/N`; of a submodule too, in it.
+    /// What HEAD and the branch point to in the guest now is kept as `refs/banger/before/N`, of a submodule too, in it, even if a prepare has brought
+    /// it. What none has brought is kept always.
     #[serde(default)]
     pub keep_before: bool,
 }

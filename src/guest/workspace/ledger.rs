@@ -32,6 +32,9 @@ pub struct Header {
     /// The work tree's `.git` is ours.
     pub repository: bool,
     pub format: Format,
+    /// What the host's index said that was placed last ([`crate::git::index::digest`]), by where the repository is in the work tree.
+    #[serde(default)]
+    pub indices: BTreeMap<String, String>,
     /// The guest's clock when it was written: what was touched then or later may have been so unseen.
     written: (i64, u32),
 }

@@ -7,10 +7,10 @@ use std::path::{Path, PathBuf};
 
 use rustix::time::{ClockId, clock_gettime};
 
-use super::ledger::{Ledger, Place};
+use super::ledger::{Header, Ledger, Place};
 use super::objects::{NewPack, Objects};
 use super::place::Placing;
-use super::repository::{self, Module, modules};
+use super::repository::{self, Before, Module, modules};
 use super::segment::{self, bad};
 use super::tree::{self, Tree, obstacle};
 use super::{refs, trouble};
@@ -168,7 +168,7 @@ impl Preparing<'_> {
 
         self.receive_pack(wire, &order).map_err(failed("take the host's objects"))?;
         if !modules.is_empty() {
-            self.move_repositories(&mut tree, &modules)?;
+            self.ledger.header.indices = self.move_repositories(&mut tree, &modules)?;
         }
         self.settle(&order, &wants);
         self.write_ledger()?;
@@ -229,9 +229,17 @@ impl Preparing<'_> {
             let ours = if module.path.is_empty() { header.repository } else { placed.contains(&module.path) };
             // A submodule that an unfinished prepare has begun borrows our objects.
             let ours = ours || module.git.join("objects/info/alternates").exists() && header.repository;
-            module.check(ours).map_err(|sentence| trouble("bring it there", sentence))?;
+            module
+                .check(ours, self.before(module).placed)
+                .map_err(|sentence| trouble("bring it there", sentence))?;
         }
         Ok(modules)
+    }
+
+    fn before(&self, module: &Module<'_>) -> Before<'_> {
+        let Header { placed, indices, .. } = &self.ledger.header;
+        let index = indices.get(&module.path).and_then(|index| Id::parse(index.as_bytes()));
+        Before { placed: placed.as_ref().and_then(|all| repository::placed_at(all, &module.path)), index }
     }
 
     fn wants(&self, wire: &mut Wire) -> io::Result<Wants> {
@@ -359,12 +367,18 @@ impl Preparing<'_> {
         pack.receive(&file, &mut from, order.format, &mut objects)
     }
 
-    fn move_repositories(&self, tree: &mut Tree, modules: &[Module<'_>]) -> Result<(), Failed> {
+    /// Returns what the ledger is to know of their indices.
+    fn move_repositories(
+        &self,
+        tree: &mut Tree,
+        modules: &[Module<'_>],
+    ) -> Result<BTreeMap<String, String>, Failed> {
         let format = self.ledger.header.format;
         let objects = Objects::open(&self.objects(), format).map_err(failed("read the objects"))?;
         for module in modules {
             module.check_objects(&objects).map_err(failed("take the host's objects"))?;
         }
+        let mut indices = BTreeMap::new();
         // Those within come first: what the outermost one says is true when it says so.
         for module in modules.iter().rev() {
             if !module.path.is_empty() {
@@ -372,13 +386,14 @@ impl Preparing<'_> {
                     .map_err(failed(format!("make {}", module.path)))?;
                 module.begin().map_err(failed(format!("make {}", module.git.display())))?;
             }
-            let moved = module.apply(self.untold, |path, entry| {
+            let moved = module.apply(self.before(module), self.untold, |path, entry| {
                 let known = self.ledger.records.get(path)?;
                 (known.mode == entry.mode && known.id == Some(entry.id)).then_some(known.stat)?
             });
-            moved.map_err(failed(format!("write {}", module.git.display())))?;
+            let index = moved.map_err(failed(format!("write {}", module.git.display())))?;
+            indices.extend(index.map(|index| (module.path.clone(), index.to_string())));
         }
-        Ok(())
+        Ok(indices)
     }
 
     /// Makes the ledger say that all has been placed.

@@ -164,10 +164,11 @@ pub fn lock_of(path: &Path) -> PathBuf {
 
 /// Replaces a file of a repository as git does: it is there whole, or as it was, and a git that is at work keeps us off.
 pub fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
-    replace_by(path, |out| out.write_all(content))
+    replace_by(path, |out| out.write_all(content).map(|()| true))
 }
 
-pub fn replace_by(path: &Path, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<()> {
+/// The same by what `write` writes; if it says false, the file stays as it is.
+pub fn replace_by(path: &Path, write: impl FnOnce(&mut dyn Write) -> io::Result<bool>) -> io::Result<()> {
     let lock = lock_of(path);
     let file = match OpenOptions::new().write(true).create_new(true).open(&lock) {
         Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
@@ -176,7 +177,10 @@ pub fn replace_by(path: &Path, write: impl FnOnce(&mut dyn Write) -> io::Result<
         other => other?,
     };
     let mut out = io::BufWriter::new(file);
-    let written = write(&mut out).and_then(|()| out.flush()).and_then(|()| fs::rename(&lock, path));
+    let written = write(&mut out).and_then(|replaces| {
+        out.flush()?;
+        if replaces { fs::rename(&lock, path) } else { fs::remove_file(&lock) }
+    });
     if written.is_err() {
         drop(fs::remove_file(&lock));
     }

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use super::objects::Objects;
 use super::refs::{self, replace, replace_by};
 use super::segment::bad;
+use super::staged;
 use crate::git::index::{self, Entry, Stat};
 use crate::git::{Format, Id, MAX_PATH, config, is_ref_name, parse_path};
 use crate::guest::files::stream::Incoming;
@@ -25,6 +26,14 @@ pub struct Module<'a> {
     pub git: PathBuf,
     pub index: Vec<Entry>,
     format: Format,
+}
+
+/// What the last prepare has made of a repository.
+#[derive(Clone, Copy)]
+pub struct Before<'a> {
+    pub placed: Option<&'a Placed>,
+    /// [`index::digest`] of the index that it brought.
+    pub index: Option<Id>,
 }
 
 /// The repository and its submodules, depth first, their indices still to come.
@@ -51,8 +60,8 @@ pub fn is_directory(git: &Path) -> Option<bool> {
 }
 
 impl Module<'_> {
-    /// Why it cannot be done, before anything is.
-    pub fn check(&self, ours: bool) -> Result<(), String> {
+    /// Why it cannot be done, before anything is. `before`: what was placed here by the last prepare.
+    pub fn check(&self, ours: bool, before: Option<&Placed>) -> Result<(), String> {
         let git = self.git.display();
         match is_directory(&self.git) {
             None => {}
@@ -82,6 +91,7 @@ impl Module<'_> {
                 "the guest has a branch {other}, beside which there can be no branch {branch}; rename it there"
             ));
         }
+        self.rests(before)?;
         let locks =
             ["index", "HEAD", "packed-refs", "shallow"].map(|name| refs::lock_of(&self.git.join(name)));
         match locks.iter().find(|lock| lock.exists()) {
@@ -91,6 +101,20 @@ impl Module<'_> {
             )),
             None => Ok(()),
         }
+    }
+
+    /// Whether HEAD, branch and index have to stay, because something is under way in the guest; a sentence if they cannot.
+    fn rests(&self, before: Option<&Placed>) -> Result<bool, String> {
+        match staged::under_way(&self.git) {
+            None => Ok(false),
+            Some(_) if before.is_some_and(|before| self.is_where(before)) => Ok(true),
+            Some(sentence) => Err(sentence),
+        }
+    }
+
+    /// HEAD is wanted where it was placed.
+    fn is_where(&self, before: &Placed) -> bool {
+        before.head.as_ref() == Some(&self.wanted.head) && before.branch == self.wanted.branch
     }
 
     /// Reads its index from the wire.
@@ -146,21 +170,19 @@ impl Module<'_> {
         Ok(())
     }
 
-    /// Moves refs, index and HEAD, in this order. `untold`: the host does not know where the history ends that is here already; `stat` is what is known of a file that is what the index says.
-    pub fn apply(&self, untold: bool, mut stat: impl FnMut(&[u8], &Entry) -> Option<Stat>) -> io::Result<()> {
+    /// Moves refs, index and HEAD, in this order, and returns what the index was brought as, for the next `before`. `untold`: the host does not know where the history ends that is here already; `stat` is what is known of a file that is what the index says.
+    pub fn apply(
+        &self,
+        before: Before<'_>,
+        untold: bool,
+        mut stat: impl FnMut(&[u8], &Entry) -> Option<Stat>,
+    ) -> io::Result<Option<Id>> {
         let (git, wanted) = (&self.git, self.wanted);
-        if wanted.keep_before {
-            let branch =
-                wanted.branch.as_ref().and_then(|branch| refs::get(git, &format!("refs/heads/{branch}")));
-            for before in refs::head(git).0.into_iter().chain(branch).filter(|before| *before != wanted.head)
-            {
-                refs::keep_before(git, &before)?;
-            }
-        }
+        let rests = self.rests(before.placed).map_err(io::Error::other)?;
         replace(&git.join("info/exclude"), wanted.exclude.as_bytes())?;
         let shallow = git.join("shallow");
-        let before = refs::read(&shallow, MAX_SHALLOW).filter(|_| untold).unwrap_or_default();
-        let ends: BTreeSet<&str> = before.lines().chain(wanted.shallow.iter().map(String::as_str)).collect();
+        let known = refs::read(&shallow, MAX_SHALLOW).filter(|_| untold).unwrap_or_default();
+        let ends: BTreeSet<&str> = known.lines().chain(wanted.shallow.iter().map(String::as_str)).collect();
         match ends.is_empty() {
             false => replace(&shallow, (Vec::from_iter(ends).join("\n") + "\n").as_bytes())?,
             true => match fs::remove_file(&shallow) {
@@ -169,11 +191,23 @@ impl Module<'_> {
             },
         }
         refs::add_tags(git, &wanted.tags)?;
+        if rests {
+            return Ok(before.index);
+        }
+        self.keep_what_moves(before.placed)?;
         if let Some(branch) = &wanted.branch {
             refs::set(git, &format!("refs/heads/{branch}"), &wanted.head)?;
         }
+        let digest = index::digest(self.format, &self.index);
         let mut path = vec![];
+        // What the guest's says is read while git is kept from changing it.
         replace_by(&git.join("index"), |mut out| {
+            let guest = staged::read(&git.join("index"), self.format)?;
+            match staged::fate(guest, before.index, digest, wanted.keep_before) {
+                staged::Fate::Stays => return Ok(false),
+                staged::Fate::Goes => {}
+                staged::Fate::Kept => staged::keep(git)?,
+            }
             index::write(&mut out, self.format, &self.index, |entry| {
                 path.clear();
                 if !self.path.is_empty() {
@@ -182,14 +216,42 @@ impl Module<'_> {
                 }
                 path.extend_from_slice(&entry.path);
                 if entry.stage == 0 { stat(&path, entry).unwrap_or_default() } else { Stat::default() }
-            })
+            })?;
+            Ok(true)
         })?;
         let head = match &wanted.branch {
             Some(branch) => format!("ref: refs/heads/{branch}\n"),
             None => format!("{}\n", wanted.head),
         };
-        replace(&git.join("HEAD"), head.as_bytes())
+        replace(&git.join("HEAD"), head.as_bytes())?;
+        Ok(Some(digest))
     }
+
+    /// Keeps the commits that HEAD and the branch lead away from. Those of the guest always, for the host has only looked at the top HEAD: of
+    /// another branch, or of a submodule, it knows nothing. Those that a prepare has brought only if the host asks for it; it has them.
+    fn keep_what_moves(&self, before: Option<&Placed>) -> io::Result<()> {
+        let (git, wanted) = (&self.git, self.wanted);
+        let branch =
+            wanted.branch.as_ref().and_then(|branch| refs::get(git, &format!("refs/heads/{branch}")));
+        let brought = |id: &String| before.is_some_and(|before| before.heads.contains(id));
+        for id in refs::head(git).0.into_iter().chain(branch) {
+            if id != wanted.head && (wanted.keep_before || !brought(&id)) {
+                refs::keep_before(git, &id)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What was placed at a submodule's path in the work tree, or at the empty one.
+pub fn placed_at<'a>(placed: &'a Placed, path: &str) -> Option<&'a Placed> {
+    if path.is_empty() {
+        return Some(placed);
+    }
+    placed.submodules.iter().find_map(|(below, sub)| match path.strip_prefix(below.as_str())? {
+        "" => Some(sub),
+        deeper => placed_at(sub, deeper.strip_prefix('/')?),
+    })
 }
 
 /// What was placed with this repository, after `before`.

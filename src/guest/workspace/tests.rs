@@ -20,6 +20,7 @@ use crate::proto::workspace::{Changes, Difference, Fate, Held, Order, Prepare, R
 mod bring;
 mod hostile;
 mod look;
+mod staged;
 
 /// A host's repository, and a place in a guest.
 struct Lab {

@@ -220,6 +220,39 @@ fn where_head_was_is_kept_if_it_is_asked_for() {
 }
 
 #[test]
+fn commits_of_the_guest_on_a_branch_that_the_host_goes_to_are_kept_unasked() {
+    let lab = Lab::new();
+    lab.write("file", "1");
+    lab.commit("first");
+    let inner = Lab::new();
+    inner.write("in", "inner");
+    inner.commit("inner");
+    git(&lab.host(), &["submodule", "--quiet", "add", inner.host().to_str().expect("text"), "libs/sub"]);
+    lab.commit("with a submodule");
+    lab.bring();
+    let guest = lab.guest();
+    git(&guest, &["checkout", "-qb", "feature"]);
+    git(&guest, &["commit", "-q", "--allow-empty", "-m", "the guest's"]);
+    let theirs = line(&guest, &["rev-parse", "HEAD"]);
+    git(&guest, &["checkout", "-q", "main"]);
+    git(&guest.join("libs/sub"), &["commit", "-q", "--allow-empty", "-m", "the guest's"]);
+    let theirs_within = line(&guest.join("libs/sub"), &["rev-parse", "HEAD"]);
+
+    git(&lab.host(), &["checkout", "-qb", "feature"]);
+    lab.write("file", "2");
+    lab.commit("second");
+    lab.bring();
+    lab.check();
+    assert_eq!(line(&guest, &["rev-parse", "refs/banger/before/1"]), theirs);
+    assert_eq!(line(&guest.join("libs/sub"), &["rev-parse", "refs/banger/before/1"]), theirs_within);
+    // What the host has brought itself it can bring again.
+    lab.write("file", "3");
+    lab.commit("third");
+    lab.bring();
+    assert_eq!(text(&git(&guest, &["for-each-ref", "refs/banger"])).lines().count(), 1);
+}
+
+#[test]
 fn head_and_index_stay_if_only_files_are_brought() {
     let lab = Lab::new();
     lab.write("file", "1");
