@@ -106,8 +106,8 @@ pub fn digest(format: Format, entries: &[Entry]) -> Id {
 pub fn digest_of_file(format: Format, file: &[u8]) -> Option<Id> {
     let (content, _checksum) = file.split_at_checked(file.len().checked_sub(format.id_bytes())?)?;
     let mut rest = content.strip_prefix(b"DIRC")?;
-    let version = u32::from_be_bytes(*rest.split_off(..4)?.as_array()?);
-    let mut count = u32::from_be_bytes(*rest.split_off(..4)?.as_array()?);
+    let version = u32::from_be_bytes(rest.split_off(..4)?.try_into().ok()?);
+    let mut count = u32::from_be_bytes(rest.split_off(..4)?.try_into().ok()?);
     if !(2..=4).contains(&version) {
         return None;
     }
@@ -118,13 +118,13 @@ pub fn digest_of_file(format: Format, file: &[u8]) -> Option<Id> {
         let before = rest.len();
         // Times, device and inode, then the mode, then owner and size.
         rest.split_off(..24)?;
-        let mode = u32::from_be_bytes(*rest.split_off(..4)?.as_array()?);
+        let mode = u32::from_be_bytes(rest.split_off(..4)?.try_into().ok()?);
         rest.split_off(..12)?;
         let id = rest.split_off(..format.id_bytes())?;
-        let flags = u16::from_be_bytes(*rest.split_off(..2)?.as_array()?);
+        let flags = u16::from_be_bytes(rest.split_off(..2)?.try_into().ok()?);
         let more = match flags & EXTENDED {
             0 => 0,
-            _ => u16::from_be_bytes(*rest.split_off(..2)?.as_array()?),
+            _ => u16::from_be_bytes(rest.split_off(..2)?.try_into().ok()?),
         };
         match version {
             4 => path.truncate(path.len().checked_sub(offset(&mut rest)?)?),
@@ -141,7 +141,7 @@ pub fn digest_of_file(format: Format, file: &[u8]) -> Option<Id> {
     while !rest.is_empty() {
         // Only an extension whose name begins so may be passed over.
         let name = rest.split_off(..4)?;
-        let size = u32::from_be_bytes(*rest.split_off(..4)?.as_array()?);
+        let size = u32::from_be_bytes(rest.split_off(..4)?.try_into().ok()?);
         rest.split_off(..size as usize)?;
         if !name[0].is_ascii_uppercase() {
             return None;
