@@ -2,7 +2,7 @@
 //!
 //! Only paths that differ are in the trees, so what did not change is neither sent nor looked at.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::io::{Read, Write};
 use std::process::Stdio;
 
@@ -15,8 +15,8 @@ use super::contents::{Side, ask};
 use super::scratch::Scratch;
 use super::seen::{Origin, Seen};
 use crate::cli::client::Attention;
-use crate::git::Mode;
-use crate::proto::workspace::Difference;
+use crate::git::{Mode, parse_path};
+use crate::proto::workspace::{Difference, Placed};
 
 /// Between two trees.
 pub struct Patch {
@@ -80,7 +80,9 @@ impl Patch {
         let known = |path: &[u8]| base.is_some_and(|base| base.paths.contains(path));
         let mut seen = origin.see(guest, known, attention)?;
         let submodules = base.map_or(&[][..], |base| &base.submodules);
-        leave_out_submodules(&mut seen, submodules);
+        if let Some(base) = base {
+            leave_out_submodules(&mut seen, base);
+        }
         if base.is_none() {
             seen.differences.retain(|d| d.differs);
         }
@@ -154,19 +156,43 @@ impl From<WorkspaceError> for Unwritten {
 }
 
 /// A commit holds of a submodule which commit it is at; what is in it is another repository's.
-fn leave_out_submodules(seen: &mut Seen<'_, '_>, submodules: &[(String, Vec<u8>)]) {
-    for (_, top) in submodules {
-        let below = |d: &Difference| {
-            d.path == *top || d.path.strip_prefix(&**top).is_some_and(|rest| rest.starts_with(b"/"))
-        };
-        if seen.differences.iter().any(|d| d.differs && below(d)) {
-            let top = String::from_utf8_lossy(top);
-            seen.notes.push(format!(
-                "what was changed in the submodule {top} is left out; without --base-commit it is not"
-            ));
+fn leave_out_submodules(seen: &mut Seen<'_, '_>, base: &Base) {
+    let known: HashSet<&[u8]> = base.submodules.iter().map(|(_, top)| &**top).collect();
+    let newer = newer(&seen.placed, base);
+    let mut told = BTreeSet::new();
+    seen.differences.retain(|d| {
+        let top = at_and_above(&d.path).find(|path| known.contains(path) || newer.contains(*path));
+        if let Some(top) = top
+            && (d.differs || newer.contains(top))
+        {
+            told.insert(top.to_vec());
         }
-        seen.differences.retain(|d| !below(d));
+        top.is_none()
+    });
+    for top in told {
+        let what = if newer.contains(&top) { "the submodule" } else { "what was changed in the submodule" };
+        let top = String::from_utf8_lossy(&top);
+        seen.notes.push(format!("{what} {top} is left out; without --base-commit it is not"));
     }
+}
+
+/// The submodules that were placed, by the guest's word, and that `base` is too old to know. Where it has files of its own at such a path,
+/// they are compared as the files that they were.
+fn newer(placed: &Placed, base: &Base) -> HashSet<Vec<u8>> {
+    let mut newer: HashSet<Vec<u8>> =
+        placed.submodules.iter().map(|(path, _)| path.as_bytes().to_vec()).collect();
+    newer.retain(|path| parse_path(path).is_ok());
+    let known = base.paths.iter().chain(base.submodules.iter().map(|(_, path)| path));
+    for path in known.flat_map(|path| at_and_above(path)) {
+        newer.remove(path);
+    }
+    newer
+}
+
+/// The directories that `path` is in, from the top, and itself.
+fn at_and_above(path: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let above = path.iter().enumerate().filter(|(_, b)| **b == b'/').map(|(at, _)| &path[..at]);
+    above.chain(std::iter::once(path))
 }
 
 /// The ids of the blobs of a path; empty where there is none.
