@@ -2,9 +2,11 @@
 //!
 //! git is found and configured as the person has it (PATH, HOME), so that `safe.directory` and their identity count; all else of the
 //! environment stays out. What a repository's configuration could make git run is overridden, and that alone would not do: filters,
-//! textconv and diff drivers have names of the repository's choosing. So whoever calls this keeps to commands that run none:
-//! rev-parse, rev-list, ls-files (not `-m`), ls-tree, cat-file (not `--filters` or `--textconv`), pack-objects, for-each-ref, config,
-//! check-ref-format, and of those that write objects and refs, index-pack, unpack-objects and update-ref. Never status, diff, checkout.
+//! textconv and diff drivers have names of the repository's choosing. So whoever calls this keeps to commands that run none. On a
+//! repository that is not ours: rev-parse, rev-list, ls-files (not `-m`), ls-tree, cat-file (not `--filters` or `--textconv`),
+//! pack-objects, for-each-ref, symbolic-ref and `worktree list` (to read them), config (to read it), check-ref-format, and of those that
+//! write objects and refs, index-pack and update-ref. On one of our own, whose configuration and files are ours ([`Git::alone`]), also
+//! fast-import, update-index, write-tree, diff-tree and check-ignore. Never status, diff, checkout.
 //!
 //! One thing is written by git even so: a split index has its shared part touched (mtime) by whoever reads it (read-cache.c,
 //! freshen_shared_index).
