@@ -16,6 +16,7 @@ use super::scratch::Scratch;
 use super::seen::{Origin, Seen};
 use crate::cli::client::Attention;
 use crate::git::{Mode, parse_path};
+use crate::host::cmd::CmdError;
 use crate::proto::workspace::{Difference, Placed};
 
 /// Between two trees.
@@ -138,7 +139,19 @@ impl Patch {
                 }
             }
         }
-        Ok(git.finish().map_err(WorkspaceError::from)?)
+        Ok(git.finish().map_err(not_compared)?)
+    }
+}
+
+/// git may have only so much memory ([`crate::host::cmd::git::Git::alone`]), and what it says when it has no more helps nobody.
+fn not_compared(e: CmdError) -> WorkspaceError {
+    match e {
+        CmdError::Failed { program, stderr, .. } if stderr.to_lowercase().contains("memory") => {
+            WorkspaceError::Refused(format!(
+                "{program} has not enough memory to compare what differs ({stderr}); `banger vm cp` copies files as they are"
+            ))
+        }
+        e => e.into(),
     }
 }
 
@@ -248,6 +261,14 @@ fn receive(
 ) -> Result<(), WorkspaceError> {
     let Seen { differences, scratch, peer, .. } = seen;
     let mut blobs = Blobs::start(scratch)?;
+    // Before any of it comes.
+    let mut told = blobs.room;
+    for at in asked.iter().copied().filter(|at| made[*at].new.is_empty()) {
+        let d = &differences[at];
+        if let Some((_, size)) = d.new {
+            told.take(&String::from_utf8_lossy(&d.path), size, &scratch.git_dir())?;
+        }
+    }
     let mut added = vec![];
     let paths: Vec<&[u8]> = asked.iter().map(|at| &*differences[*at].path).collect();
     peer.stage(format!("receiving {} files", paths.len()), 0);
@@ -323,4 +344,36 @@ fn tree_of(scratch: &Scratch, commit: &str) -> Result<String, WorkspaceError> {
 fn id(line: Option<String>) -> Result<String, WorkspaceError> {
     line.filter(|id| index::is_id(id))
         .map_or_else(|| WorkspaceError::refused("git does not say which tree it made"), Ok)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::process::ExitStatusExt;
+    use std::process::ExitStatus;
+
+    use super::*;
+
+    #[test]
+    fn a_git_that_has_no_more_memory_is_told_of_in_words_that_help() {
+        let failed = |stderr: &str| {
+            let status = ExitStatus::from_raw(128 << 8);
+            not_compared(CmdError::Failed {
+                program: "git diff-tree".to_owned(),
+                status,
+                stderr: stderr.to_owned(),
+            })
+            .to_string()
+        };
+        for said in [
+            "Out of memory, malloc failed (tried to allocate 4294967297 bytes)",
+            "mmap failed: Cannot allocate memory",
+        ] {
+            let told = failed(said);
+            assert!(
+                told.contains(said) && told.ends_with("`banger vm cp` copies files as they are"),
+                "{told}"
+            );
+        }
+        assert_eq!(failed("unable to read 123"), "git diff-tree failed: unable to read 123");
+    }
 }

@@ -580,7 +580,12 @@ fn contents_that_are_not_what_was_said_are_refused() {
     let longer = refused(&record(b"a", NEW), said(1 << 40));
     assert!(longer.ends_with("a is much longer than the guest said"), "{longer}");
     let whole = refused(&record(b"a", &format!("- - 100644 {} D", u64::MAX / 4)), said(u64::MAX / 4));
-    assert!(whole.contains("bytes in the guest, for which there is no room in"), "{whole}");
+    assert!(whole.contains("takes no file of more than 4 GiB; `banger vm cp` copies"), "{whole}");
+    let many: Vec<u8> =
+        (0..5).flat_map(|n| record(format!("f{n}").as_bytes(), "- - 100644 4000000000 D")).collect();
+    let asked = refused(&many, |_, _| panic!("nothing is asked for"));
+    let has_room = !asked.contains("for which there is no room in");
+    assert!(!has_room || asked.contains("with f4, what differs has more than 16 GiB"), "{asked}");
     let short = refused(&record(b"a", "- - 100644 1073741824 D"), said(1 << 30));
     assert!(short.ends_with("a breaks off"), "{short}");
     let endless = refused(&record(b"a", NEW), |_, to| {
