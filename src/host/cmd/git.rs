@@ -2,9 +2,11 @@
 //!
 //! git is found and configured as the person has it (PATH, HOME), so that `safe.directory` and their identity count; all else of the
 //! environment stays out. What a repository's configuration could make git run is overridden, and that alone would not do: filters,
-//! textconv and diff drivers have names of the repository's choosing. So whoever calls this keeps to commands that run none:
-//! rev-parse, rev-list, ls-files (not `-m`), ls-tree, cat-file (not `--filters` or `--textconv`), pack-objects, for-each-ref, config,
-//! check-ref-format, and of those that write objects and refs, index-pack, unpack-objects and update-ref. Never status, diff, checkout.
+//! textconv and diff drivers have names of the repository's choosing. So whoever calls this keeps to commands that run none. On a
+//! repository that is not ours: rev-parse, rev-list, ls-files (not `-m`), ls-tree, cat-file (not `--filters` or `--textconv`),
+//! pack-objects, for-each-ref, symbolic-ref and `worktree list` (to read them), config (to read it), check-ref-format, and of those that
+//! write objects and refs, index-pack and update-ref. On one of our own, whose configuration and files are ours ([`Git::alone`]), also
+//! fast-import, update-index, write-tree, diff-tree and check-ignore. Never status, diff, checkout.
 //!
 //! One thing is written by git even so: a split index has its shared part touched (mtime) by whoever reads it (read-cache.c,
 //! freshen_shared_index).
@@ -19,6 +21,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
 use rustix::fs::{MemfdFlags, memfd_create};
+use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
+use rustix::system::sysinfo;
 
 use super::CmdError;
 
@@ -41,6 +45,10 @@ const OVERRIDES: &[&str] = &[
     "protocol.allow=never",
     "submodule.recurse=false",
 ];
+/// How much address space git may have where a guest says what it works on, in bytes: as much as this host has memory, within these. So it
+/// ends before something else here does.
+const MAX_MEMORY: u64 = 16 << 30;
+const MIN_MEMORY: u64 = 2 << 30;
 /// How much of what git says on stderr is looked at, in bytes.
 const MAX_STDERR: u64 = 64 * 1024;
 
@@ -93,7 +101,7 @@ impl Git {
     }
 
     /// As this one, with no configuration but the repository's: for one that is ours. Paths that begin with a colon are magic then, since
-    /// check-ignore does not take them literally.
+    /// check-ignore does not take them literally. It may have only so much memory, as such a repository holds what a guest sends.
     pub fn alone(&self) -> Self {
         Self { alone: true, ..self.clone() }
     }
@@ -200,7 +208,12 @@ impl Git {
                 .stderr(Stdio::from(said.try_clone()?))
                 .spawn()?;
             let (stdin, stdout) = (child.stdin.take(), child.stdout.take());
-            Ok(Running { what: what.clone(), child, stdin, stdout, stderr: said.into(), ended: false })
+            let running =
+                Running { what: what.clone(), child, stdin, stdout, stderr: said.into(), ended: false };
+            if self.alone {
+                running.limit_memory()?;
+            }
+            Ok(running)
         };
         spawn().map_err(|source| CmdError::Spawn { program: what.clone(), source })
     }
@@ -277,6 +290,17 @@ impl Running {
             return Err(CmdError::Failed { program, status, stderr: reason(&self.said()) });
         }
         moved.map_err(|source| CmdError::Spawn { program, source })
+    }
+
+    /// What it has by now it keeps.
+    fn limit_memory(&self) -> io::Result<()> {
+        let info = sysinfo();
+        let memory = info.totalram.saturating_mul(info.mem_unit.into());
+        let ours = getrlimit(Resource::As);
+        let most = memory.clamp(MIN_MEMORY, MAX_MEMORY).min(ours.maximum.unwrap_or(u64::MAX));
+        let limit = Rlimit { current: Some(most), maximum: Some(most) };
+        prlimit(Some(Pid::from_child(&self.child)), Resource::As, limit)?;
+        Ok(())
     }
 
     fn said(&mut self) -> String {
@@ -372,6 +396,22 @@ mod tests {
         std::fs::write(dir.path().join("f"), "").expect("writes");
         let git = Git::at(&dir.path().join(".git"), dir.path());
         assert_eq!(git.read(&["ls-files", "-o", "-z"]).expect("lists"), b"f\0");
+    }
+
+    #[test]
+    fn one_that_works_on_what_a_guest_sends_may_have_only_so_much_memory() {
+        let dir = repository();
+        let git = Git::at(&dir.path().join(".git"), dir.path());
+        let most = |git: &Git| {
+            // It waits for its input.
+            let running = git.start(&["cat-file", "--batch"], Stdio::piped()).expect("starts");
+            let limits =
+                std::fs::read_to_string(format!("/proc/{}/limits", running.child.id())).expect("reads");
+            let line = limits.lines().find(|line| line.starts_with("Max address space")).expect("is there");
+            line.split_whitespace().nth(3).and_then(|soft| soft.parse::<u64>().ok()).unwrap_or(u64::MAX)
+        };
+        assert!((MIN_MEMORY..=MAX_MEMORY).contains(&most(&git.alone())));
+        assert_eq!(most(&git), getrlimit(Resource::As).current.unwrap_or(u64::MAX));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //!
 //! Only paths that differ are in the trees, so what did not change is neither sent nor looked at.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::io::{Read, Write};
 use std::process::Stdio;
 
@@ -15,8 +15,9 @@ use super::contents::{Side, ask};
 use super::scratch::Scratch;
 use super::seen::{Origin, Seen};
 use crate::cli::client::Attention;
-use crate::git::Mode;
-use crate::proto::workspace::Difference;
+use crate::git::{Mode, parse_path};
+use crate::host::cmd::CmdError;
+use crate::proto::workspace::{Difference, Placed};
 
 /// Between two trees.
 pub struct Patch {
@@ -80,7 +81,9 @@ impl Patch {
         let known = |path: &[u8]| base.is_some_and(|base| base.paths.contains(path));
         let mut seen = origin.see(guest, known, attention)?;
         let submodules = base.map_or(&[][..], |base| &base.submodules);
-        leave_out_submodules(&mut seen, submodules);
+        if let Some(base) = base {
+            leave_out_submodules(&mut seen, base);
+        }
         if base.is_none() {
             seen.differences.retain(|d| d.differs);
         }
@@ -136,7 +139,19 @@ impl Patch {
                 }
             }
         }
-        Ok(git.finish().map_err(WorkspaceError::from)?)
+        Ok(git.finish().map_err(not_compared)?)
+    }
+}
+
+/// git may have only so much memory ([`crate::host::cmd::git::Git::alone`]), and what it says when it has no more helps nobody.
+fn not_compared(e: CmdError) -> WorkspaceError {
+    match e {
+        CmdError::Failed { program, stderr, .. } if stderr.to_lowercase().contains("memory") => {
+            WorkspaceError::Refused(format!(
+                "{program} has not enough memory to compare what differs ({stderr}); `banger vm cp` copies files as they are"
+            ))
+        }
+        e => e.into(),
     }
 }
 
@@ -154,19 +169,43 @@ impl From<WorkspaceError> for Unwritten {
 }
 
 /// A commit holds of a submodule which commit it is at; what is in it is another repository's.
-fn leave_out_submodules(seen: &mut Seen<'_, '_>, submodules: &[(String, Vec<u8>)]) {
-    for (_, top) in submodules {
-        let below = |d: &Difference| {
-            d.path == *top || d.path.strip_prefix(&**top).is_some_and(|rest| rest.starts_with(b"/"))
-        };
-        if seen.differences.iter().any(|d| d.differs && below(d)) {
-            let top = String::from_utf8_lossy(top);
-            seen.notes.push(format!(
-                "what was changed in the submodule {top} is left out; without --base-commit it is not"
-            ));
+fn leave_out_submodules(seen: &mut Seen<'_, '_>, base: &Base) {
+    let known: HashSet<&[u8]> = base.submodules.iter().map(|(_, top)| &**top).collect();
+    let newer = newer(&seen.placed, base);
+    let mut told = BTreeSet::new();
+    seen.differences.retain(|d| {
+        let top = at_and_above(&d.path).find(|path| known.contains(path) || newer.contains(*path));
+        if let Some(top) = top
+            && (d.differs || newer.contains(top))
+        {
+            told.insert(top.to_vec());
         }
-        seen.differences.retain(|d| !below(d));
+        top.is_none()
+    });
+    for top in told {
+        let what = if newer.contains(&top) { "the submodule" } else { "what was changed in the submodule" };
+        let top = String::from_utf8_lossy(&top);
+        seen.notes.push(format!("{what} {top} is left out; without --base-commit it is not"));
     }
+}
+
+/// The submodules that were placed, by the guest's word, and that `base` is too old to know. Where it has files of its own at such a path,
+/// they are compared as the files that they were.
+fn newer(placed: &Placed, base: &Base) -> HashSet<Vec<u8>> {
+    let mut newer: HashSet<Vec<u8>> =
+        placed.submodules.iter().map(|(path, _)| path.as_bytes().to_vec()).collect();
+    newer.retain(|path| parse_path(path).is_ok());
+    let known = base.paths.iter().chain(base.submodules.iter().map(|(_, path)| path));
+    for path in known.flat_map(|path| at_and_above(path)) {
+        newer.remove(path);
+    }
+    newer
+}
+
+/// The directories that `path` is in, from the top, and itself.
+fn at_and_above(path: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let above = path.iter().enumerate().filter(|(_, b)| **b == b'/').map(|(at, _)| &path[..at]);
+    above.chain(std::iter::once(path))
 }
 
 /// The ids of the blobs of a path; empty where there is none.
@@ -222,6 +261,14 @@ fn receive(
 ) -> Result<(), WorkspaceError> {
     let Seen { differences, scratch, peer, .. } = seen;
     let mut blobs = Blobs::start(scratch)?;
+    // Before any of it comes.
+    let mut told = blobs.room;
+    for at in asked.iter().copied().filter(|at| made[*at].new.is_empty()) {
+        let d = &differences[at];
+        if let Some((_, size)) = d.new {
+            told.take(&String::from_utf8_lossy(&d.path), size, &scratch.git_dir())?;
+        }
+    }
     let mut added = vec![];
     let paths: Vec<&[u8]> = asked.iter().map(|at| &*differences[*at].path).collect();
     peer.stage(format!("receiving {} files", paths.len()), 0);
@@ -297,4 +344,36 @@ fn tree_of(scratch: &Scratch, commit: &str) -> Result<String, WorkspaceError> {
 fn id(line: Option<String>) -> Result<String, WorkspaceError> {
     line.filter(|id| index::is_id(id))
         .map_or_else(|| WorkspaceError::refused("git does not say which tree it made"), Ok)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::process::ExitStatusExt;
+    use std::process::ExitStatus;
+
+    use super::*;
+
+    #[test]
+    fn a_git_that_has_no_more_memory_is_told_of_in_words_that_help() {
+        let failed = |stderr: &str| {
+            let status = ExitStatus::from_raw(128 << 8);
+            not_compared(CmdError::Failed {
+                program: "git diff-tree".to_owned(),
+                status,
+                stderr: stderr.to_owned(),
+            })
+            .to_string()
+        };
+        for said in [
+            "Out of memory, malloc failed (tried to allocate 4294967297 bytes)",
+            "mmap failed: Cannot allocate memory",
+        ] {
+            let told = failed(said);
+            assert!(
+                told.contains(said) && told.ends_with("`banger vm cp` copies files as they are"),
+                "{told}"
+            );
+        }
+        assert_eq!(failed("unable to read 123"), "git diff-tree failed: unable to read 123");
+    }
 }

@@ -48,9 +48,10 @@ impl Scratch {
                 Format::Sha1 => (0, ""),
                 Format::Sha256 => (1, "[extensions]\n\tobjectFormat = sha256\n"),
             };
-            // What is here for a moment is neither squeezed nor kept through a power cut.
+            // What is here for a moment is neither squeezed nor kept through a power cut. Packs of the host's may be larger than the memory
+            // that git may have here.
             let config = format!(
-                "[core]\n\trepositoryformatversion = {version}\n\tcompression = 0\n\tfsync = none\n\
+                "[core]\n\trepositoryformatversion = {version}\n\tcompression = 0\n\tfsync = none\n\tpackedGitLimit = 1g\n\
                  [fastimport]\n\tunpackLimit = 0\n{extensions}"
             );
             fs::write(git_dir.join("config"), config)?;

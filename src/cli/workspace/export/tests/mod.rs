@@ -414,6 +414,39 @@ fn everything_since_a_commit_is_in_a_patch_that_names_it() {
     assert!(error.contains("has no commit \"--all\""), "{error}");
 }
 
+#[test]
+fn a_submodule_that_is_newer_than_the_commit_does_not_come_as_plain_files() {
+    let host = Host::with(&tree(&[(b"f", F, b"1\n"), (b"dir/g", F, b"1\n")]));
+    let one = host.id_of(b"1\n");
+    let link = format!("160000,{},known", host.git(&["rev-parse", "main"]));
+    host.git(&["update-index", "--add", "--cacheinfo", &link]);
+    host.git(&["-c", "user.name=a", "-c", "user.email=a@b", "commit", "-q", "-m", "x"]);
+    let placed = format!("100644 {one} 100644 2");
+    let records = [
+        record(b"f", &format!("{placed} =")),
+        record(b"dir/g", &format!("{placed} D")),
+        record(b"known/z", &format!("{placed} =")),
+        record(b"sub/x", &format!("{placed} =")),
+        record(b"sub/deep/y", "- - 100644 2 D"),
+        record(b"subway", "- - 100644 2 D"),
+    ];
+    let mut guest = guest(records.concat(), |paths, to| {
+        let mut tar = tar::Builder::new(to);
+        (0..paths.len()).try_for_each(|n| append(&mut tar, &format!("new/{n}"), b"2\n"))?;
+        tar.finish()
+    });
+    let submodules = ["known", "sub", "dir", "..", "", "/"].map(|path| (path.to_owned(), Placed::default()));
+    guest.held.placed = Some(Placed { submodules: submodules.to_vec(), ..Placed::default() });
+    let base = Base::find(&host.origin(), "main").expect("is a commit");
+    let mut progress = Progress::silent();
+    let patch =
+        Patch::make(&host.origin(), guest, Some(&base), &mut Attention::to(&mut progress)).expect("is made");
+    assert_eq!(patch.notes, ["the submodule sub is left out; without --base-commit it is not"]);
+    let mut names = vec![];
+    patch.write(How::Names, &mut names).expect("writes");
+    assert_eq!(String::from_utf8_lossy(&names), "dir/g\nsubway\n");
+}
+
 /// What becomes of a guest that says `records`, and `stream` when it is asked for contents.
 fn refused(
     records: &[u8],
@@ -547,7 +580,12 @@ fn contents_that_are_not_what_was_said_are_refused() {
     let longer = refused(&record(b"a", NEW), said(1 << 40));
     assert!(longer.ends_with("a is much longer than the guest said"), "{longer}");
     let whole = refused(&record(b"a", &format!("- - 100644 {} D", u64::MAX / 4)), said(u64::MAX / 4));
-    assert!(whole.contains("bytes in the guest, for which there is no room in"), "{whole}");
+    assert!(whole.contains("takes no file of more than 4 GiB; `banger vm cp` copies"), "{whole}");
+    let many: Vec<u8> =
+        (0..5).flat_map(|n| record(format!("f{n}").as_bytes(), "- - 100644 4000000000 D")).collect();
+    let asked = refused(&many, |_, _| panic!("nothing is asked for"));
+    let has_room = !asked.contains("for which there is no room in");
+    assert!(!has_room || asked.contains("with f4, what differs has more than 16 GiB"), "{asked}");
     let short = refused(&record(b"a", "- - 100644 1073741824 D"), said(1 << 30));
     assert!(short.ends_with("a breaks off"), "{short}");
     let endless = refused(&record(b"a", NEW), |_, to| {
