@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! prepare.rs   the conversation that brings one
-//!   place.rs       files, as they come, and a pack of their blobs      tree.rs: never out of the work tree
+//!   place.rs       files, as they come, and a pack of their blobs      tree.rs: never out of the work tree; seen.rs: nothing that nobody was told of
 //!   objects.rs     the host's pack                                     crate::git::pack
 //!   repository.rs  index, refs and HEAD, last of all                   refs.rs, staged.rs: what the guest has in its index
 //!   ledger.rs      what was placed, and how its files looked then
@@ -17,6 +17,7 @@ mod place;
 mod prepare;
 mod refs;
 mod repository;
+mod seen;
 mod segment;
 mod staged;
 mod tree;

@@ -32,7 +32,9 @@ impl Objects {
             let path = entry?.path();
             if path.extension().is_some_and(|extension| extension == "idx") {
                 // git may be at work, and repack; what it has replaced is in what it made.
-                if let (Ok(index), Ok(pack)) = (File::open(&path), File::open(path.with_extension("pack"))) {
+                if let (Some(index), Some(pack)) =
+                    (open_or_none(&path)?, open_or_none(&path.with_extension("pack"))?)
+                {
                     packs.push((pack, Index::open(index, format)?, Cache::new(CACHE)));
                 }
             }
@@ -103,6 +105,15 @@ impl Objects {
     fn loose_path(&self, id: &Id) -> PathBuf {
         let name = id.to_string();
         self.directory.join(&name[..2]).join(&name[2..])
+    }
+}
+
+/// None: it is not there any more.
+fn open_or_none(path: &Path) -> io::Result<Option<File>> {
+    match File::open(path) {
+        Ok(file) => Ok(Some(file)),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(io::Error::new(e.kind(), format!("{}: {e}", path.display()))),
     }
 }
 

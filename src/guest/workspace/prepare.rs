@@ -11,6 +11,7 @@ use super::ledger::{Header, Ledger, Place};
 use super::objects::{NewPack, Objects};
 use super::place::Placing;
 use super::repository::{self, Before, Module, modules};
+use super::seen::Seen;
 use super::segment::{self, bad};
 use super::tree::{self, Tree, obstacle};
 use super::{refs, trouble};
@@ -58,8 +59,9 @@ pub fn run(wire: &mut Wire, wanted: &Prepare, ledgers: &Path) -> io::Result<()> 
     };
     let held = held(path, &ledger);
     let untold = held.placed.as_ref().is_some_and(|placed| placed.heads.is_empty());
+    let head = ledger.header.repository.then(|| (held.head.clone(), held.branch.clone()));
     wire.answer(&Answer::Held(Box::new(held)))?;
-    let mut preparing = Preparing { path, place, ledger, untold };
+    let mut preparing = Preparing { path, place, ledger, untold, head };
     match preparing.converse(wire) {
         Ok(()) => wire.send(Kind::Eof, &[]),
         Err(e) => wire.send(Kind::Failed, e.sentence().as_bytes()),
@@ -121,6 +123,8 @@ struct Preparing<'a> {
     ledger: Ledger,
     /// The host has not been told what history there is.
     untold: bool,
+    /// Where it has been told that HEAD is, and on which branch; None: that there is none.
+    head: Option<(Option<String>, Option<String>)>,
 }
 
 impl Preparing<'_> {
@@ -129,7 +133,7 @@ impl Preparing<'_> {
             true => Some(self.tree()?),
             false => None,
         };
-        let fates = self.tell(wire, there.as_mut()).map_err(failed("tell what was placed"))?;
+        let (fates, mut seen) = self.tell(wire, there.as_mut()).map_err(failed("tell what was placed"))?;
 
         let order = segment::whole(wire, MAX_ORDER).map_err(failed("read the order"))?;
         let order: Order = serde_json::from_slice(&order).map_err(failed("understand the order"))?;
@@ -140,7 +144,8 @@ impl Preparing<'_> {
             .filter(|(path, fate)| *fate == Fate::Unchanged && !wants.contains_key(path))
             .map(|(path, _)| path)
             .collect();
-        self.tell_in_the_way(wire, there.as_mut(), &wants, &leaving)
+        seen.found.retain(|path, _| leaving.contains(path) || wants.get(path).is_some_and(|want| want.sent));
+        self.tell_in_the_way(wire, there.as_mut(), &wants, &leaving, &mut seen)
             .map_err(failed("look for what is in the way"))?;
         match modules.is_empty() {
             true => repository::read_nothing(wire).map_err(failed("read the index"))?,
@@ -153,6 +158,7 @@ impl Preparing<'_> {
         // From here on the tree is ours to change, and stays so if this is not the end of it.
         fs::create_dir_all(self.path).map_err(failed(format!("make {}", self.path.display())))?;
         let mut tree = self.tree()?;
+        tree.seen = seen;
         self.ledger.header.format = order.format;
         if let Some(module) = modules.first() {
             module.begin().map_err(failed(format!("make {}", module.git.display())))?;
@@ -184,8 +190,8 @@ impl Preparing<'_> {
     }
 
     /// Tells the ledger, and whether the guest still has it so.
-    fn tell(&mut self, wire: &mut Wire, tree: Option<&mut Tree>) -> io::Result<Vec<(Vec<u8>, Fate)>> {
-        let (mut fates, mut stats) = (vec![], vec![]);
+    fn tell(&mut self, wire: &mut Wire, tree: Option<&mut Tree>) -> io::Result<(Vec<(Vec<u8>, Fate)>, Seen)> {
+        let (mut fates, mut stats, mut seen) = (vec![], vec![], Seen::default());
         // A file that was touched just now may be touched again without a trace.
         let settled = clock_gettime(ClockId::RealtimeCoarse).tv_sec - 2;
         segment::send(wire, |out| {
@@ -197,6 +203,7 @@ impl Preparing<'_> {
                 known.record(path, fate).write(&mut bytes);
                 out.write_all(&bytes)?;
                 fates.push((path.clone(), fate));
+                seen.found.extend(found.map(|found| (path.clone(), found)));
                 let stat = found.filter(|_| fate == Fate::Unchanged).map(|found| found.stat);
                 if let Some(stat) = stat.filter(|stat| known.stat != Some(*stat) && stat.ctime.0 < settled) {
                     stats.push((path.clone(), stat));
@@ -209,7 +216,7 @@ impl Preparing<'_> {
                 known.stat = Some(stat);
             }
         }
-        Ok(fates)
+        Ok((fates, seen))
     }
 
     /// The repositories that are wanted, if they can be.
@@ -261,10 +268,12 @@ impl Preparing<'_> {
         tree: Option<&mut Tree>,
         wants: &Wants,
         leaving: &BTreeSet<Vec<u8>>,
+        seen: &mut Seen,
     ) -> io::Result<()> {
         segment::send(wire, |out| {
             let Some(tree) = tree else { return Ok(()) };
-            let mut told = BTreeSet::new();
+            // If the host goes on, all of it may go.
+            let told = &mut seen.whole;
             for (path, want) in wants.iter().filter(|(_, want)| want.sent) {
                 let found = match tree.find(path)? {
                     None => obstacle(tree, path)?.filter(|above| !leaving.contains(above)),
@@ -273,7 +282,7 @@ impl Preparing<'_> {
                         let ours = self.ledger.records.contains_key(path);
                         let fits = match want.mode {
                             Mode::Directory | Mode::Gitlink => directory || ours,
-                            _ if directory => self.goes(tree, path, leaving)?,
+                            _ if directory => tree.holds_only(path, leaving)?,
                             _ => ours,
                         };
                         (!fits).then(|| path.clone())
@@ -282,27 +291,14 @@ impl Preparing<'_> {
                 if let Some(path) = found.filter(|path| !told.contains(path)) {
                     out.write_all(&path)?;
                     out.write_all(&[0])?;
+                    if let Some(found) = tree.find(&path)? {
+                        seen.found.entry(path.clone()).or_insert(found);
+                    }
                     told.insert(path);
                 }
             }
             Ok(())
         })
-    }
-
-    /// Whether nothing is in a directory but what leaves.
-    fn goes(&self, tree: &mut Tree, path: &[u8], leaving: &BTreeSet<Vec<u8>>) -> io::Result<bool> {
-        let mut waiting = vec![path.to_vec()];
-        while let Some(directory) = waiting.pop() {
-            for (name, found) in tree.list(&directory)? {
-                let path = [&directory[..], b"/", &name].concat();
-                match found.mode {
-                    Some(Mode::Directory) if name != b".git" => waiting.push(path),
-                    _ if leaving.contains(&path) => {}
-                    _ => return Ok(false),
-                }
-            }
-        }
-        Ok(true)
     }
 
     /// Removes what leaves, and takes what comes. What has come whole is in the ledger, and its blobs in the repository, whatever happens next.
@@ -377,6 +373,12 @@ impl Preparing<'_> {
         let objects = Objects::open(&self.objects(), format).map_err(failed("read the objects"))?;
         for module in modules {
             module.check_objects(&objects).map_err(failed("take the host's objects"))?;
+        }
+        if self.head.as_ref().is_some_and(|head| *head != refs::head(&self.path.join(".git"))) {
+            return Err(trouble(
+                "move HEAD",
+                "it was moved in the guest while the work tree was being brought; prepare again",
+            ));
         }
         let mut indices = BTreeMap::new();
         // Those within come first: what the outermost one says is true when it says so.

@@ -20,6 +20,7 @@ use crate::proto::workspace::{Changes, Difference, Fate, Held, Order, Prepare, R
 mod bring;
 mod hostile;
 mod look;
+mod meanwhile;
 mod staged;
 
 /// A host's repository, and a place in a guest.
@@ -43,6 +44,8 @@ struct Ways {
     /// It hangs up before it sends this segment (3, 4, 6, 7, 9), or in the middle of it.
     hang_up: Option<(usize, bool)>,
     tamper: Option<Tamper>,
+    /// What the guest does before this segment is sent.
+    meanwhile: Option<(usize, &'static dyn Fn(&Path))>,
     depth: Option<usize>,
 }
 
@@ -289,6 +292,9 @@ impl Bringing<'_> {
     fn put(&mut self, number: usize, mut bytes: Vec<u8>) -> Result<(), String> {
         if let Some(tamper) = self.ways.tamper {
             tamper(number, &mut bytes);
+        }
+        if let Some((_, act)) = self.ways.meanwhile.filter(|(at, _)| *at == number) {
+            act(&self.lab.guest());
         }
         match self.ways.hang_up {
             Some((at, false)) if at == number => return Err(format!("hung up before {number}")),

@@ -1,5 +1,6 @@
 //! A work tree on the disk. Every path is resolved below it, and no symlink in it is followed (openat2(2)), whatever the guest does meanwhile.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -11,6 +12,7 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
+use super::seen::{Seen, changed};
 use crate::git::Mode;
 use crate::git::index::Stat;
 
@@ -21,6 +23,8 @@ pub struct Tree {
     last: Option<(Vec<u8>, OwnedFd)>,
     /// The name of files that are not whole yet.
     incoming: String,
+    /// What may be replaced or removed.
+    pub seen: Seen,
 }
 
 /// What is at a path.
@@ -43,6 +47,7 @@ impl Tree {
             device,
             last: None,
             incoming: format!(".banger-{:016x}", u64::from_ne_bytes(random)),
+            seen: Seen::default(),
         })
     }
 
@@ -96,7 +101,7 @@ impl Tree {
         Ok(self.find(&[path, b"/.git"].concat())?.is_some())
     }
 
-    /// Puts a regular file at a path, in the place of whatever is there: `fill` writes it, and it is not there before it is whole.
+    /// Puts a regular file at a path, in the place of what was seen there: `fill` writes it, and it is not there before it is whole.
     pub fn put_file<T>(
         &mut self,
         path: &[u8],
@@ -106,14 +111,18 @@ impl Tree {
     ) -> io::Result<T> {
         self.make_way(path)?;
         let incoming = self.incoming.clone();
+        let seen = std::mem::take(&mut self.seen);
         let bits = Bits::from_raw_mode(if executable { 0o755 } else { 0o644 });
-        self.at(path, |above, name| {
+        let placed = self.at(path, |above, name| {
             let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
             let mut file = File::from(openat(above, &incoming, flags, bits)?);
             let placed = fill(&mut file).and_then(|value| {
                 // Whatever the agent's umask is.
                 chmodat(above, &incoming, bits, AtFlags::empty())?;
                 utimensat(above, &incoming, &times(mtime), AtFlags::SYMLINK_NOFOLLOW)?;
+                // Not before it has come: that may have taken its time.
+                let now = statat(above, name, AtFlags::SYMLINK_NOFOLLOW).map_err(Into::into);
+                seen.check(path, absent(now)?.map(|stat| found_of(&stat)))?;
                 renameat(above, &incoming, above, name)?;
                 Ok(value)
             });
@@ -121,11 +130,20 @@ impl Tree {
                 unlinkat(above, &incoming, AtFlags::empty())?;
             }
             placed
-        })
+        });
+        self.seen = seen;
+        placed
+    }
+
+    /// That it is still what was seen, just before it goes.
+    fn check(&mut self, path: &[u8]) -> io::Result<()> {
+        let now = self.find(path)?;
+        self.seen.check(path, now)
     }
 
     pub fn put_link(&mut self, path: &[u8], target: &[u8], mtime: i64) -> io::Result<()> {
         self.make_way(path)?;
+        self.check(path)?;
         self.at(path, |above, name| {
             absent(unlinkat(above, name, AtFlags::empty()).map_err(Into::into))?;
             symlinkat(target, above, name)?;
@@ -139,6 +157,10 @@ impl Tree {
 
     /// Removes a file or symlink, and the directories above it that become empty.
     pub fn remove(&mut self, path: &[u8]) -> io::Result<()> {
+        if self.find(path)?.is_none() {
+            return Ok(());
+        }
+        self.check(path)?;
         absent(self.at(path, |above, name| Ok(unlinkat(above, name, AtFlags::empty())?)))?;
         self.remove_empty_above(path)
     }
@@ -175,6 +197,9 @@ impl Tree {
         }
         let found = self.find(path)?;
         if found.is_some_and(|found| found.mode == Some(Mode::Directory)) {
+            if !self.seen.whole.contains(path) && !self.holds_only(path, &BTreeSet::new())? {
+                return Err(changed(path));
+            }
             self.last = None;
             self.at(path, |above, name| {
                 // The standard library's follows no symlink below what it is given.
@@ -196,7 +221,8 @@ impl Tree {
             let above = &path[..end];
             match self.find(above)? {
                 Some(found) if found.mode == Some(Mode::Directory) => continue,
-                Some(_) => {
+                found @ Some(_) => {
+                    self.seen.check(above, found)?;
                     self.at(above, |directory, name| Ok(unlinkat(directory, name, AtFlags::empty())?))?
                 }
                 None => {}
@@ -207,6 +233,22 @@ impl Tree {
             })?;
         }
         Ok(())
+    }
+
+    /// Whether nothing is in a directory but `these`, and directories of which that is true.
+    pub fn holds_only(&mut self, path: &[u8], these: &BTreeSet<Vec<u8>>) -> io::Result<bool> {
+        let mut waiting = vec![path.to_vec()];
+        while let Some(directory) = waiting.pop() {
+            for (name, found) in self.list(&directory)? {
+                let path = [&directory[..], b"/", &name].concat();
+                match found.mode {
+                    Some(Mode::Directory) if name != b".git" => waiting.push(path),
+                    _ if these.contains(&path) => {}
+                    _ => return Ok(false),
+                }
+            }
+        }
+        Ok(true)
     }
 
     /// Acts in the directory above a path, on its last component.

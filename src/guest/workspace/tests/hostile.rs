@@ -238,6 +238,21 @@ fn git_at_work_in_the_guest_and_branches_in_the_way_are_named() {
 }
 
 #[test]
+fn a_pack_that_cannot_be_opened_is_no_pack_that_has_gone() {
+    let lab = Lab::new();
+    lab.write("file", "1");
+    lab.commit("first");
+    lab.bring();
+    let packs = lab.guest().join(".git/objects/pack");
+    // git removes the pack first when it has repacked it.
+    write(&packs.join("pack-gone.idx"), "");
+    lab.bring();
+    symlink("pack-gone.pack", packs.join("pack-gone.pack")).expect("links");
+    let error = lab.bring_so(&Ways::default()).expect_err("refused");
+    assert!(error.contains("pack-gone.pack: "), "{error}");
+}
+
+#[test]
 fn a_ledger_that_is_damaged_is_no_ledger() {
     let lab = Lab::new();
     lab.write("file", "1");
