@@ -33,6 +33,8 @@ pub struct Want {
 }
 
 pub type Wants = BTreeMap<Vec<u8>, Want>;
+/// What has become of the paths that were placed.
+type Fates = Vec<(Vec<u8>, Fate)>;
 
 /// Serves a Prepare. Fails only if the host cannot be spoken to.
 pub fn run(wire: &mut Wire, wanted: &Prepare, ledgers: &Path) -> io::Result<()> {
@@ -190,7 +192,7 @@ impl Preparing<'_> {
     }
 
     /// Tells the ledger, and whether the guest still has it so.
-    fn tell(&mut self, wire: &mut Wire, tree: Option<&mut Tree>) -> io::Result<(Vec<(Vec<u8>, Fate)>, Seen)> {
+    fn tell(&mut self, wire: &mut Wire, tree: Option<&mut Tree>) -> io::Result<(Fates, Seen)> {
         let (mut fates, mut stats, mut seen) = (vec![], vec![], Seen::default());
         // A file that was touched just now may be touched again without a trace.
         let settled = clock_gettime(ClockId::RealtimeCoarse).tv_sec - 2;

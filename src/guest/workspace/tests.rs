@@ -31,6 +31,8 @@ struct Lab {
 
 /// Changes what is sent as the segment of this number.
 type Tamper = fn(usize, &mut Vec<u8>);
+/// What somebody does to the work tree.
+type Act = &'static dyn Fn(&Path);
 
 /// What the host does unlike what it should.
 #[derive(Default)]
@@ -45,7 +47,7 @@ struct Ways {
     hang_up: Option<(usize, bool)>,
     tamper: Option<Tamper>,
     /// What the guest does before this segment is sent.
-    meanwhile: Option<(usize, &'static dyn Fn(&Path))>,
+    meanwhile: Option<(usize, Act)>,
     depth: Option<usize>,
 }
 

@@ -29,7 +29,7 @@ fn bring(at: usize, force: bool, act: &'static dyn Fn(&Path)) -> (Lab, Result<Br
 #[test]
 fn what_the_guest_changes_after_the_host_has_been_told_is_not_overwritten() {
     // What is changed, and where what was written is then.
-    let cases: [(&str, bool, &'static dyn Fn(&Path)); 6] = [
+    let cases: [(&str, bool, Act); 6] = [
         ("changed", false, &|guest| write(&guest.join("changed"), "precious")),
         ("leaves", false, &|guest| write(&guest.join("leaves"), "precious")),
         ("new", false, &|guest| write(&guest.join("new"), "precious")),
