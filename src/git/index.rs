@@ -32,11 +32,7 @@ impl Entry {
     pub fn parse(line: &[u8], format: Format) -> Option<Self> {
         let tab = line.iter().position(|b| *b == b'\t')?;
         let mut words = line[..tab].split(|b| *b == b' ');
-        let mode = match words.next()? {
-            // Gits of old times stored group-writable files so.
-            b"100664" => Mode::File,
-            word => Mode::parse(word).filter(|mode| *mode != Mode::Directory)?,
-        };
+        let mode = Mode::listed(words.next()?).filter(|mode| *mode != Mode::Directory)?;
         let id = Id::parse(words.next()?).filter(|id| id.bytes().len() == format.id_bytes())?;
         let stage = match words.next()? {
             [digit @ b'0'..=b'3'] => digit - b'0',

@@ -29,4 +29,9 @@ impl Mode {
             .into_iter()
             .find(|mode| mode.word().as_bytes() == word)
     }
+
+    /// As git lists it of an index or a tree: gits of old times stored group-writable files with a mode of their own.
+    pub fn listed(word: &[u8]) -> Option<Self> {
+        if word == b"100664" { Some(Self::File) } else { Self::parse(word) }
+    }
 }

@@ -1,7 +1,7 @@
 //! git's index, as `ls-files -s -z` prints it, and trees, as `ls-tree -r -z` does.
 
 use super::error::WorkspaceError;
-use crate::git::{Mode, parse_path};
+use crate::git::{Id, Mode, parse_path};
 
 /// What the index, or a tree, says of a path.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,11 +39,7 @@ fn entry(line: &[u8], at: usize) -> Result<Tracked, WorkspaceError> {
     let tab = line.iter().position(|b| *b == b'\t').ok_or_else(bad)?;
     let words: Vec<&[u8]> = line[..tab].split(|b| *b == b' ').collect();
     let [mode, ..] = words[..] else { return Err(bad()) };
-    let mode = match mode {
-        // Gits of old times stored group-writable files so.
-        b"100664" => Mode::File,
-        mode => Mode::parse(mode).ok_or_else(bad)?,
-    };
+    let mode = Mode::listed(mode).ok_or_else(bad)?;
     let id =
         words.get(at).and_then(|id| std::str::from_utf8(id).ok()).filter(|id| is_id(id)).ok_or_else(bad)?;
     let path = parse_path(&line[tab + 1..])
@@ -53,7 +49,7 @@ fn entry(line: &[u8], at: usize) -> Result<Tracked, WorkspaceError> {
 
 /// Whether it is an object's name in full.
 pub fn is_id(text: &str) -> bool {
-    matches!(text.len(), 40 | 64) && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
+    Id::parse(text.as_bytes()).is_some()
 }
 
 #[cfg(test)]
