@@ -17,5 +17,6 @@ pub mod process;
 pub mod progress;
 pub mod resolver;
 pub mod signature;
+pub mod terminal;
 pub mod trusted;
 pub mod undo;

@@ -29,7 +29,8 @@ use crate::vm::workspace::Workspace;
                banger vm exec -i dev -- sh -c 'cat > /tmp/notes' < notes\n\
                banger vm exec dev                     # a shell",
     note = "stdin reaches the command with -i or -t only, so that it can be used in loops that read from it; a shell always has it.\n\
-            What follows -- is the command. Its exit status is banger's: 128 and the signal's number if a signal ended it, 126 and 127 as in a shell."
+            What follows -- is the command. Its exit status is banger's: 128 and the signal's number if a signal ended it, 126 and 127 as in a shell.\n\
+            Without -t, what it writes to a terminal has no colours, and control characters in it are shown and not obeyed."
 )]
 pub struct Exec {
     /// the VM's name, its id, or the beginning of its id
