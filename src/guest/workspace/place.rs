@@ -52,36 +52,35 @@ impl Placing<'_> {
         }
         let mtime = i64::try_from(entry.header().mtime()?).unwrap_or(i64::MAX);
         let size = entry.size();
-        let id = match want.mode {
+        let format = self.ledger.header.format;
+        let builder = &mut self.builder;
+        let named = match want.mode {
             Mode::Directory | Mode::Gitlink => {
                 self.tree.put_directory(path)?;
                 None
             }
             Mode::Symlink => {
                 let target = entry.link_name_bytes().ok_or_else(|| bad("it leads nowhere"))?.into_owned();
-                self.tree.put_link(path, &target, mtime)?;
+                let stat = self.tree.put_link(path, &target, mtime)?;
                 let (size, mut target) = (target.len() as u64, &target[..]);
-                Some(match &mut self.builder {
+                let id = match builder {
                     Some(builder) => builder.blob(size, &mut target, &mut io::sink())?,
-                    None => hash_blob(self.ledger.header.format, size, &mut target, |_| Ok(()))?,
-                })
+                    None => hash_blob(format, size, &mut target, |_| Ok(()))?,
+                };
+                Some((id, stat))
             }
-            Mode::File | Mode::Executable => {
-                let builder = &mut self.builder;
-                let format = self.ledger.header.format;
-                Some(self.tree.put_file(
-                    path,
-                    want.mode == Mode::Executable,
-                    mtime,
-                    |file| match builder {
-                        Some(builder) => builder.blob(size, entry, file),
-                        None => hash_blob(format, size, entry, |bytes| file.write_all(bytes)),
-                    },
-                )?)
-            }
+            Mode::File | Mode::Executable => Some(self.tree.put_file(
+                path,
+                want.mode == Mode::Executable,
+                mtime,
+                |file| match builder {
+                    Some(builder) => builder.blob(size, entry, file),
+                    None => hash_blob(format, size, entry, |bytes| file.write_all(bytes)),
+                },
+            )?),
         };
+        let (id, stat) = named.unzip();
         self.ids.extend(id);
-        let stat = self.tree.find(path)?.filter(|_| id.is_some()).map(|found| found.stat);
         self.ledger.records.insert(path.to_vec(), Known { mode: want.mode, id, stamp: want.stamp, stat });
         Ok(())
     }
