@@ -6,7 +6,7 @@ use std::os::fd::OwnedFd;
 use std::process::Stdio;
 
 use super::blob;
-use super::changes::{Changes, Head, compare, head, named, wanted};
+use super::changes::{Changes, Head, compare, head, is_now, named, wanted};
 use super::error::WorkspaceError;
 use super::gather::{Brought, Gathered};
 use super::history::Objects;
@@ -19,7 +19,7 @@ use super::tree::{Item, Tree};
 use crate::cli::client::Attention;
 use crate::copy::CopyError;
 use crate::git::{Format, Mode};
-use crate::proto::workspace::{Held, Order, Placed, Record, Repository};
+use crate::proto::workspace::{Held, Obstacle, Order, Placed, Record, Repository};
 
 /// What a prepare came to, or would.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -75,8 +75,7 @@ pub fn bring(
     let Guest { held, connection } = guest;
     let mut peer = Peer::new(connection, attention);
     peer.stage("comparing with the guest".to_owned(), 0);
-    let Decided { changes, head } = decide(gathered, &held, force, &mut peer)?;
-    let mut done = of(gathered, &changes, head);
+    let Decided { mut changes, head } = decide(gathered, &held, force, &mut peer)?;
     let brought = gathered.repository.as_ref().filter(|_| matches!(head, Head::Set { .. }));
     let planned = brought.map(|brought| Planned::of(brought, placed(&held))).transpose()?;
     let repository = match (brought, &planned) {
@@ -87,7 +86,7 @@ pub fn bring(
         }
         _ => None,
     };
-    let format = gathered.repository.as_ref().map_or(Format::Sha1, |brought| brought.read.found.format);
+    let format = format_of(gathered);
     // Only strings and lists of them; there is nothing in it that JSON does not take.
     let order = serde_json::to_vec(&Order { repository, format })
         .map_err(|e| WorkspaceError::Guest(CopyError::Connection(e.into())))?;
@@ -95,7 +94,13 @@ pub fn bring(
     peer.put(b"\n")?;
     peer.end()?;
     tell_wanted(&gathered.items, &changes, &mut peer)?;
-    refuse_in_the_way(&peer.segment()?, force)?;
+    let in_the_way = in_the_way(&peer.segment()?, held.present)?;
+    refuse_in_the_way(gathered, in_the_way, force, &mut changes)?;
+    if held.present {
+        changes.agreed.iter().try_for_each(|path| peer.put(&[path, &b"\0"[..]].concat()))?;
+        peer.end()?;
+    }
+    let mut done = of(gathered, &changes, head);
 
     let asked = match (brought, &planned) {
         (Some(brought), Some(planned)) => {
@@ -153,10 +158,9 @@ fn decide(
     peer: &mut Peer<'_, '_>,
 ) -> Result<Decided, WorkspaceError> {
     let ledger = ledger(&peer.segment()?)?;
-    let format = gathered.repository.as_ref().map_or(Format::Sha1, |brought| brought.read.found.format);
-    let changes = contents(gathered, |contents| {
-        compare(&gathered.items, &ledger, |item, record| same(item, record, format, contents))
-    })?;
+    let format = format_of(gathered);
+    let changes =
+        contents(gathered, |contents| compare(&gathered.items, &ledger, |item| id(item, format, contents)))?;
     if !changes.conflicts.is_empty() && !force {
         return WorkspaceError::refused(format!(
             "changed in the guest and here: {}; `banger vm workspace diff` shows the guest's side, --force overwrites it",
@@ -190,17 +194,16 @@ fn ledger(text: &[u8]) -> Result<HashMap<Vec<u8>, Record>, WorkspaceError> {
     Ok(ledger)
 }
 
-/// Whether an item whose stamp does not say so is nevertheless what was placed.
-fn same(
-    item: &Item,
-    record: &Record,
-    format: Format,
-    contents: &mut Contents<'_>,
-) -> Result<bool, WorkspaceError> {
-    if let Some(id) = &item.blob {
-        return Ok(*id == record.id);
+fn format_of(gathered: &Gathered) -> Format {
+    gathered.repository.as_ref().map_or(Format::Sha1, |brought| brought.read.found.format)
+}
+
+/// The blob that an item is; None: it is being written to, or has none.
+fn id(item: &Item, format: Format, contents: &mut Contents<'_>) -> Result<Option<String>, WorkspaceError> {
+    if item.blob.is_some() {
+        return Ok(item.blob.clone());
     }
-    let Contents::Tree(tree) = contents else { return Ok(false) };
+    let Contents::Tree(tree) = contents else { return Ok(None) };
     let path = tree.shown(&item.path);
     let id = match item.mode {
         Mode::Symlink => {
@@ -211,12 +214,11 @@ fn same(
             let (file, stat) = tree.file(&item.path)?;
             blob::id(format, stat.st_size.unsigned_abs(), &mut std::fs::File::from(file))
         }
-        Mode::Directory | Mode::Gitlink => return Ok(true),
+        Mode::Directory | Mode::Gitlink => return Ok(None),
     };
     match id {
-        Ok(id) => Ok(id == record.id),
-        // It is being written to: it is not what it was.
-        Err(e) if e.kind() == std::io::ErrorKind::UnexpectedEof => Ok(false),
+        Ok(id) => Ok(Some(id)),
+        Err(e) if e.kind() == std::io::ErrorKind::UnexpectedEof => Ok(None),
         Err(e) => Err(WorkspaceError::here("read", &path)(e)),
     }
 }
@@ -252,9 +254,45 @@ fn tell_wanted(items: &[Item], changes: &Changes, peer: &mut Peer<'_, '_>) -> Re
     peer.end()
 }
 
-fn refuse_in_the_way(told: &[u8], force: bool) -> Result<(), WorkspaceError> {
-    let paths: Vec<Vec<u8>> =
-        told.split(|b| *b == 0).filter(|path| !path.is_empty()).map(<[u8]>::to_vec).collect();
+/// Reads what is in the way; without `present`, of an agent that tells only of paths.
+fn in_the_way(told: &[u8], present: bool) -> Result<Vec<Obstacle>, WorkspaceError> {
+    let records = told.split(|b| *b == 0).filter(|record| !record.is_empty());
+    let obstacles = records.map(|record| match present {
+        true => Obstacle::parse(record),
+        false => Ok(Obstacle { now: None, path: record.to_vec() }),
+    });
+    obstacles.collect::<Result<_, _>>().map_err(|e| {
+        WorkspaceError::Refused(format!("the guest's list of what is in the way is not understood: {e}"))
+    })
+}
+
+/// Refuses what is in the way, but for what is the same here: that need not be sent.
+fn refuse_in_the_way(
+    gathered: &Gathered,
+    obstacles: Vec<Obstacle>,
+    force: bool,
+    changes: &mut Changes,
+) -> Result<(), WorkspaceError> {
+    if obstacles.is_empty() {
+        return Ok(());
+    }
+    let format = format_of(gathered);
+    let at: HashMap<&[u8], usize> =
+        gathered.items.iter().enumerate().map(|(at, item)| (&item.path[..], at)).collect();
+    let mut paths = vec![];
+    contents(gathered, |contents| {
+        for Obstacle { now, path } in obstacles {
+            let item = at.get(&path[..]).filter(|_| now.is_some()).map(|at| (*at, &gathered.items[*at]));
+            match item {
+                Some((at, item)) if is_now(item, id(item, format, contents)?, now.as_ref()) => {
+                    changes.sent[at] = false;
+                    changes.agreed.push(path);
+                }
+                _ => paths.push(path),
+            }
+        }
+        Ok(())
+    })?;
     match paths.is_empty() || force {
         true => Ok(()),
         false => WorkspaceError::refused(format!(

@@ -124,7 +124,7 @@ impl Telling<'_> {
                     None => (None, Fate::Changed),
                     // A nested repository is not read; it may be that of an empty directory that was placed.
                     Some(known) if mode == Mode::Gitlink => (Some(known), Fate::Changed),
-                    Some(known) => (Some(known), self.ledger.fate(&mut self.tree, &path, known)?.0),
+                    Some(known) => (Some(known), self.ledger.fate(&mut self.tree, &path, known)?.fate),
                 };
                 let differs = fate != Fate::Unchanged;
                 if differs || self.all || name == b".gitignore" {

@@ -7,22 +7,24 @@ use std::path::{Path, PathBuf};
 
 use rustix::time::{ClockId, clock_gettime};
 
-use super::ledger::{Header, Ledger, Place};
+use super::ledger::{self, Header, Ledger, Place};
 use super::objects::{NewPack, Objects};
 use super::place::Placing;
 use super::repository::{self, Before, Module, modules};
 use super::seen::Seen;
 use super::segment::{self, bad};
-use super::tree::{self, Tree, obstacle};
+use super::tree::{self, Found, Tree, obstacle};
 use super::{refs, trouble};
 use crate::git::pack::Builder;
-use crate::git::{Id, Mode};
+use crate::git::{Id, Mode, parse_path};
 use crate::guest::files::stream::Incoming;
 use crate::guest::wire::Wire;
 use crate::guest::{Failed, failed};
 use crate::proto::agent::{Answer, Code};
 use crate::proto::frame::Kind;
-use crate::proto::workspace::{Fate, Held, MAX_ORDER, Order, Placed, Prepare, Stamp, Wanted};
+use crate::proto::workspace::{
+    Fate, Held, MAX_ORDER, Obstacle, Order, Placed, Prepare, Present, Stamp, Wanted,
+};
 
 /// A path of the wanted tree.
 #[derive(Debug, Clone, Copy)]
@@ -59,11 +61,12 @@ pub fn run(wire: &mut Wire, wanted: &Prepare, ledgers: &Path) -> io::Result<()> 
         Ok(ledger) => ledger,
         Err(sentence) => return wire.refuse(Code::Failed, sentence),
     };
-    let held = held(path, &ledger);
+    let present = wanted.present;
+    let held = Held { present, ..held(path, &ledger) };
     let untold = held.placed.as_ref().is_some_and(|placed| placed.heads.is_empty());
     let head = ledger.header.repository.then(|| (held.head.clone(), held.branch.clone()));
     wire.answer(&Answer::Held(Box::new(held)))?;
-    let mut preparing = Preparing { path, place, ledger, untold, head };
+    let mut preparing = Preparing { path, place, ledger, untold, head, present };
     match preparing.converse(wire) {
         Ok(()) => wire.send(Kind::Eof, &[]),
         Err(e) => wire.send(Kind::Failed, e.sentence().as_bytes()),
@@ -116,7 +119,7 @@ pub fn held(path: &Path, ledger: &Ledger) -> Held {
         }
     }
     let (head, branch) = if ledger.header.repository { refs::head(&path.join(".git")) } else { (None, None) };
-    Held { placed, head, branch }
+    Held { placed, head, branch, present: false }
 }
 
 struct Preparing<'a> {
@@ -127,6 +130,8 @@ struct Preparing<'a> {
     untold: bool,
     /// Where it has been told that HEAD is, and on which branch; None: that there is none.
     head: Option<(Option<String>, Option<String>)>,
+    /// What is there now is told.
+    present: bool,
 }
 
 impl Preparing<'_> {
@@ -140,15 +145,22 @@ impl Preparing<'_> {
         let order = segment::whole(wire, MAX_ORDER).map_err(failed("read the order"))?;
         let order: Order = serde_json::from_slice(&order).map_err(failed("understand the order"))?;
         let mut modules = self.modules(&order)?;
+        self.ledger.header.format = order.format;
         let wants = self.wants(wire).map_err(failed("read the list of paths"))?;
         let leaving: BTreeSet<Vec<u8>> = fates
             .into_iter()
             .filter(|(path, fate)| *fate == Fate::Unchanged && !wants.contains_key(path))
             .map(|(path, _)| path)
             .collect();
-        seen.found.retain(|path, _| leaving.contains(path) || wants.get(path).is_some_and(|want| want.sent));
+        seen.found.retain(|path, _| {
+            leaving.contains(path)
+                || seen.now.contains_key(path)
+                || wants.get(path).is_some_and(|want| want.sent)
+        });
         self.tell_in_the_way(wire, there.as_mut(), &wants, &leaving, &mut seen)
             .map_err(failed("look for what is in the way"))?;
+        let agreed =
+            self.agreed(wire, &wants, &seen).map_err(failed("read what is the same here and there"))?;
         match modules.is_empty() {
             true => repository::read_nothing(wire).map_err(failed("read the index"))?,
             false => modules
@@ -161,13 +173,12 @@ impl Preparing<'_> {
         fs::create_dir_all(self.path).map_err(failed(format!("make {}", self.path.display())))?;
         let mut tree = self.tree()?;
         tree.seen = seen;
-        self.ledger.header.format = order.format;
         if let Some(module) = modules.first() {
             module.begin().map_err(failed(format!("make {}", module.git.display())))?;
             self.ledger.header.repository = true;
         }
         self.write_ledger()?;
-        let placed = self.place_files(wire, &mut tree, &wants, &leaving);
+        let placed = self.place_files(wire, &mut tree, &wants, &leaving, &agreed);
         self.write_ledger()?;
         let ids = placed?;
         segment::send(wire, |out| ids.iter().try_for_each(|id| writeln!(out, "{id}")))
@@ -200,10 +211,12 @@ impl Preparing<'_> {
             let Some(tree) = tree else { return Ok(()) };
             let mut bytes = vec![];
             for (path, known) in &self.ledger.records {
-                let (fate, found) = self.ledger.fate(tree, path, known)?;
+                let became = self.ledger.fate(tree, path, known)?;
+                let (fate, found) = (became.fate, became.found);
                 bytes.clear();
-                known.record(path, fate).write(&mut bytes);
+                known.record(path, fate, became.now().filter(|_| self.present)).write(&mut bytes);
                 out.write_all(&bytes)?;
+                seen.now.extend(became.id.filter(|_| self.present).map(|id| (path.clone(), id)));
                 fates.push((path.clone(), fate));
                 seen.found.extend(found.map(|found| (path.clone(), found)));
                 let stat = found.filter(|_| fate == Fate::Unchanged).map(|found| found.stat);
@@ -264,6 +277,23 @@ impl Preparing<'_> {
         Ok(wants)
     }
 
+    /// Reads which of the paths whose blobs were told are the same on the host.
+    fn agreed(&self, wire: &mut Wire, wants: &Wants, seen: &Seen) -> io::Result<BTreeMap<Vec<u8>, Id>> {
+        let mut agreed = BTreeMap::new();
+        if self.present {
+            segment::records(wire, |path| {
+                let path = parse_path(path).map_err(|e| bad(e.to_string()))?;
+                let mode = |found: &Found| wants.get(path).is_some_and(|want| found.mode == Some(want.mode));
+                match (seen.now.get(path), seen.found.get(path)) {
+                    (Some(id), Some(found)) if mode(found) => drop(agreed.insert(path.to_vec(), *id)),
+                    _ => return Err(bad(format!("\"{}\" cannot be the same there", path.escape_ascii()))),
+                }
+                Ok(())
+            })?;
+        }
+        Ok(agreed)
+    }
+
     fn tell_in_the_way(
         &self,
         wire: &mut Wire,
@@ -276,6 +306,7 @@ impl Preparing<'_> {
             let Some(tree) = tree else { return Ok(()) };
             // If the host goes on, all of it may go.
             let told = &mut seen.whole;
+            let mut bytes = vec![];
             for (path, want) in wants.iter().filter(|(_, want)| want.sent) {
                 let found = match tree.find(path)? {
                     None => obstacle(tree, path)?.filter(|above| !leaving.contains(above)),
@@ -291,11 +322,22 @@ impl Preparing<'_> {
                     }
                 };
                 if let Some(path) = found.filter(|path| !told.contains(path)) {
-                    out.write_all(&path)?;
-                    out.write_all(&[0])?;
+                    let mut now = None;
                     if let Some(found) = tree.find(&path)? {
                         seen.found.entry(path.clone()).or_insert(found);
+                        if self.present
+                            && let Some(id) = ledger::id(self.ledger.header.format, tree, &path, &found)?
+                        {
+                            seen.now.insert(path.clone(), id);
+                            now = found.mode.map(|mode| Present { mode, id: id.to_string() });
+                        }
                     }
+                    bytes.clear();
+                    match self.present {
+                        true => Obstacle { now, path: path.clone() }.write(&mut bytes),
+                        false => bytes.extend([&path[..], b"\0"].concat()),
+                    }
+                    out.write_all(&bytes)?;
                     told.insert(path);
                 }
             }
@@ -310,6 +352,7 @@ impl Preparing<'_> {
         tree: &mut Tree,
         wants: &Wants,
         leaving: &BTreeSet<Vec<u8>>,
+        agreed: &BTreeMap<Vec<u8>, Id>,
     ) -> Result<Vec<Id>, Failed> {
         // Backwards: what is in a directory goes before it.
         for path in leaving.iter().rev() {
@@ -334,7 +377,12 @@ impl Preparing<'_> {
             None => (None, None),
         };
         let mut placing = Placing { tree, wants, ledger: &mut self.ledger, builder, ids: vec![] };
-        let placed = placing.all(&mut Incoming::new(wire));
+        let placed = placing.all(&mut Incoming::new(wire)).and_then(|()| {
+            agreed.iter().try_for_each(|(path, id)| {
+                let tried = || format!("take \"{}\" for placed", path.escape_ascii());
+                placing.adopt(path, *id).map_err(|e| failed(tried())(e))
+            })
+        });
         let Placing { builder, ids, .. } = placing;
         if let (Some(pack), Some(builder)) = (pack, builder) {
             let installed = pack.install_built(builder, format);

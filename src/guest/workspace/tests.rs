@@ -114,7 +114,7 @@ impl Lab {
         let (path, ledgers) = (self.guest_path(), self.ledgers());
         let agent = std::thread::spawn(move || {
             let mut wire = Wire::new(theirs.into()).expect("a wire");
-            drop(prepare::run(&mut wire, &Prepare { path }, &ledgers));
+            drop(prepare::run(&mut wire, &Prepare { path, present: false }, &ledgers));
             drop(wire.finish());
         });
         (ours, agent)

@@ -219,7 +219,7 @@ impl Job<'_> {
     }
 
     fn open(&self, attention: &mut Attention<'_>) -> Result<Guest, Error> {
-        let prepare = Prepare { path: self.guest_path.to_owned() };
+        let prepare = Prepare { path: self.guest_path.to_owned(), present: true };
         let request = VmPrepare { vm: self.vm.record.id.to_string(), prepare };
         let (held, connection) = self.client.open_with(request, attention)?;
         Ok(Guest { held, connection })

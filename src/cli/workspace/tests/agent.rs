@@ -51,7 +51,7 @@ impl Agent {
 
     pub fn prepare(&self, gathered: &Gathered, force: bool) -> Result<Done, WorkspaceError> {
         let mut progress = Progress::silent();
-        self.asked(Request::Prepare(Prepare { path: self.guest_path() }), |met| {
+        self.asked(Request::Prepare(Prepare { path: self.guest_path(), present: true }), |met| {
             bring(gathered, met, force, &mut Attention::to(&mut progress))
         })
     }
