@@ -147,3 +147,20 @@ fn a_plain_copy_that_is_the_same_on_both_sides_is_there_already() {
     }
     assert_eq!(guest.patch(&host), "");
 }
+
+#[test]
+fn a_repository_that_is_made_in_a_tracked_directory_hides_none_of_its_files() {
+    let host = Host::new();
+    for name in ["lib/same", "lib/changed", "lib/deep/same", "lib/gone"] {
+        host.write(name, "0\n");
+    }
+    host.commit("more");
+    let guest = Agent::new();
+    guest.prepare(&host.gather(), false).expect("brings");
+    super::git(&guest.path("lib"), &["init", "-q"]);
+    guest.write("lib/changed", "1\n");
+    guest.write("lib/new", "1\n");
+    std::fs::remove_file(guest.path("lib/gone")).expect("removes");
+    apply(&host, &guest.patch(&host), &["--index"]);
+    assert_eq!(host.git(&["status", "--porcelain"]), "M  lib/changed\nD  lib/gone\nA  lib/new");
+}
