@@ -164,3 +164,31 @@ fn a_repository_that_is_made_in_a_tracked_directory_hides_none_of_its_files() {
     apply(&host, &guest.patch(&host), &["--index"]);
     assert_eq!(host.git(&["status", "--porcelain"]), "M  lib/changed\nD  lib/gone\nA  lib/new");
 }
+
+#[test]
+fn a_guests_history_ends_where_it_ended_if_this_host_has_none_of_what_was_brought() {
+    let host = Host::new();
+    for n in 0..5 {
+        host.commit(&format!("old {n}"));
+    }
+    let few = super::Wish { depth: Some(2), ..host.wish() };
+    let guest = Agent::new();
+    guest.prepare(&super::gather(&few).expect("is read"), false).expect("brings");
+    guest.git(&["branch", "kept"]);
+    // Another history, as after a rewrite and a gc.
+    host.git(&["checkout", "-q", "--orphan", "anew"]);
+    for n in 0..5 {
+        host.commit(&format!("new {n}"));
+    }
+    host.git(&["branch", "-q", "-M", "anew", "main"]);
+    host.git(&["reflog", "expire", "--expire=now", "--all"]);
+    host.git(&["gc", "-q", "--prune=now"]);
+    for depth in [Some(2), None] {
+        let wish = super::Wish { depth, ..host.wish() };
+        guest.prepare(&super::gather(&wish).expect("is read"), false).expect("brings");
+        assert_eq!(guest.git(&["log", "--format=%s", "kept"]), "old 4\nold 3", "{depth:?}");
+        guest.git(&["gc", "-q"]);
+        guest.git(&["fsck", "--full", "--strict"]);
+    }
+    assert_eq!(guest.git(&["rev-list", "--count", "HEAD"]), "5");
+}
