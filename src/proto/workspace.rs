@@ -16,7 +16,7 @@
 //! | 7 | host | a tar stream of the paths that are [`Wanted::sent`] |
 //! | 8 | guest | the ids of the blobs that it made of what it was sent, one in a line |
 //! | 9 | host | a pack of the objects that the guest lacks, those of submodules too; empty if it lacks none |
-//! | 10 | guest | Eof when all of it is on disk |
+//! | 10 | guest | Eof when all of it is on disk; before it, if it had to keep commits, a list of [`Kept`], one line of JSON |
 //!
 //! After 5 the host hangs up if it does not want to overwrite them. Until 9 has been received whole, HEAD, refs and index stay as they were;
 //! files that came in 7 are there, and are in the ledger of the next prepare (whose `placed` is still what it was).
@@ -72,9 +72,29 @@ pub struct Held {
     pub head: Option<String>,
     /// The branch that HEAD is on now, without `refs/heads/`.
     pub branch: Option<String>,
+    /// Where HEAD of submodules is now, by path in the work tree, as far as it is not where it was placed.
+    #[serde(default)]
+    pub submodules: Vec<(String, At)>,
     /// It is told what is there now, as [`Prepare::present`] asks.
     #[serde(default)]
     pub present: bool,
+}
+
+/// Where HEAD is.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct At {
+    pub head: Option<String>,
+    pub branch: Option<String>,
+}
+
+/// A commit that HEAD or a branch was moved away from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Kept {
+    /// The submodule's path in the work tree; empty: the repository's own.
+    pub path: String,
+    pub id: String,
+    /// The ref that leads to it now.
+    pub name: String,
 }
 
 /// What a prepare placed.
@@ -95,6 +115,19 @@ pub struct Placed {
     /// The same of each submodule's repository, by path relative to this one.
     #[serde(default)]
     pub submodules: Vec<(String, Placed)>,
+}
+
+impl Placed {
+    /// What was placed at a submodule's path in the work tree, or at the empty one.
+    pub fn at(&self, path: &str) -> Option<&Self> {
+        if path.is_empty() {
+            return Some(self);
+        }
+        self.submodules.iter().find_map(|(below, sub)| match path.strip_prefix(below.as_str())? {
+            "" => Some(sub),
+            deeper => sub.at(deeper.strip_prefix('/')?),
+        })
+    }
 }
 
 /// What the host wants done beside the files.

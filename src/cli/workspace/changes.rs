@@ -91,12 +91,25 @@ pub fn head(held: &Held, head: &str, branch: Option<&str>, force: bool) -> Head 
     else {
         return Head::Set { keep: held.head.is_some() };
     };
-    let at = (placed.head.as_deref(), placed.branch.as_deref());
-    let guest_moved = (held.head.as_deref(), held.branch.as_deref()) != at;
-    let host_moved = (Some(head), branch) != at;
+    let placed = (placed.head.as_deref(), placed.branch.as_deref());
+    moved(placed, (held.head.as_deref(), held.branch.as_deref()), (Some(head), branch), force)
+}
+
+/// The same of a submodule, by its path in the work tree.
+pub fn head_of_submodule(held: &Held, path: &str, head: &str, branch: Option<&str>, force: bool) -> Head {
+    let placed = held.placed.as_ref().and_then(|placed| placed.at(path));
+    let now = held.submodules.iter().find(|(moved, at)| moved == path && at.head.is_some());
+    let (Some(placed), Some((_, now))) = (placed, now) else { return Head::Set { keep: false } };
+    let placed = (placed.head.as_deref(), placed.branch.as_deref());
+    moved(placed, (now.head.as_deref(), now.branch.as_deref()), (Some(head), branch), force)
+}
+
+/// A commit, and a branch.
+type At<'a> = (Option<&'a str>, Option<&'a str>);
+
+fn moved(placed: At<'_>, guest: At<'_>, host: At<'_>, force: bool) -> Head {
     // Both may have come to the same.
-    let agree = (held.head.as_deref(), held.branch.as_deref()) == (Some(head), branch);
-    match (guest_moved && !agree, host_moved, force) {
+    match (guest != placed && guest != host, host != placed, force) {
         (false, _, _) => Head::Set { keep: false },
         (true, false, _) => Head::Stays,
         (true, true, true) => Head::Set { keep: true },

@@ -6,7 +6,7 @@ use std::os::fd::OwnedFd;
 use std::process::Stdio;
 
 use super::blob;
-use super::changes::{Changes, Head, compare, head, is_now, named, wanted};
+use super::changes::{Changes, Head, compare, head, head_of_submodule, is_now, named, wanted};
 use super::error::WorkspaceError;
 use super::gather::{Brought, Gathered};
 use super::history::Objects;
@@ -19,7 +19,7 @@ use super::tree::{Item, Tree};
 use crate::cli::client::Attention;
 use crate::copy::CopyError;
 use crate::git::{Format, Mode};
-use crate::proto::workspace::{Held, Obstacle, Order, Placed, Record, Repository};
+use crate::proto::workspace::{Held, Kept, Obstacle, Order, Placed, Record, Repository};
 
 /// What a prepare came to, or would.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -31,6 +31,8 @@ pub struct Done {
     pub bytes: u64,
     /// HEAD of the guest has gone its own way and stays there.
     pub head_stays: bool,
+    /// What the guest has had to keep of its commits.
+    pub kept: Vec<Kept>,
 }
 
 /// The guest's answer, and the connection behind it.
@@ -123,7 +125,7 @@ pub fn bring(
         None => 0,
     };
     peer.end()?;
-    peer.segment()?;
+    done.kept = kept(&peer.segment()?)?;
     done.bytes += packed;
     done.commits = planned.map_or(0, |planned| planned.commits());
     Ok(done)
@@ -147,6 +149,7 @@ fn of(gathered: &Gathered, changes: &Changes, head: Head) -> Done {
         commits: 0,
         bytes: sent().map(|(item, _)| item.size).sum(),
         head_stays: head == Head::Stays,
+        kept: vec![],
     }
 }
 
@@ -177,10 +180,36 @@ fn decide(
              --force goes on and keeps them in the guest as refs/banger/before/N",
         );
     }
+    if let (Some(brought), Head::Set { .. }) = (&gathered.repository, head) {
+        refuse_torn_submodules(&brought.read, held, force)?;
+    }
     Ok(Decided {
         changes,
         head: if gathered.repository.is_some() { head } else { Head::Set { keep: false } },
     })
+}
+
+fn refuse_torn_submodules(read: &Repo, held: &Held, force: bool) -> Result<(), WorkspaceError> {
+    let torn = below(read, "").into_iter().filter(|(path, sub)| {
+        head_of_submodule(held, path, &sub.head, sub.branch.as_deref(), force) == Head::Torn
+    });
+    let torn: Vec<Vec<u8>> = torn.map(|(path, _)| path.into_bytes()).collect();
+    match torn.is_empty() {
+        true => Ok(()),
+        false => WorkspaceError::refused(format!(
+            "HEAD of the submodule {} moved in the guest and here; --force goes on and keeps the guest's commits \
+             there, as refs/banger/before/N",
+            named(&torn)
+        )),
+    }
+}
+
+fn kept(text: &[u8]) -> Result<Vec<Kept>, WorkspaceError> {
+    if text.is_empty() {
+        return Ok(vec![]);
+    }
+    serde_json::from_slice(text)
+        .map_err(|e| WorkspaceError::Refused(format!("what the guest has kept is not understood: {e}")))
 }
 
 fn ledger(text: &[u8]) -> Result<HashMap<Vec<u8>, Record>, WorkspaceError> {
@@ -320,7 +349,8 @@ fn pack(
     if lacking.is_empty() {
         return Ok(0);
     }
-    let below: Vec<_> = below(read).into_iter().map(|sub| sub.found.common.join("objects")).collect();
+    let below: Vec<_> =
+        below(read, "").into_iter().map(|(_, sub)| sub.found.common.join("objects")).collect();
     let git = read.found.git.with_objects(below.iter().map(AsRef::as_ref));
     let args = ["pack-objects", "--stdout", "-q", "--window=0", "--delta-base-offset", "--compression=1"];
     let mut running = git.start(&args, Stdio::from(objects::memory(&lacking)?))?;
@@ -342,9 +372,16 @@ fn pack(
     Ok(total)
 }
 
-/// All submodules, at whatever depth.
-fn below(read: &Repo) -> Vec<&Repo> {
-    read.submodules.iter().flat_map(|(_, sub)| [vec![sub], below(sub)].concat()).collect()
+/// All submodules, at whatever depth, by path in the work tree. `above`: where this one is, and a slash.
+fn below<'r>(read: &'r Repo, above: &str) -> Vec<(String, &'r Repo)> {
+    let mut all = vec![];
+    for (path, sub) in &read.submodules {
+        let path = format!("{above}{path}");
+        let within = below(sub, &format!("{path}/"));
+        all.push((path, sub));
+        all.extend(within);
+    }
+    all
 }
 
 /// What is planned for a repository and its submodules.

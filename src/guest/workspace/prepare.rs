@@ -21,9 +21,9 @@ use crate::guest::files::stream::Incoming;
 use crate::guest::wire::Wire;
 use crate::guest::{Failed, failed};
 use crate::proto::agent::{Answer, Code};
-use crate::proto::frame::Kind;
+use crate::proto::frame::{Kind, MAX_PAYLOAD};
 use crate::proto::workspace::{
-    Fate, Held, MAX_ORDER, Obstacle, Order, Placed, Prepare, Present, Stamp, Wanted,
+    At, Fate, Held, Kept, MAX_ORDER, Obstacle, Order, Placed, Prepare, Present, Stamp, Wanted,
 };
 
 /// A path of the wanted tree.
@@ -68,7 +68,10 @@ pub fn run(wire: &mut Wire, wanted: &Prepare, ledgers: &Path) -> io::Result<()> 
     wire.answer(&Answer::Held(Box::new(held)))?;
     let mut preparing = Preparing { path, place, ledger, untold, head, present };
     match preparing.converse(wire) {
-        Ok(()) => wire.send(Kind::Eof, &[]),
+        Ok(kept) => segment::send(wire, |out| match kept.is_empty() {
+            true => Ok(()),
+            false => Ok(serde_json::to_writer(out, &kept)?),
+        }),
         Err(e) => wire.send(Kind::Failed, e.sentence().as_bytes()),
     }
 }
@@ -106,20 +109,31 @@ fn open(path: &Path, place: &Place) -> Result<Ledger, String> {
     Ok(ledger)
 }
 
-/// How many ids an answer holds: it is one frame.
-const MAX_TOLD: usize = 1000;
+/// How long what is held may be, as JSON: an answer is one frame.
+const MAX_HELD: usize = MAX_PAYLOAD - 1024;
 
 /// What there is at a path whose ledger this is. Of more history than can be told, nothing is: the host sends it again.
 pub fn held(path: &Path, ledger: &Ledger) -> Held {
     let mut placed = ledger.header.placed.clone();
+    let mut submodules = vec![];
     if let Some(placed) = &mut placed {
         repository::look(path, placed);
-        if repository::ids(placed) > MAX_TOLD {
-            *placed = Placed { head: placed.head.take(), branch: placed.branch.take(), ..Placed::default() };
+        for below in repository::submodules(placed) {
+            let (head, branch) = refs::head(&path.join(&below).join(".git"));
+            if placed.at(&below).is_some_and(|at| (&at.head, &at.branch) != (&head, &branch)) {
+                submodules.push((below, At { head, branch }));
+            }
         }
     }
     let (head, branch) = if ledger.header.repository { refs::head(&path.join(".git")) } else { (None, None) };
-    Held { placed, head, branch, present: false }
+    let mut held = Held { placed, head, branch, submodules, present: false };
+    if serde_json::to_vec(&held).is_ok_and(|json| json.len() > MAX_HELD) {
+        held.submodules.clear();
+        if let Some(placed) = &mut held.placed {
+            *placed = Placed { head: placed.head.take(), branch: placed.branch.take(), ..Placed::default() };
+        }
+    }
+    held
 }
 
 struct Preparing<'a> {
@@ -135,7 +149,8 @@ struct Preparing<'a> {
 }
 
 impl Preparing<'_> {
-    fn converse(&mut self, wire: &mut Wire) -> Result<(), Failed> {
+    /// Returns what had to be kept.
+    fn converse(&mut self, wire: &mut Wire) -> Result<Vec<Kept>, Failed> {
         let mut there = match self.path.exists() {
             true => Some(self.tree()?),
             false => None,
@@ -186,12 +201,14 @@ impl Preparing<'_> {
         drop(ids);
 
         self.receive_pack(wire, &order).map_err(failed("take the host's objects"))?;
-        if !modules.is_empty() {
-            self.ledger.header.indices = self.move_repositories(&mut tree, &modules)?;
-        }
+        let kept = match modules.is_empty() {
+            true => vec![],
+            false => self.move_repositories(&mut tree, &modules)?,
+        };
         self.settle(&order, &wants);
         self.write_ledger()?;
-        tree::sync(self.path).map_err(failed("bring the files to the disk"))
+        tree::sync(self.path).map_err(failed("bring the files to the disk"))?;
+        Ok(kept)
     }
 
     fn write_ledger(&mut self) -> Result<(), Failed> {
@@ -261,7 +278,8 @@ impl Preparing<'_> {
     fn before(&self, module: &Module<'_>) -> Before<'_> {
         let Header { placed, indices, .. } = &self.ledger.header;
         let index = indices.get(&module.path).and_then(|index| Id::parse(index.as_bytes()));
-        Before { placed: placed.as_ref().and_then(|all| repository::placed_at(all, &module.path)), index }
+        let placed = placed.as_ref().and_then(|all| all.at(&module.path));
+        Before { placed, index }
     }
 
     fn wants(&self, wire: &mut Wire) -> io::Result<Wants> {
@@ -413,12 +431,8 @@ impl Preparing<'_> {
         pack.receive(&file, &mut from, order.format, &mut objects)
     }
 
-    /// Returns what the ledger is to know of their indices.
-    fn move_repositories(
-        &self,
-        tree: &mut Tree,
-        modules: &[Module<'_>],
-    ) -> Result<BTreeMap<String, String>, Failed> {
+    /// Returns what had to be kept.
+    fn move_repositories(&mut self, tree: &mut Tree, modules: &[Module<'_>]) -> Result<Vec<Kept>, Failed> {
         let format = self.ledger.header.format;
         let objects = Objects::open(&self.objects(), format).map_err(failed("read the objects"))?;
         for module in modules {
@@ -430,7 +444,7 @@ impl Preparing<'_> {
                 "it was moved in the guest while the work tree was being brought; prepare again",
             ));
         }
-        let mut indices = BTreeMap::new();
+        let (mut indices, mut kept) = (BTreeMap::new(), vec![]);
         // Those within come first: what the outermost one says is true when it says so.
         for module in modules.iter().rev() {
             if !module.path.is_empty() {
@@ -442,10 +456,13 @@ impl Preparing<'_> {
                 let known = self.ledger.records.get(path)?;
                 (known.mode == entry.mode && known.id == Some(entry.id)).then_some(known.stat)?
             });
-            let index = moved.map_err(failed(format!("write {}", module.git.display())))?;
-            indices.extend(index.map(|index| (module.path.clone(), index.to_string())));
+            let moved = moved.map_err(failed(format!("write {}", module.git.display())))?;
+            indices.extend(moved.index.map(|index| (module.path.clone(), index.to_string())));
+            let of = |(name, id)| Kept { path: module.path.clone(), id, name };
+            kept.extend(moved.kept.into_iter().map(of));
         }
-        Ok(indices)
+        self.ledger.header.indices = indices;
+        Ok(kept)
     }
 
     /// Makes the ledger say that all has been placed.

@@ -166,6 +166,39 @@ fn a_repository_that_is_made_in_a_tracked_directory_hides_none_of_its_files() {
 }
 
 #[test]
+fn commits_in_a_submodule_of_the_guests_stay_where_this_host_has_not_moved_it() {
+    let host = Host::new();
+    let inner = Host::new();
+    host.git(&["submodule", "--quiet", "add", inner.top().to_str().expect("text"), "libs/sub"]);
+    host.commit("with a submodule");
+    let guest = Agent::new();
+    guest.prepare(&host.gather(), false).expect("brings");
+    let sub = guest.path("libs/sub");
+    let within = |args: &[&str]| super::git(&sub, args);
+    guest.write("libs/sub/a", "guest's");
+    within(&["commit", "-qam", "the guest's"]);
+    let theirs = within(&["rev-parse", "HEAD"]);
+    for round in ["as it was", "another commit in the repository around it"] {
+        guest.prepare(&host.gather(), false).expect("brings");
+        let at = (within(&["rev-parse", "HEAD"]), within(&["symbolic-ref", "--short", "HEAD"]));
+        assert_eq!(at, (theirs.clone(), "main".to_owned()), "{round}");
+        assert_eq!(within(&["status", "--porcelain"]), "", "{round}");
+        assert_eq!(within(&["for-each-ref", "refs/banger"]), "", "{round}");
+        host.write("a", "second");
+        host.commit("second");
+    }
+    // Moved here too, it is one of those things that both have changed.
+    let here = host.path("libs/sub");
+    super::git(&here, &["commit", "-q", "--allow-empty", "-m", "this host's"]);
+    let said = sentence(guest.prepare(&host.gather(), false));
+    assert!(said.starts_with("HEAD of the submodule libs/sub moved in the guest and here; "), "{said}");
+    assert_eq!(within(&["rev-parse", "HEAD"]), theirs);
+    guest.prepare(&host.gather(), true).expect("is forced");
+    assert_eq!(within(&["rev-parse", "HEAD"]), super::git(&here, &["rev-parse", "HEAD"]));
+    assert_eq!(within(&["rev-parse", "refs/banger/before/1"]), theirs);
+}
+
+#[test]
 fn a_guests_history_ends_where_it_ended_if_this_host_has_none_of_what_was_brought() {
     let host = Host::new();
     for n in 0..5 {
