@@ -116,7 +116,15 @@ pub fn plan(
                 let lacks = lacking(&cut.iter().map(String::as_str).collect::<Vec<_>>())?;
                 plan.shallow.retain(|id| lacks.contains(id));
             }
+            if let Some(placed) = placed.filter(|placed| !placed.boundary.is_empty()) {
+                // Another history of the guest's ends where it ended, unless what it lacks comes now.
+                let whole = depth.is_none().then(|| commits(git, &[head])).transpose()?;
+                let new_commits = whole.as_ref().unwrap_or(&new.commits);
+                let comes = |id: &String| new_commits.contains(id) && !new.edge.contains(id);
+                plan.shallow.extend(placed.boundary.iter().filter(|id| !comes(id)).cloned());
+            }
             plan.shallow.sort();
+            plan.shallow.dedup();
             plan.commits = match (depth, heads.is_empty()) {
                 (Some(_), true) => new.commits.len(),
                 (Some(_), false) => lacking(&[head])?.intersection(&new.commits).count(),

@@ -6,6 +6,7 @@ use tar::{Archive, Entry, EntryType};
 
 use super::ledger::{Known, Ledger};
 use super::prepare::{Want, Wants};
+use super::seen::changed;
 use super::segment::bad;
 use super::tree::Tree;
 use crate::git::pack::{Builder, hash_blob};
@@ -35,6 +36,30 @@ impl Placing<'_> {
             self.entry(&mut entry, &path).map_err(failed(format!("place \"{}\"", path.escape_ascii())))?;
         }
         io::copy(stream, &mut io::sink()).map(drop).map_err(failed("read the tar stream"))
+    }
+
+    /// Takes for placed what is there already, which is this blob.
+    pub fn adopt(&mut self, path: &[u8], id: Id) -> io::Result<()> {
+        let found = self.tree.find(path)?;
+        self.tree.seen.check(path, found)?;
+        let (Some(found), Some(want)) = (found, self.wants.get(path)) else { return Err(changed(path)) };
+        if let Some(builder) = &mut self.builder {
+            let out = &mut io::sink();
+            let packed = match want.mode {
+                Mode::Symlink => {
+                    let target = self.tree.link(path)?;
+                    builder.blob(target.len() as u64, &mut &target[..], out)?
+                }
+                _ => builder.blob(found.stat.size, &mut self.tree.file(path)?, out)?,
+            };
+            if packed != id {
+                return Err(changed(path));
+            }
+        }
+        self.ids.push(id);
+        let known = Known { mode: want.mode, id: Some(id), stamp: want.stamp, stat: Some(found.stat) };
+        self.ledger.records.insert(path.to_vec(), known);
+        Ok(())
     }
 
     fn entry(&mut self, entry: &mut Entry<'_, impl Read>, path: &[u8]) -> io::Result<()> {

@@ -10,7 +10,7 @@ use crate::cli::error::Error;
 use crate::cli::render::{self, Progress};
 use crate::cli::workspace::{DEPTH, Done, Gathered, Guest, Wish, bring, compare_with, gather, guest_path};
 use crate::proto::api::{VmPrepare, VmShow, VmView, VmWorkspace};
-use crate::proto::workspace::Prepare;
+use crate::proto::workspace::{Kept, Prepare};
 use crate::vm::name::VmName;
 use crate::vm::workspace::Workspace;
 
@@ -27,7 +27,7 @@ use crate::vm::workspace::Workspace;
                banger vm workspace prepare dev . --branch try --from v1.2  # another commit, on a new branch\n\
                banger vm workspace prepare dev . --dry-run                 # only tell what would travel",
     note = "The repository here is only read; no hook, filter or command of its configuration is run. Ignored files never travel.\n\
-            What was changed in the guest stays; where it was changed here as well, nothing is done unless --force is given."
+            What was changed in the guest stays; where it was changed here as well, and not to the same, nothing is done unless --force is given."
 )]
 pub struct PrepareTree {
     /// the VM's name, its id, or the beginning of its id
@@ -203,6 +203,9 @@ impl Job<'_> {
             untracked: gathered.untracked,
         };
         self.client.call(VmWorkspace { vm: self.vm.record.id.to_string(), workspace }, attention)?;
+        for line in kept(&self.vm.record.name, self.guest_path, &done) {
+            attention.progress.say(&line);
+        }
         attention.progress.say(&sentence(&self.vm.record.name, self.guest_path, &done));
         Ok(())
     }
@@ -219,7 +222,7 @@ impl Job<'_> {
     }
 
     fn open(&self, attention: &mut Attention<'_>) -> Result<Guest, Error> {
-        let prepare = Prepare { path: self.guest_path.to_owned() };
+        let prepare = Prepare { path: self.guest_path.to_owned(), present: true };
         let request = VmPrepare { vm: self.vm.record.id.to_string(), prepare };
         let (held, connection) = self.client.open_with(request, attention)?;
         Ok(Guest { held, connection })
@@ -259,6 +262,16 @@ fn sentence(vm: &VmName, guest_path: &str, done: &Done) -> String {
     format!("{vm}: {guest_path}: {what}{stays}")
 }
 
+/// `dev: /root/repo/libs/sub: the guest's 1a2b3c4 is kept there as refs/banger/before/1`.
+fn kept(vm: &VmName, guest_path: &str, done: &Done) -> Vec<String> {
+    let line = |kept: &Kept| {
+        let at = if kept.path.is_empty() { String::new() } else { format!("/{}", kept.path) };
+        let id = kept.id.get(..7).unwrap_or(&kept.id);
+        format!("{vm}: {guest_path}{at}: the guest's {id} is kept there as {}", kept.name)
+    };
+    done.kept.iter().map(line).collect()
+}
+
 /// Brings the VM's last work tree again, from where it came.
 pub fn again(
     client: &Client,
@@ -279,12 +292,20 @@ mod tests {
     #[test]
     fn what_was_done_is_one_line() {
         let name: VmName = "dev".parse().expect("a name");
-        let done = Done { sent: 12, removed: 3, commits: 2, bytes: 1_258_291, head_stays: false };
+        let done = Done { sent: 12, removed: 3, commits: 2, bytes: 1_258_291, ..Done::default() };
         assert_eq!(
             sentence(&name, "/root/repo", &done),
             "dev: /root/repo: 12 files sent, 3 removed, 2 commits (1.2 MiB)"
         );
         assert_eq!(sentence(&name, "/r", &Done::default()), "dev: /r: nothing has changed");
+        let in_sub = |path: &str| Kept { path: path.into(), id: "1".repeat(40), name: "refs/x/1".to_owned() };
+        assert_eq!(
+            kept(&name, "/r", &Done { kept: vec![in_sub(""), in_sub("a/b")], ..done }),
+            [
+                "dev: /r: the guest's 1111111 is kept there as refs/x/1",
+                "dev: /r/a/b: the guest's 1111111 is kept there as refs/x/1"
+            ]
+        );
     }
 
     #[test]

@@ -77,7 +77,7 @@ impl Guest {
         if let Some(placed) = &mut placed {
             placed.boundary = shallow(&self.top());
         }
-        Held { placed, head: some(head), branch: some(branch) }
+        Held { placed, head: some(head), branch: some(branch), ..Held::default() }
     }
 
     fn serve(&mut self, mut far: UnixStream) -> Result<(), Gone> {
@@ -132,6 +132,7 @@ impl Guest {
                 id,
                 stamp: wanted.stamp,
                 fate: Fate::Unchanged,
+                now: None,
                 path: wanted.path.clone(),
             };
             ledger.insert(wanted.path.clone(), record);

@@ -78,3 +78,19 @@ fn a_head_that_moves_while_a_prepare_is_under_way_is_not_moved_away() {
         lab.check();
     }
 }
+
+#[test]
+fn a_branch_that_is_made_while_a_prepare_is_under_way_is_not_removed_for_the_hosts() {
+    let lab = Lab::new();
+    lab.write("file", "1");
+    lab.commit("first");
+    lab.bring();
+    git(&lab.host(), &["checkout", "-qb", "feature"]);
+    let act: Act = &|guest| drop(git(guest, &["branch", "feature/x"]));
+    let error = lab.bring_so(&Ways { meanwhile: Some((9, act)), ..Ways::default() }).expect_err("refused");
+    assert!(error.contains("refs/heads/feature cannot be made: "), "{error}");
+    git(&lab.guest(), &["rev-parse", "--verify", "refs/heads/feature/x"]);
+    git(&lab.guest(), &["branch", "-D", "feature/x"]);
+    lab.bring();
+    lab.check();
+}
