@@ -2,7 +2,7 @@
 //!
 //! | file | idea |
 //! |---|---|
-//! | source.rs | what PATH is, and whether its repository is the one that it says |
+//! | source.rs, names.rs | what PATH is, and whether its repository is the one that it says |
 //! | repository.rs, index.rs, origin.rs | what a repository holds and is configured to, through git |
 //! | tree.rs, plain.rs, stamp.rs, blob.rs | what is on disk, read without following a symlink |
 //! | gather.rs | all of that, as it is asked for: what there is to bring |
@@ -18,6 +18,7 @@ pub mod export;
 mod gather;
 mod history;
 mod index;
+mod names;
 mod objects;
 mod origin;
 mod peer;
