@@ -11,7 +11,7 @@ use std::process::{ChildStdin, Stdio};
 use super::super::error::WorkspaceError;
 use super::super::index::is_id;
 use super::super::repository;
-use super::super::source::Found;
+use super::super::source::{Found, leads_elsewhere};
 use super::room;
 use super::scratch::Scratch;
 use crate::git::Format;
@@ -63,6 +63,14 @@ impl<'a> Branch<'a> {
         if let Some(other) = found.git.line(&["symbolic-ref", "--quiet", &full])? {
             return WorkspaceError::refused(format!(
                 "the branch {name} is another name for {other}, which would be moved; choose another name"
+            ));
+        }
+        // git appends to one that is there, whatever it is told about new ones (core.logAllRefUpdates).
+        let log = PathBuf::from(format!("logs/{full}"));
+        if leads_elsewhere(&found.common, &log)? {
+            return WorkspaceError::refused(format!(
+                "{} leads elsewhere, and git would write there; choose another name",
+                found.common.join(log).display()
             ));
         }
         if let Some(what) = busy(&found.common, name) {

@@ -211,6 +211,25 @@ fn a_branch_in_the_middle_of_a_rebase_or_a_bisection_is_not_moved() {
 }
 
 #[test]
+fn a_reflog_that_is_a_symlink_is_not_written_to() {
+    let host = host();
+    let logs = host.top().join(".git/logs/refs/heads");
+    let victim = host.dir.path().join("victim");
+    fs::write(&victim, "theirs\n").expect("writes");
+    fs::create_dir_all(&logs).expect("creates");
+    symlink(&victim, logs.join("guest")).expect("links");
+    symlink(host.dir.path(), logs.join("fix")).expect("links");
+    let head = host.git(&["rev-parse", "main"]);
+    for name in ["guest", "fix/victim"] {
+        let error = export(&host, name, false, &head, b"").expect_err("leads elsewhere").to_string();
+        assert!(error.contains(&format!("logs/refs/heads/{name} leads elsewhere")), "{error}");
+        assert_eq!(host.git(&["for-each-ref", "--format=%(refname)"]), "refs/heads/main");
+    }
+    assert_eq!(fs::read_to_string(&victim).expect("reads"), "theirs\n");
+    export(&host, "other", false, &head, b"").expect("has no log");
+}
+
+#[test]
 fn a_name_that_is_no_branchs_is_refused() {
     let host = host();
     let head = host.git(&["rev-parse", "main"]);
