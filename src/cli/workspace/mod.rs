@@ -8,7 +8,7 @@
 //! | gather.rs | all of that, as it is asked for: what there is to bring |
 //! | history.rs, objects.rs | which commits and objects a guest gets, by what it has |
 //! | changes.rs | what is sent, what goes, and what stands against it |
-//! | peer.rs, send.rs, prepare.rs | the conversation |
+//! | peer.rs, records.rs, send.rs, prepare.rs | the conversation |
 //! | export/ | what became of it: changes, a patch, a branch |
 
 mod blob;
@@ -26,6 +26,7 @@ mod plain;
 mod prepare;
 mod repository;
 mod send;
+mod records;
 mod source;
 mod stamp;
 mod tree;

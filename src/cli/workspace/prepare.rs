@@ -13,6 +13,7 @@ use super::history::Objects;
 use super::index::is_id;
 use super::objects::{self, Asked, Plan};
 use super::peer::Peer;
+use super::records::{self, Limits};
 use super::repository::Repo;
 use super::send::{Contents, send};
 use super::tree::{Item, Tree};
@@ -152,7 +153,7 @@ fn decide(
     force: bool,
     peer: &mut Peer<'_, '_>,
 ) -> Result<Decided, WorkspaceError> {
-    let ledger = ledger(&peer.segment()?)?;
+    let ledger = ledger(peer, Limits::WORK_TREE)?;
     let format = gathered.repository.as_ref().map_or(Format::Sha1, |brought| brought.read.found.format);
     let changes = contents(gathered, |contents| {
         compare(&gathered.items, &ledger, |item, record| same(item, record, format, contents))
@@ -179,9 +180,9 @@ fn decide(
     })
 }
 
-fn ledger(text: &[u8]) -> Result<HashMap<Vec<u8>, Record>, WorkspaceError> {
+fn ledger(peer: &mut Peer<'_, '_>, limits: Limits) -> Result<HashMap<Vec<u8>, Record>, WorkspaceError> {
     let mut ledger = HashMap::new();
-    for record in text.split(|b| *b == 0).filter(|record| !record.is_empty()) {
+    records::each(peer, limits, |record| {
         let record = Record::parse(record).map_err(|e| {
             WorkspaceError::Refused(format!("the guest's list of files is not understood: {e}"))
         })?;
@@ -199,7 +200,8 @@ fn same(
 ) -> Result<bool, WorkspaceError> {
     if let Some(id) = &item.blob {
         return Ok(*id == record.id);
-    }
+        Ok(())
+    })?;
     let Contents::Tree(tree) = contents else { return Ok(false) };
     let path = tree.shown(&item.path);
     let id = match item.mode {

@@ -16,6 +16,7 @@ mod branch;
 
 use super::super::error::WorkspaceError;
 use super::super::prepare::Guest;
+use super::super::records::Limits;
 use super::*;
 use crate::cli::client::Attention;
 use crate::cli::render::Progress;
@@ -529,7 +530,7 @@ fn more_paths_than_a_work_tree_can_have_are_not_kept() {
     let mut progress = Progress::silent();
     let mut attention = Attention::to(&mut progress);
     let mut peer = super::super::peer::Peer::new(near.into(), &mut attention);
-    let limits = listing::Limits { paths: 20_000, bytes: 1 << 30 };
+    let limits = Limits { paths: 20_000, bytes: 1 << 30 };
     let error = listing::read(&mut peer, limits).expect_err("is refused").to_string();
     assert!(error.contains("more paths than a work tree can have"), "{error}");
     drop(peer);
