@@ -633,11 +633,18 @@ fn contents_that_are_not_what_was_said_are_refused() {
 #[test]
 fn a_nested_repository_stays_in_the_guest_and_is_told_of() {
     let host = Host::with(&tree(&[(b"f", F, b"1\n")]));
-    let guest = guest(record(b"nested", "- - 160000 0 D"), nothing);
+    let records = [
+        record(b"nested", "- - 160000 0 D"),
+        // Placed as an empty directory.
+        record(b"sub", "040000  160000 0 D"),
+        record(b"sub-as-it-was", "040000  160000 0 ="),
+    ];
+    let guest = guest(records.concat(), nothing);
     let mut progress = Progress::silent();
     let patch = Patch::make(&host.origin(), guest, None, &mut Attention::to(&mut progress)).expect("is made");
     assert!(patch.is_empty());
-    assert_eq!(patch.notes, ["nested is a repository of its own and stays in the guest"]);
+    let stays = |path: &str| format!("{path} is a repository of its own and stays in the guest");
+    assert_eq!(patch.notes, ["nested", "sub"].map(stays));
 }
 
 #[test]
