@@ -8,7 +8,7 @@ use super::prepare::{Done, commits};
 use super::repository::{self, Listing, Repo, directory};
 use super::source::Source;
 use super::tree::{Item, Tree};
-use super::{plain, stamp};
+use super::{names, plain, stamp};
 use crate::git::Mode;
 use crate::proto::workspace::MAX_PATHS;
 
@@ -74,12 +74,18 @@ pub fn gather(wish: &Wish) -> Result<Gathered, WorkspaceError> {
             }
             let from = match &wish.from {
                 None => None,
-                Some(from) => match repository::commit(&found, from)? {
-                    Some(id) => Some(id),
-                    None => {
-                        return WorkspaceError::refused(format!("{} has no commit {from}", top.display()));
+                Some(from) => {
+                    names::begins_here(&found, from)?;
+                    match repository::commit(&found, from)? {
+                        Some(id) => Some(id),
+                        None => {
+                            return WorkspaceError::refused(format!(
+                                "{} has no commit {from}",
+                                top.display()
+                            ));
+                        }
                     }
-                },
+                }
             };
             let here = repository::commit(&found, "HEAD")?;
             let (read, listing, committed) = match from.filter(|from| Some(from) != here.as_ref()) {

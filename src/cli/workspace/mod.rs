@@ -2,13 +2,13 @@
 //!
 //! | file | idea |
 //! |---|---|
-//! | source.rs | what PATH is, and whether its repository is the one that it says |
+//! | source.rs, names.rs | what PATH is, and whether its repository is the one that it says |
 //! | repository.rs, index.rs, origin.rs | what a repository holds and is configured to, through git |
 //! | tree.rs, plain.rs, stamp.rs, blob.rs | what is on disk, read without following a symlink |
 //! | gather.rs | all of that, as it is asked for: what there is to bring |
 //! | history.rs, objects.rs | which commits and objects a guest gets, by what it has |
 //! | changes.rs | what is sent, what goes, and what stands against it |
-//! | peer.rs, send.rs, prepare.rs | the conversation |
+//! | peer.rs, records.rs, send.rs, prepare.rs | the conversation |
 //! | export/ | what became of it: changes, a patch, a branch |
 
 mod blob;
@@ -18,6 +18,7 @@ pub mod export;
 mod gather;
 mod history;
 mod index;
+mod names;
 mod objects;
 mod origin;
 mod peer;
@@ -25,6 +26,7 @@ mod plain;
 mod prepare;
 mod repository;
 mod send;
+mod records;
 mod source;
 mod stamp;
 mod tree;

@@ -13,6 +13,7 @@ use super::history::Objects;
 use super::index::is_id;
 use super::objects::{self, Asked, Plan};
 use super::peer::Peer;
+use super::records::{self, Limits};
 use super::repository::Repo;
 use super::send::{Contents, send};
 use super::tree::{Item, Tree};
@@ -160,7 +161,7 @@ fn decide(
     force: bool,
     peer: &mut Peer<'_, '_>,
 ) -> Result<Decided, WorkspaceError> {
-    let ledger = ledger(&peer.segment()?)?;
+    let ledger = ledger(peer, Limits::WORK_TREE)?;
     let format = format_of(gathered);
     let changes =
         contents(gathered, |contents| compare(&gathered.items, &ledger, |item| id(item, format, contents)))?;
@@ -212,14 +213,15 @@ fn kept(text: &[u8]) -> Result<Vec<Kept>, WorkspaceError> {
         .map_err(|e| WorkspaceError::Refused(format!("what the guest has kept is not understood: {e}")))
 }
 
-fn ledger(text: &[u8]) -> Result<HashMap<Vec<u8>, Record>, WorkspaceError> {
+fn ledger(peer: &mut Peer<'_, '_>, limits: Limits) -> Result<HashMap<Vec<u8>, Record>, WorkspaceError> {
     let mut ledger = HashMap::new();
-    for record in text.split(|b| *b == 0).filter(|record| !record.is_empty()) {
+    records::each(peer, limits, |record| {
         let record = Record::parse(record).map_err(|e| {
             WorkspaceError::Refused(format!("the guest's list of files is not understood: {e}"))
         })?;
         ledger.insert(record.path.clone(), record);
-    }
+        Ok(())
+    })?;
     Ok(ledger)
 }
 

@@ -2,7 +2,7 @@
 //!
 //! A repository may be hostile, a tar archive from anywhere. git refuses those of other people; that one's `.git` does not lead to
 //! somebody's else, or to another one of the same person, whose history would end up in a guest, is looked at here: nothing that names
-//! commits may be a symlink, and a `.git` file counts only where what it names points back.
+//! commits may be a symlink ([`super::names`] for what refs go on to), and a `.git` file counts only where what it names points back.
 
 use std::fs;
 use std::io::{self, Read};
@@ -15,6 +15,7 @@ use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
 use rustix::io::Errno;
 
 use super::error::WorkspaceError;
+use super::names;
 use crate::git::Format;
 use crate::host::cmd::CmdError;
 use crate::host::cmd::git::Git;
@@ -114,6 +115,7 @@ pub fn open(top: &Path, modules: Option<&Path>) -> Result<Found, WorkspaceError>
     };
     let common = common(&git_dir)?;
     leads_nowhere_else(&git_dir, &common)?;
+    keeps_its_refs(top, &common)?;
     let format = ask(top, &git_dir)?;
     if !kind.is_dir() && !points_back(top, &git_dir, &common, modules) {
         return WorkspaceError::refused(format!(
@@ -122,7 +124,9 @@ pub fn open(top: &Path, modules: Option<&Path>) -> Result<Found, WorkspaceError>
         ));
     }
     let git = Git::at(&git_dir, top);
-    Ok(Found { top: top.to_owned(), git_dir, common, format, git })
+    let found = Found { top: top.to_owned(), git_dir, common, format, git };
+    names::stay_here(&found)?;
+    Ok(found)
 }
 
 /// Asks git whether the repository is one, and ours, and how it names objects.
@@ -213,22 +217,44 @@ fn points_back(top: &Path, git_dir: &Path, common: &Path, modules: Option<&Path>
         .is_some_and(|worktree| resolve(git_dir, worktree.as_bytes()).is_ok_and(|worktree| worktree == top))
 }
 
+/// Refuses where the configuration has refs in another directory than their own, as git does from 2.54 on (extensions.refStorage, a URI).
+/// git reads that one file for it, and none that it includes (setup.c, read_repository_format).
+fn keeps_its_refs(top: &Path, common: &Path) -> Result<(), WorkspaceError> {
+    let config = common.join("config");
+    let file = config.as_os_str();
+    let args = ["config".as_ref(), "--file".as_ref(), file, "--null".as_ref(), "--get-all".as_ref()];
+    let args = [&args[..], &["extensions.refStorage".as_ref()]].concat();
+    // From elsewhere: in a repository whose refs it cannot read git does not even read a file.
+    let told = match Git::from(Path::new("/")).read::<&std::ffi::OsStr>(&args) {
+        Err(CmdError::Failed { status, .. }) if status.code() == Some(1) => return Ok(()),
+        told => told?,
+    };
+    match told.split(|b| *b == 0).find(|value| !matches!(*value, b"" | b"files" | b"reftable")) {
+        None => Ok(()),
+        Some(value) => WorkspaceError::refused(format!(
+            "{} has its refs in \"{}\", which is not followed; --copy brings the files without their history",
+            top.display(),
+            value.escape_ascii()
+        )),
+    }
+}
+
 /// Refuses where one of the names that lead to commits is a symlink: history would come from there. Objects may lie elsewhere (alternates):
 /// whoever does not know a commit's name finds none of them.
 fn leads_nowhere_else(git_dir: &Path, common: &Path) -> Result<(), WorkspaceError> {
     small(&git_dir.join("HEAD"))?;
     let shared =
         ["config", "info/exclude", "objects", "objects/pack", "packed-refs", "refs", "reftable", "shallow"];
-    let own = ["HEAD", "index", "config.worktree", "refs"];
+    let own = ["HEAD", "index", "config.worktree", "refs", "reftable"];
     let shared = shared.into_iter().map(|name| (common, name));
     for (dir, name) in shared.chain(own.into_iter().map(|name| (git_dir, name))) {
-        match beneath(dir, Path::new(name), OFlags::PATH) {
-            Ok(_) | Err(Errno::NOENT | Errno::NOTDIR) => {}
-            Err(Errno::LOOP | Errno::XDEV) => return elsewhere(&dir.join(name)),
-            Err(e) => return Err(WorkspaceError::here("read", &dir.join(name))(e.into())),
-        }
+        stays_beneath(dir, Path::new(name))?;
     }
-    let mut dirs = vec![common.join("refs"), git_dir.join("refs"), common.join("reftable")];
+    holds_no_symlink(["refs", "reftable"].iter().flat_map(|name| [common.join(name), git_dir.join(name)]))
+}
+
+fn holds_no_symlink(dirs: impl Iterator<Item = PathBuf>) -> Result<(), WorkspaceError> {
+    let mut dirs: Vec<PathBuf> = dirs.collect();
     while let Some(dir) = dirs.pop() {
         let entries = match fs::read_dir(&dir) {
             Ok(entries) => entries,
@@ -248,7 +274,7 @@ fn leads_nowhere_else(git_dir: &Path, common: &Path) -> Result<(), WorkspaceErro
     Ok(())
 }
 
-fn elsewhere(path: &Path) -> Result<(), WorkspaceError> {
+pub fn elsewhere<T>(path: &Path) -> Result<T, WorkspaceError> {
     WorkspaceError::refused(format!(
         "{} leads elsewhere, which is not followed; --copy brings the files without their history",
         path.display()
@@ -264,6 +290,28 @@ impl Found {
             Err(Errno::NOENT | Errno::NOTDIR) => Ok(None),
             Err(e) => Err(WorkspaceError::here("read", &path)(e.into())),
         }
+    }
+
+    /// Refuses where a reflog is a symlink, or the directory that they are in.
+    pub fn keeps_its_logs(&self) -> Result<(), WorkspaceError> {
+        for dir in [&self.common, &self.git_dir] {
+            stays_beneath(dir, Path::new("logs"))?;
+        }
+        holds_no_symlink([self.common.join("logs"), self.git_dir.join("logs")].into_iter())
+    }
+}
+
+/// Refuses where `name` in `dir` leads elsewhere.
+pub fn stays_beneath(dir: &Path, name: &Path) -> Result<(), WorkspaceError> {
+    if leads_elsewhere(dir, name)? { elsewhere(&dir.join(name)) } else { Ok(()) }
+}
+
+/// Whether `name` in `dir`, or a directory on the way to it, is a symlink. There need not be one.
+pub fn leads_elsewhere(dir: &Path, name: &Path) -> Result<bool, WorkspaceError> {
+    match beneath(dir, name, OFlags::PATH) {
+        Ok(_) | Err(Errno::NOENT | Errno::NOTDIR) => Ok(false),
+        Err(Errno::LOOP | Errno::XDEV) => Ok(true),
+        Err(e) => Err(WorkspaceError::here("read", &dir.join(name))(e.into())),
     }
 }
 

@@ -5,7 +5,7 @@ use crate::cli::client::{Attention, ClientError};
 use crate::cli::error::Error;
 use crate::cli::render;
 use crate::cli::workspace::WorkspaceError;
-use crate::cli::workspace::export::{Branch, Ran, Scratch, feed, run};
+use crate::cli::workspace::export::{Branch, Ran, Scratch, feed, only_there, run};
 use crate::image::config::Asked as Command;
 use crate::proto::api::{Code, VmExec};
 
@@ -64,6 +64,14 @@ pub fn bring(vm: &str, guest_path: Option<&str>, name: &str, force: bool) -> Res
     asked.progress.clear();
     let plural = if commits == 1 { "" } else { "s" };
     render::out_line(&format!("branch {name}: {commits} commit{plural}, at {}", &head[..7]))?;
+    for (path, id) in only_there(found, &brought, &head)? {
+        render::say(&format!(
+            "the submodule {path} is at {} there, which stays in the guest; in {path}, `git fetch {}.vm:{}/{path}` brings it",
+            &id[..7],
+            asked.vm.record.name,
+            asked.workspace.guest_path
+        ));
+    }
     match uncommitted(&mut asked) {
         0 => {}
         n => render::say(&format!(

@@ -3,18 +3,21 @@
 //! A pack of a guest's is hostile. It is received into a repository of our own, where git checks every object of it (as `git fsck` does, with
 //! what it calls a warning an error) and that nothing is missing. Only then it goes to the host's, and the branch is made.
 
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{Read, Write};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::{ChildStdin, Stdio};
 
 use super::super::error::WorkspaceError;
-use super::super::index::is_id;
+use super::super::index::{is_id, parse_tree};
 use super::super::repository;
-use super::super::source::Found;
+use super::super::source::{self, Found, leads_elsewhere};
 use super::room;
 use super::scratch::Scratch;
-use crate::git::Format;
+use crate::git::{Format, Mode};
 use crate::host::cmd::CmdError;
 use crate::host::files::remove_if_present;
 use crate::proto::workspace::Placed;
@@ -63,6 +66,14 @@ impl<'a> Branch<'a> {
         if let Some(other) = found.git.line(&["symbolic-ref", "--quiet", &full])? {
             return WorkspaceError::refused(format!(
                 "the branch {name} is another name for {other}, which would be moved; choose another name"
+            ));
+        }
+        // git appends to one that is there, whatever it is told about new ones (core.logAllRefUpdates).
+        let log = PathBuf::from(format!("logs/{full}"));
+        if leads_elsewhere(&found.common, &log)? {
+            return WorkspaceError::refused(format!(
+                "{} leads elsewhere, and git would write there; choose another name",
+                found.common.join(log).display()
             ));
         }
         if let Some(what) = busy(&found.common, name) {
@@ -174,6 +185,28 @@ impl<'a> Branch<'a> {
         self.found.git.read(&["update-ref", "--no-deref", "-m", why, &full, head, old])?;
         Ok(count.and_then(|count| count.parse().ok()).unwrap_or(0))
     }
+}
+
+/// The submodules that are at another commit in `head` than in `brought`, at one that their repositories here do not have.
+pub fn only_there(found: &Found, brought: &str, head: &str) -> Result<Vec<(String, String)>, WorkspaceError> {
+    let submodules = |commit: &str| -> Result<BTreeMap<Vec<u8>, String>, WorkspaceError> {
+        let listed = found.git.read(&["ls-tree", "-r", "-z", "--full-tree", commit])?;
+        let (entries, _) = parse_tree(&listed)?;
+        let submodules = entries.into_iter().filter(|entry| entry.mode == Mode::Gitlink);
+        Ok(submodules.map(|entry| (entry.path, entry.id)).collect())
+    };
+    let before = submodules(brought)?;
+    let mut after = submodules(head)?;
+    after.retain(|path, id| before.get(path) != Some(id) && !is_here(found, path, id));
+    Ok(after.into_iter().map(|(path, id)| (String::from_utf8_lossy(&path).into_owned(), id)).collect())
+}
+
+/// Whether the submodule at `path` has the commit here. One that cannot be asked has it not.
+fn is_here(found: &Found, path: &[u8], id: &str) -> bool {
+    let top = found.top.join(OsStr::from_bytes(path));
+    let straight = top.canonicalize().is_ok_and(|real| real == top);
+    let open = || source::open(&top, Some(&found.git_dir.join("modules")));
+    straight && open().and_then(|sub| repository::commit(&sub, id)).is_ok_and(|commit| commit.is_some())
 }
 
 /// What git is in the middle of with a branch, in any work tree: HEAD is detached then, and the branch is moved at the end (git's branch.c,

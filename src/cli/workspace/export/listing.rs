@@ -4,62 +4,23 @@ use std::collections::HashSet;
 
 use super::super::error::WorkspaceError;
 use super::super::peer::Peer;
-use crate::git::{MAX_PATH, Mode};
-use crate::proto::workspace::{Difference, MAX_PATHS};
-
-/// The longest record: its path, two modes, an id, a size.
-const MAX_RECORD: usize = MAX_PATH + 256;
-
-/// How much is taken from a guest.
-#[derive(Debug, Clone, Copy)]
-pub struct Limits {
-    pub paths: usize,
-    /// Of all records together.
-    pub bytes: usize,
-}
-
-impl Limits {
-    pub const WORK_TREE: Self = Self { paths: MAX_PATHS, bytes: 1 << 30 };
-}
+use super::super::records::{self, Limits};
+use crate::git::Mode;
+use crate::proto::workspace::Difference;
 
 /// Reads the guest's differences, sorted by path.
 ///
 /// # Errors
 /// A sentence for a guest that says too much, or what cannot be.
 pub fn read(peer: &mut Peer<'_, '_>, limits: Limits) -> Result<Vec<Difference>, WorkspaceError> {
-    let (mut differences, mut begun, mut total) = (vec![], vec![], 0);
-    while let Some(piece) = peer.piece()? {
-        total += piece.len();
-        if total > limits.bytes {
-            return too_much();
-        }
-        let mut parts = piece.split(|b| *b == 0).peekable();
-        while let Some(part) = parts.next() {
-            begun.extend_from_slice(part);
-            if begun.len() > MAX_RECORD {
-                return WorkspaceError::refused("the guest tells of a path that is longer than paths can be");
-            }
-            if parts.peek().is_none() {
-                // No NUL behind it yet.
-                break;
-            }
-            if differences.len() == limits.paths {
-                return too_much();
-            }
-            differences.push(Difference::parse(&begun).map_err(|e| not_to_be_trusted(&e.to_string()))?);
-            begun.clear();
-        }
-    }
-    if !begun.is_empty() {
-        return WorkspaceError::refused("the guest broke off in the middle of a path");
-    }
+    let mut differences = vec![];
+    records::each(peer, limits, |record| {
+        differences.push(Difference::parse(record).map_err(|e| not_to_be_trusted(&e.to_string()))?);
+        Ok(())
+    })?;
     differences.sort_by(|a, b| a.path.cmp(&b.path));
     coherent(&differences)?;
     Ok(differences)
-}
-
-fn too_much<T>() -> Result<T, WorkspaceError> {
-    WorkspaceError::refused("the guest tells of more paths than a work tree can have; nothing was made of it")
 }
 
 fn not_to_be_trusted(why: &str) -> WorkspaceError {

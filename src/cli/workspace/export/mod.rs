@@ -29,7 +29,7 @@ mod status;
 mod tests;
 
 use self::blobs::room;
-pub use self::branch::{Branch, feed};
+pub use self::branch::{Branch, feed, only_there};
 pub use self::patch::{Base, How, Patch, Unwritten};
 pub use self::run::{Ran, run};
 pub use self::scratch::Scratch;

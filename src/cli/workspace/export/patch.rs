@@ -97,7 +97,11 @@ impl Patch {
             let (mode, _) = d.new?;
             Some((mode, made.new.as_str(), &*d.path))
         });
-        let kept = submodules.iter().map(|(id, path)| (Mode::Gitlink, id.as_str(), &**path));
+        // What is a file now holds no submodule any more.
+        let files: HashSet<&[u8]> =
+            differences.iter().filter(|d| d.new.is_some()).map(|d| &*d.path).collect();
+        let kept = submodules.iter().filter(|(_, path)| !at_and_above(path).any(|path| files.contains(path)));
+        let kept = kept.map(|(id, path)| (Mode::Gitlink, id.as_str(), &**path));
         let base = match base {
             Some(base) => tree_of(&scratch, &base.commit)?,
             None => tree(&scratch, "before", before)?,
@@ -326,15 +330,25 @@ fn tree<'a>(
     name: &str,
     entries: impl Iterator<Item = (Mode, &'a str, &'a [u8])>,
 ) -> Result<String, WorkspaceError> {
-    let mut input = vec![];
+    let (mut input, mut told) = (vec![], vec![]);
     for (mode, id, path) in entries {
         input.extend_from_slice(format!("{} {id}\t", mode.word()).as_bytes());
         input.extend_from_slice(path);
         input.push(0);
+        told.push(path);
     }
     let git = scratch.git.index_at(&scratch.path(name));
     git.read_fed(&["update-index", "-z", "--index-info"], &input)?;
-    id(git.line(&["write-tree"])?)
+    // What it does not take (a symlink .gitmodules, say) it leaves out, and ends as if it had.
+    let taken = git.read(&["ls-files", "-z"])?;
+    let taken: HashSet<&[u8]> = taken.split(|b| *b == 0).collect();
+    match told.into_iter().find(|path| !taken.contains(path)) {
+        None => id(git.line(&["write-tree"])?),
+        Some(path) => WorkspaceError::refused(format!(
+            "git takes {} into no tree as it is in the guest, so no patch can be made; remove it there, or copy it with `banger vm cp`",
+            String::from_utf8_lossy(path)
+        )),
+    }
 }
 
 fn tree_of(scratch: &Scratch, commit: &str) -> Result<String, WorkspaceError> {

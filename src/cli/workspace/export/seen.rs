@@ -5,10 +5,11 @@ use std::path::{Path, PathBuf};
 use super::super::error::WorkspaceError;
 use super::super::peer::Peer;
 use super::super::prepare::Guest;
+use super::super::records::Limits;
 use super::super::repository;
 use super::super::source::{Found, Source};
 use super::ignored;
-use super::listing::{self, Limits};
+use super::listing;
 use super::scratch::Scratch;
 use crate::cli::client::Attention;
 use crate::git::{Format, Mode};
@@ -96,7 +97,9 @@ fn is_content(mode: Mode) -> bool {
 
 /// The part of a difference that git has a blob for; what else it was is worth a word, or none.
 fn content(mut d: Difference, notes: &mut Vec<String>) -> Option<Difference> {
-    if d.old.is_none() && matches!(d.new, Some((Mode::Gitlink, _))) {
+    // In the place of a directory too: a submodule that is not checked out here.
+    let was_none = !d.old.as_ref().is_some_and(|(mode, _)| is_content(*mode));
+    if was_none && d.differs && matches!(d.new, Some((Mode::Gitlink, _))) {
         let path = String::from_utf8_lossy(&d.path);
         notes.push(format!("{path} is a repository of its own and stays in the guest"));
     }

@@ -129,7 +129,7 @@ fn a_repository_that_leads_to_another_one_is_refused() {
     secret.commit("secret");
     let secret_git = secret.path(".git");
     // What is done to the repository's directory; what is said of it.
-    let cases: [(&str, Act, &str); 11] = [
+    let cases: [(&str, Act, &str); 16] = [
         (".git symlink", |top, secret| replace(&top.join(".git"), secret), "/.git is a symlink"),
         ("gitdir", |top, secret| gitfile(top, secret), "which is the repository of another work tree"),
         (
@@ -181,6 +181,37 @@ fn a_repository_that_leads_to_another_one_is_refused() {
             "leads elsewhere",
         ),
         ("HEAD", |top, secret| replace(&top.join(".git/HEAD"), &secret.join("HEAD")), "is a symlink"),
+        (
+            "a branch that is a root ref",
+            |top, secret| goes_on(top, "refs/heads/main", "ORIG_HEAD", secret),
+            "leads elsewhere",
+        ),
+        (
+            "a branch that is another work tree's",
+            |top, secret| goes_on(top, "refs/heads/main", "worktrees/x/ORIG_HEAD", secret),
+            "leads elsewhere",
+        ),
+        (
+            "a branch that is whatever lies there",
+            |top, secret| goes_on(top, "refs/heads/main", "x/y", secret),
+            "leads elsewhere",
+        ),
+        (
+            "a tag",
+            |top, secret| goes_on(top, "refs/tags/v1", "main-worktree/ORIG_HEAD", secret),
+            "leads elsewhere",
+        ),
+        (
+            "refs in another directory",
+            |top, secret| {
+                let more = format!(
+                    "[core]\n\trepositoryFormatVersion = 1\n[extensions]\n\trefStorage = \"files://{}\"\n",
+                    secret.display()
+                );
+                append(&top.join(".git/config"), &more);
+            },
+            "has its refs in",
+        ),
     ];
     for (name, act, want) in cases {
         let host = Host::new();
@@ -209,6 +240,71 @@ fn a_submodule_that_is_another_repository_is_refused() {
     host.write("x/.git", "gitdir: ../.git/modules/repo/.git\n");
     let said = tried(&host);
     assert!(said.contains("which is the repository of another work tree"), "{said}");
+}
+
+/// Has the ref `name` go on to `target`, which is the other repository's branch, whose commit is here too.
+fn goes_on(top: &Path, name: &str, target: &str, secret: &Path) {
+    let git_dir = top.join(".git");
+    std::fs::write(git_dir.join(name), format!("ref: {target}\n")).expect("writes");
+    let file = git_dir.join(target.strip_prefix("main-worktree/").unwrap_or(target));
+    std::fs::create_dir_all(file.parent().expect("a parent")).expect("makes");
+    symlink(secret.join("refs/heads/main"), file).expect("links");
+    append(&git_dir.join("objects/info/alternates"), &format!("{}\n", secret.join("objects").display()));
+}
+
+fn append(path: &Path, text: &str) {
+    std::fs::create_dir_all(path.parent().expect("a parent")).expect("makes");
+    let before = std::fs::read_to_string(path).unwrap_or_default();
+    std::fs::write(path, before + text).expect("writes");
+}
+
+#[test]
+fn a_commit_is_not_looked_for_by_a_name_that_leads_to_another_repository() {
+    let secret = Host::new();
+    secret.write("secret", "s");
+    let hidden = secret.commit("secret");
+    let secret_git = secret.path(".git");
+    let ask = |host: &Host, from: &str| {
+        let (branch, from) = (Some("b".to_owned()), Some(from.to_owned()));
+        sentence(gather(&Wish { branch, from, ..host.wish() }))
+    };
+    // Where the symlink is, and what names it.
+    for (link, from) in [
+        ("v1", "v1"),
+        ("v1", "v1~0"),
+        ("v1", "v1@{0}"),
+        ("FETCH_HEAD", "FETCH_HEAD"),
+        ("ORIG_HEAD", "main-worktree/ORIG_HEAD"),
+        ("logs/HEAD", "@{1}"),
+        ("logs/refs/heads/main", "main@{0}^"),
+        ("x/y", "main@{u}"),
+    ] {
+        let host = Host::new();
+        append(
+            &host.path(".git/objects/info/alternates"),
+            &format!("{}\n", secret_git.join("objects").display()),
+        );
+        let link = host.path(format!(".git/{link}"));
+        std::fs::remove_file(&link).ok();
+        std::fs::create_dir_all(link.parent().expect("a parent")).expect("makes");
+        let logs = link.strip_prefix(host.path(".git")).expect("below").starts_with("logs");
+        let target = if logs { "logs/refs/heads/main" } else { "refs/heads/main" };
+        symlink(secret_git.join(target), &link).expect("links");
+        host.git(&["config", "branch.main.remote", "."]);
+        host.git(&["config", "branch.main.merge", "x/y"]);
+        let said = ask(&host, from);
+        assert!(said.contains("leads elsewhere"), "{from}: {said}");
+    }
+    // Names of its own.
+    let host = Host::new();
+    host.commit("second");
+    std::fs::write(host.path(".git/FETCH_HEAD"), host.git(&["rev-parse", "HEAD~"])).expect("writes");
+    host.git(&["tag", "-a", "-m", "x", "v1"]);
+    host.git(&["tag", "one/v2", "HEAD~"]);
+    for from in ["FETCH_HEAD", "v1~1", "one/v2", "main@{1}", "@{1}", "@", "HEAD^{/first}", "v1^{commit}"] {
+        assert_eq!(ask(&host, from), "went well", "{from}");
+    }
+    assert!(ask(&host, &hidden).ends_with(&format!("has no commit {hidden}")));
 }
 
 fn replace(path: &Path, target: &Path) {

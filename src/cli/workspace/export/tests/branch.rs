@@ -211,6 +211,57 @@ fn a_branch_in_the_middle_of_a_rebase_or_a_bisection_is_not_moved() {
 }
 
 #[test]
+fn a_submodules_commit_that_only_the_guest_has_is_told_of() {
+    let host = host();
+    let inner = host.dir.path().join("inner");
+    fs::create_dir(&inner).expect("creates");
+    let identity = ["-c", "user.name=a", "-c", "user.email=a@b", "-c", "protocol.file.allow=always"];
+    let commit = |git: &Git, message: &str| {
+        let args = ["commit", "-q", "--allow-empty", "-m", message];
+        git.read(&[&identity[..], &args].concat()).expect("commits");
+        git.line(&["rev-parse", "HEAD"]).expect("asks").expect("a commit")
+    };
+    let git = Git::from(&inner);
+    git.read(&["init", "-q", "-b", "main", "."]).expect("makes a repository");
+    let known = commit(&git, "known");
+    let guest = Clone::of(&host);
+    let entry = |name: &'static [u8], id: &'static str| ("160000", name, id);
+    let none: &'static str = "1111111111111111111111111111111111111111";
+    let known_id: &'static str = Box::leak(known.clone().into_boxed_str());
+    let brought = guest.commit(&[entry(b"same", none), entry(b"sub", none)]);
+    let head = guest.commit(&[entry(b"new", known_id), entry(b"same", none), entry(b"sub", known_id)]);
+    let pack = guest.pack(&format!("{head}\n{brought}\n"));
+    host.git.read_fed(&["index-pack", "--stdin"], &pack).expect("takes them");
+    let origin = host.origin();
+    let found = origin.found.as_ref().expect("a repository");
+    // Nothing of it is checked out here, then one is.
+    let told = only_there(found, &brought, &head).expect("asks");
+    assert_eq!(told, [("new".to_owned(), known.clone()), ("sub".to_owned(), known.clone())]);
+    fs::rename(&inner, host.top().join("sub")).expect("moves");
+    let told = only_there(found, &brought, &head).expect("asks");
+    assert_eq!(told, [("new".to_owned(), known)]);
+}
+
+#[test]
+fn a_reflog_that_is_a_symlink_is_not_written_to() {
+    let host = host();
+    let logs = host.top().join(".git/logs/refs/heads");
+    let victim = host.dir.path().join("victim");
+    fs::write(&victim, "theirs\n").expect("writes");
+    fs::create_dir_all(&logs).expect("creates");
+    symlink(&victim, logs.join("guest")).expect("links");
+    symlink(host.dir.path(), logs.join("fix")).expect("links");
+    let head = host.git(&["rev-parse", "main"]);
+    for name in ["guest", "fix/victim"] {
+        let error = export(&host, name, false, &head, b"").expect_err("leads elsewhere").to_string();
+        assert!(error.contains(&format!("logs/refs/heads/{name} leads elsewhere")), "{error}");
+        assert_eq!(host.git(&["for-each-ref", "--format=%(refname)"]), "refs/heads/main");
+    }
+    assert_eq!(fs::read_to_string(&victim).expect("reads"), "theirs\n");
+    export(&host, "other", false, &head, b"").expect("has no log");
+}
+
+#[test]
 fn a_name_that_is_no_branchs_is_refused() {
     let host = host();
     let head = host.git(&["rev-parse", "main"]);

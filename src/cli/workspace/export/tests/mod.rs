@@ -16,6 +16,7 @@ mod branch;
 
 use super::super::error::WorkspaceError;
 use super::super::prepare::Guest;
+use super::super::records::Limits;
 use super::*;
 use crate::cli::client::Attention;
 use crate::cli::render::Progress;
@@ -448,6 +449,37 @@ fn a_submodule_that_is_newer_than_the_commit_does_not_come_as_plain_files() {
 }
 
 /// What becomes of a guest that says `records`, and `stream` when it is asked for contents.
+#[test]
+fn a_file_in_the_place_of_a_directory_with_a_submodule_is_in_a_patch_against_a_commit() {
+    let host = Host::with(&tree(&[(b"f", F, b"1\n")]));
+    let link = format!("160000,{},libs/sub", host.git(&["rev-parse", "main"]));
+    host.git(&["update-index", "--add", "--cacheinfo", &link]);
+    host.git(&["-c", "user.name=a", "-c", "user.email=a@b", "commit", "-q", "-m", "x"]);
+    let same = format!("100644 {} 100644 2 =", host.id_of(b"1\n"));
+    let records = [record(b"f", &same), record(b"libs", "- - 100644 2 D")].concat();
+    let guest = guest(records, |paths, to| {
+        let mut tar = tar::Builder::new(to);
+        (0..paths.len()).try_for_each(|n| append(&mut tar, &format!("new/{n}"), b"2\n"))?;
+        tar.finish()
+    });
+    let base = Base::find(&host.origin(), "main").expect("is a commit");
+    let mut progress = Progress::silent();
+    let patch =
+        Patch::make(&host.origin(), guest, Some(&base), &mut Attention::to(&mut progress)).expect("is made");
+    let mut names = vec![];
+    patch.write(How::Names, &mut names).expect("writes");
+    assert_eq!(String::from_utf8_lossy(&names), "libs\nlibs/sub\n");
+}
+
+#[test]
+fn what_git_takes_into_no_tree_is_not_left_out_without_a_word() {
+    let before = tree(&[(b".gitmodules", F, b"[x]\n"), (b"f", F, b"1\n")]);
+    let after = tree(&[(b".gitmodules", L, b"f"), (b"f", F, b"2\n")]);
+    let host = Host::with(&before);
+    let error = host.patch(honest(&host, &before, &after)).expect_err("is refused").to_string();
+    assert!(error.starts_with("git takes .gitmodules into no tree as it is in the guest"), "{error}");
+}
+
 fn refused(
     records: &[u8],
     stream: impl Fn(&[Vec<u8>], &mut dyn Write) -> io::Result<()> + Send + 'static,
@@ -529,7 +561,7 @@ fn more_paths_than_a_work_tree_can_have_are_not_kept() {
     let mut progress = Progress::silent();
     let mut attention = Attention::to(&mut progress);
     let mut peer = super::super::peer::Peer::new(near.into(), &mut attention);
-    let limits = listing::Limits { paths: 20_000, bytes: 1 << 30 };
+    let limits = Limits { paths: 20_000, bytes: 1 << 30 };
     let error = listing::read(&mut peer, limits).expect_err("is refused").to_string();
     assert!(error.contains("more paths than a work tree can have"), "{error}");
     drop(peer);
@@ -601,11 +633,18 @@ fn contents_that_are_not_what_was_said_are_refused() {
 #[test]
 fn a_nested_repository_stays_in_the_guest_and_is_told_of() {
     let host = Host::with(&tree(&[(b"f", F, b"1\n")]));
-    let guest = guest(record(b"nested", "- - 160000 0 D"), nothing);
+    let records = [
+        record(b"nested", "- - 160000 0 D"),
+        // Placed as an empty directory.
+        record(b"sub", "040000  160000 0 D"),
+        record(b"sub-as-it-was", "040000  160000 0 ="),
+    ];
+    let guest = guest(records.concat(), nothing);
     let mut progress = Progress::silent();
     let patch = Patch::make(&host.origin(), guest, None, &mut Attention::to(&mut progress)).expect("is made");
     assert!(patch.is_empty());
-    assert_eq!(patch.notes, ["nested is a repository of its own and stays in the guest"]);
+    let stays = |path: &str| format!("{path} is a repository of its own and stays in the guest");
+    assert_eq!(patch.notes, ["nested", "sub"].map(stays));
 }
 
 #[test]
