@@ -5,12 +5,11 @@
 
 use std::collections::{HashMap, HashSet};
 use std::io::{BufRead, BufReader, Read as _, Write};
-use std::process::{ChildStdin, ChildStdout, Stdio};
+use std::process::Stdio;
 
 use super::error::WorkspaceError;
 use super::index::is_id;
-use crate::host::cmd::CmdError;
-use crate::host::cmd::git::{Git, Running};
+use crate::host::cmd::git::{Git, Running, Stdin, Stdout};
 
 /// Commits from some heads on down.
 #[derive(Debug, Default)]
@@ -72,8 +71,8 @@ pub fn boundary(
 /// Reads objects, one at a time, out of one `git cat-file --batch`.
 pub struct Objects {
     running: Running,
-    stdin: ChildStdin,
-    stdout: BufReader<ChildStdout>,
+    stdin: Stdin,
+    stdout: BufReader<Stdout>,
     parents: HashMap<String, Vec<String>>,
 }
 
@@ -118,7 +117,7 @@ impl Objects {
     }
 
     /// The content that [`Objects::find`] has announced.
-    pub fn content(&mut self) -> &mut impl BufRead {
+    pub fn content(&mut self) -> &mut BufReader<Stdout> {
         &mut self.stdout
     }
 
@@ -153,9 +152,12 @@ impl Objects {
         &mut self,
         mut act: impl FnMut(&mut Self) -> std::io::Result<T>,
     ) -> Result<T, WorkspaceError> {
-        act(self).map_err(|source| {
-            WorkspaceError::Git(CmdError::Spawn { program: "git cat-file".to_owned(), source })
-        })
+        act(self).map_err(|e| self.broken(e))
+    }
+
+    /// The error that reading a content was.
+    pub fn broken(&self, e: std::io::Error) -> WorkspaceError {
+        self.running.doing().failed(e).into()
     }
 }
 

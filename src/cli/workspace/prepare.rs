@@ -208,8 +208,8 @@ fn same(
             blob::id(format, target.len() as u64, &mut &target[..])
         }
         Mode::File | Mode::Executable => {
-            let (file, stat) = tree.file(&item.path)?;
-            blob::id(format, stat.st_size.unsigned_abs(), &mut std::fs::File::from(file))
+            let (size, mut content) = tree.content(&item.path)?;
+            blob::id(format, size, &mut content)
         }
         Mode::Directory | Mode::Gitlink => return Ok(true),
     };
@@ -217,7 +217,7 @@ fn same(
         Ok(id) => Ok(id == record.id),
         // It is being written to: it is not what it was.
         Err(e) if e.kind() == std::io::ErrorKind::UnexpectedEof => Ok(false),
-        Err(e) => Err(WorkspaceError::here("read", &path)(e)),
+        Err(e) => tree.go_on().and(Err(WorkspaceError::here("read", &path)(e))),
     }
 }
 
@@ -233,7 +233,7 @@ fn contents<T>(
             objects.close()?;
             Ok(value)
         }
-        _ => act(&mut Contents::Tree(&mut Tree::open(&gathered.top)?)),
+        _ => act(&mut Contents::Tree(&mut Tree::open(&gathered.top, &gathered.patience)?)),
     }
 }
 

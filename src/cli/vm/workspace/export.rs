@@ -105,7 +105,7 @@ impl Asked {
     /// This host's side of it.
     pub fn origin(&self) -> Result<Origin, Error> {
         let dirs = Dirs::from_env().map_err(ClientError::NoHome)?;
-        Ok(Origin::find(&self.workspace, &dirs.cache)?)
+        Ok(Origin::find(&self.workspace, &dirs.cache, self.signals.patience())?)
     }
 
     /// Asks the guest what differs, or for all of its paths.

@@ -8,7 +8,9 @@ use super::dry;
 use crate::cli::client::{Attention, Client};
 use crate::cli::error::Error;
 use crate::cli::render::{self, Progress};
+use crate::cli::signals::Signals;
 use crate::cli::workspace::{DEPTH, Done, Gathered, Guest, Wish, bring, compare_with, gather, guest_path};
+use crate::host::cmd::git::Patience;
 use crate::proto::api::{VmPrepare, VmShow, VmView, VmWorkspace};
 use crate::proto::workspace::Prepare;
 use crate::vm::name::VmName;
@@ -93,6 +95,7 @@ pub struct Options<'a> {
     pub depth: Option<usize>,
     pub untracked: bool,
     pub copy: bool,
+    pub patience: Patience,
 }
 
 impl Options<'_> {
@@ -119,6 +122,7 @@ impl Options<'_> {
                 from: self.from.cloned(),
                 depth: (!self.full).then_some(self.depth.unwrap_or(DEPTH)),
                 untracked: self.untracked,
+                patience: self.patience.clone(),
             }),
         }
     }
@@ -131,7 +135,10 @@ impl PrepareTree {
         }
         let client = Client::from_env()?;
         let mut progress = Progress::new(self.quiet);
-        let vm = client.call(VmShow { vm: self.vm.clone() }, &mut Attention::to(&mut progress))?;
+        let mut signals =
+            Signals::catch().map_err(|source| Error::Host { what: "catch signals".to_owned(), source })?;
+        let attention = &mut Attention { progress: &mut progress, signals: Some(&mut signals) };
+        let vm = client.call(VmShow { vm: self.vm.clone() }, attention)?;
         let known = known(&vm, self.path.as_deref(), self.guest_path.as_deref());
         let path = match (&self.path, known) {
             (Some(path), _) => PathBuf::from(path),
@@ -146,15 +153,15 @@ impl PrepareTree {
             depth: self.depth,
             untracked: self.include_untracked || known.is_some_and(|known| known.untracked),
             copy: self.copy || again.is_some_and(|known| known.head.is_none()),
+            patience: attention.patience(),
         };
         if options.untracked && !self.include_untracked {
-            progress.say("untracked files are brought too, as the last time");
+            attention.progress.say("untracked files are brought too, as the last time");
         }
         let gathered = gather(&options.wish(&path)?)?;
         let guest_path = self.guest_path.clone().or_else(|| known.map(|known| known.guest_path.clone()));
         let guest_path = guest_path.unwrap_or_else(|| gathered.guest_path());
         let job = Job { client: &client, vm: &vm, guest_path: &guest_path, force: self.force };
-        let attention = &mut Attention::to(&mut progress);
         match self.dry_run {
             false => job.bring(gathered, attention),
             true => {
@@ -267,7 +274,8 @@ pub fn again(
     attention: &mut Attention<'_>,
 ) -> Result<(), Error> {
     let copy = workspace.head.is_none();
-    let options = Options { untracked: workspace.untracked, copy, ..Options::default() };
+    let patience = attention.patience();
+    let options = Options { untracked: workspace.untracked, copy, patience, ..Options::default() };
     let gathered = gather(&options.wish(Path::new(&workspace.source))?)?;
     Job { client, vm, guest_path: &workspace.guest_path, force: false }.bring(gathered, attention)
 }

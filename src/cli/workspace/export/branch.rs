@@ -6,16 +6,17 @@
 use std::fs::File;
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
-use std::process::{ChildStdin, Stdio};
+use std::process::Stdio;
 
 use super::super::error::WorkspaceError;
 use super::super::index::is_id;
 use super::super::repository;
-use super::super::source::Found;
+use super::super::source::{Found, small};
 use super::room;
 use super::scratch::Scratch;
 use crate::git::Format;
 use crate::host::cmd::CmdError;
+use crate::host::cmd::git::Stdin;
 use crate::host::files::remove_if_present;
 use crate::proto::workspace::Placed;
 
@@ -108,7 +109,7 @@ impl<'a> Branch<'a> {
         &self,
         scratch: &Scratch,
         wanted: &Wanted,
-        feed: impl FnOnce(&mut ChildStdin) -> Result<(), E>,
+        feed: impl FnOnce(&mut Stdin) -> Result<(), E>,
     ) -> Result<File, E> {
         let most = format!("--max-input-size={}", room(scratch)?);
         let args = ["index-pack", "--stdin", "--fix-thin", "--strict", &most];
@@ -189,7 +190,7 @@ fn busy(common: &Path, name: &str) -> Option<&'static str> {
         ("BISECT_START", "bisection"),
     ];
     let names_it = |file: PathBuf| {
-        let text = std::fs::read(file).unwrap_or_default();
+        let text = small(&file).ok().flatten().unwrap_or_default();
         text.split(|b| *b == b'\n').any(|line| line == full.as_bytes() || line == name.as_bytes())
     };
     directories.into_iter().find_map(|directory| {
@@ -239,6 +240,6 @@ fn pack_name(said: &str) -> Result<String, WorkspaceError> {
 }
 
 /// Feeds index-pack, which may not want more; then it says why at its end.
-pub fn feed(stdin: &mut ChildStdin, bytes: &[u8]) -> bool {
+pub fn feed(stdin: &mut Stdin, bytes: &[u8]) -> bool {
     stdin.write_all(bytes).is_ok()
 }

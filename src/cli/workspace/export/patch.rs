@@ -124,22 +124,16 @@ impl Patch {
         let args = [&fixed, how, &[&self.base, &self.new]].concat();
         let mut git = self.scratch.git.start(&args, Stdio::null()).map_err(WorkspaceError::from)?;
         let mut buffer = vec![0; 64 * 1024];
-        if let Some(mut stdout) = git.stdout.take() {
-            loop {
-                match stdout.read(&mut buffer) {
-                    Ok(0) => break,
-                    Ok(n) => to.write_all(&buffer[..n]).map_err(Unwritten::To)?,
-                    Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
-                    Err(e) => {
-                        return Err(Unwritten::Not(WorkspaceError::here(
-                            "read from git in",
-                            &self.scratch.tree(),
-                        )(e)));
-                    }
-                }
+        let mut stdout = git.stdout.take();
+        let moved = loop {
+            match stdout.as_mut().map_or(Ok(0), |stdout| stdout.read(&mut buffer)) {
+                Ok(0) => break Ok(()),
+                Ok(n) => to.write_all(&buffer[..n]).map_err(Unwritten::To)?,
+                Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
+                Err(e) => break Err(e),
             }
-        }
-        Ok(git.finish().map_err(not_compared)?)
+        };
+        Ok(git.finish_after(moved).map_err(not_compared)?)
     }
 }
 

@@ -20,7 +20,7 @@ use super::*;
 use crate::cli::client::Attention;
 use crate::cli::render::Progress;
 use crate::git::Mode;
-use crate::host::cmd::git::Git;
+use crate::host::cmd::git::{Git, Patience};
 use crate::proto::frame::{Frame, Kind, MAX_PAYLOAD};
 use crate::proto::workspace::{Difference, Held, Placed};
 use crate::vm::workspace::Workspace;
@@ -71,7 +71,7 @@ impl Host {
     }
 
     fn origin(&self) -> Origin {
-        Origin::find(&self.workspace(), &self.cache()).expect("finds it")
+        Origin::find(&self.workspace(), &self.cache(), Patience::default()).expect("finds it")
     }
 
     fn cache(&self) -> PathBuf {
