@@ -11,7 +11,7 @@
 //! | 3 | host | the [`Order`], one line of JSON |
 //! | 4 | host | the wanted tree, a [`Wanted`] for each path; what is in the ledger and not in it goes |
 //! | 5 | guest | paths that are in the way (NUL after each): they exist, were not placed by a prepare, and are wanted, or are no directory where one is wanted |
-//! | 6 | host | git's index, as `git ls-files -s -z` prints it; empty without [`Order::repository`]. Then a segment for the index of each of [`Repository::submodules`], depth first, paths relative to that submodule |
+//! | 6 | host | git's index, as [`crate::git::index::Entry`] writes it; empty without [`Order::repository`]. Then a segment for the index of each of [`Repository::submodules`], depth first, paths relative to that submodule |
 //! | 7 | host | a tar stream of the paths that are [`Wanted::sent`] |
 //! | 8 | guest | the ids of the blobs that it made of what it was sent, one in a line |
 //! | 9 | host | a pack of the objects that the guest lacks, those of submodules too; empty if it lacks none |
@@ -66,6 +66,9 @@ pub struct Held {
     pub head: Option<String>,
     /// The branch that HEAD is on now, without `refs/heads/`.
     pub branch: Option<String>,
+    /// In answer to Changes: how many commits HEAD has that were not brought; None: that is not known.
+    #[serde(default)]
+    pub ahead: Option<usize>,
 }
 
 /// What a prepare placed.

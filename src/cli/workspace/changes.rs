@@ -170,7 +170,7 @@ mod tests {
                 Placed { head, branch, ..Placed::default() }
             });
             let (at, on) = there.map_or((None, None), split);
-            let held = Held { placed, head: at, branch: on };
+            let held = Held { placed, head: at, branch: on, ahead: None };
             assert_eq!(head(&held, &here[..1], Some(&here[1..]), force), want, "{held:?} {here} {force}");
         }
     }

@@ -12,9 +12,10 @@ use std::process::Stdio;
 use rustix::fs::{MemfdFlags, memfd_create};
 
 use super::error::WorkspaceError;
-use super::history::{Objects, Walk, boundary, walk};
+use super::history::Objects;
 use super::index::{is_id, parse_tree};
 use super::repository::Repo;
+use crate::git::history::{Walk, boundary, walk};
 use crate::host::cmd::CmdError;
 use crate::host::cmd::git::{Git, Running, path_of};
 use crate::proto::workspace::Placed;

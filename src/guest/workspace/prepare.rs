@@ -116,7 +116,7 @@ pub fn held(path: &Path, ledger: &Ledger) -> Held {
         }
     }
     let (head, branch) = if ledger.header.repository { refs::head(&path.join(".git")) } else { (None, None) };
-    Held { placed, head, branch }
+    Held { placed, head, branch, ahead: None }
 }
 
 struct Preparing<'a> {

@@ -77,7 +77,7 @@ impl Guest {
         if let Some(placed) = &mut placed {
             placed.boundary = shallow(&self.top());
         }
-        Held { placed, head: some(head), branch: some(branch) }
+        Held { placed, head: some(head), branch: some(branch), ahead: None }
     }
 
     fn serve(&mut self, mut far: UnixStream) -> Result<(), Gone> {
