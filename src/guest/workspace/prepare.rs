@@ -61,9 +61,12 @@ pub fn run(wire: &mut Wire, wanted: &Prepare, ledgers: &Path) -> io::Result<()> 
     };
     let held = held(path, &ledger);
     let untold = held.placed.as_ref().is_some_and(|placed| placed.heads.is_empty());
-    let head = ledger.header.repository.then(|| (held.head.clone(), held.branch.clone()));
+    let placed = ledger.header.placed.iter().flat_map(repository::submodules);
+    let heads = placed.map(|below| (below.clone(), refs::head(&path.join(below).join(".git"))));
+    let top = ledger.header.repository.then(|| (String::new(), (held.head.clone(), held.branch.clone())));
+    let heads = heads.chain(top).collect();
     wire.answer(&Answer::Held(Box::new(held)))?;
-    let mut preparing = Preparing { path, place, ledger, untold, head };
+    let mut preparing = Preparing { path, place, ledger, untold, heads };
     match preparing.converse(wire) {
         Ok(()) => wire.send(Kind::Eof, &[]),
         Err(e) => wire.send(Kind::Failed, e.sentence().as_bytes()),
@@ -125,8 +128,8 @@ struct Preparing<'a> {
     ledger: Ledger,
     /// The host has not been told what history there is.
     untold: bool,
-    /// Where it has been told that HEAD is, and on which branch; None: that there is none.
-    head: Option<(Option<String>, Option<String>)>,
+    /// Where HEAD was when the host was answered, and on which branch, by where the repository is in the work tree.
+    heads: BTreeMap<String, (Option<String>, Option<String>)>,
 }
 
 impl Preparing<'_> {
@@ -376,11 +379,14 @@ impl Preparing<'_> {
         for module in modules {
             module.check_objects(&objects).map_err(failed("take the host's objects"))?;
         }
-        if self.head.as_ref().is_some_and(|head| *head != refs::head(&self.path.join(".git"))) {
-            return Err(trouble(
-                "move HEAD",
-                "it was moved in the guest while the work tree was being brought; prepare again",
-            ));
+        for module in modules {
+            if self.heads.get(&module.path).is_some_and(|head| *head != refs::head(&module.git)) {
+                let of = if module.path.is_empty() { String::new() } else { format!(" of {}", module.path) };
+                return Err(trouble(
+                    format!("move HEAD{of}"),
+                    "it was moved in the guest while the work tree was being brought; prepare again",
+                ));
+            }
         }
         let mut indices = BTreeMap::new();
         // Those within come first: what the outermost one says is true when it says so.
