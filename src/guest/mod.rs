@@ -39,6 +39,9 @@ mod users;
 mod wire;
 mod workspace;
 
+#[cfg(test)]
+pub use workspace::prepare_on;
+
 use std::error::Error;
 use std::ffi::OsString;
 use std::fmt;

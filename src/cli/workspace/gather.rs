@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::error::WorkspaceError;
-use super::index::parse_tree;
+use super::index::{parse_tree, written};
 use super::prepare::{Done, commits};
 use super::repository::{self, Listing, Repo, directory};
 use super::source::Source;
@@ -139,7 +139,8 @@ fn whole(
 /// The paths of the commit `from`, in the place of those on disk.
 fn take_tree(read: &mut Repo, from: &str, listing: &mut Listing) -> Result<(), WorkspaceError> {
     let listed = read.found.git.read(&["ls-tree", "-r", "-z", "--full-tree", from])?;
-    let (entries, index) = parse_tree(&listed)?;
+    let entries = parse_tree(&listed, read.found.format)?;
+    read.index = written(&entries);
     let mut submodules = 0;
     for entry in entries {
         if entry.mode == Mode::Gitlink {
@@ -147,17 +148,17 @@ fn take_tree(read: &mut Repo, from: &str, listing: &mut Listing) -> Result<(), W
             listing.items.push(directory(entry.path));
             continue;
         }
-        let stamp = stamp::of_blob(&entry.id, entry.mode.word());
+        let id = entry.id.to_string();
+        let stamp = stamp::of_blob(&id, entry.mode.word());
         listing.items.push(Item {
             path: entry.path,
             mode: entry.mode,
             stamp,
             size: 0,
             mtime: 0,
-            blob: Some(entry.id),
+            blob: Some(id),
         });
     }
-    read.index = index;
     sizes(read, &mut listing.items)?;
     listing.notes.push("the files are as they were committed; uncommitted changes stay behind".to_owned());
     if submodules > 0 {

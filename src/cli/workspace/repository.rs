@@ -6,11 +6,12 @@ use std::io::Read;
 use std::path::PathBuf;
 
 use super::error::WorkspaceError;
-use super::index::{self, Tracked, is_id};
+use super::index::{self, is_id};
 use super::origin::without_credentials;
 use super::source::{Found, in_the_way, open};
 use super::tree::{Item, There, Tree};
-use crate::git::{Mode, parse_path};
+use crate::git::index::Entry;
+use crate::git::{Id, Mode, parse_path};
 use crate::host::cmd::CmdError;
 use crate::host::cmd::git::Running;
 
@@ -23,10 +24,10 @@ pub struct Repo {
     /// The branch that HEAD is on; None: detached, or one whose name is no text.
     pub branch: Option<String>,
     pub settings: Settings,
-    /// As `ls-files -s -z` prints it.
+    /// As it is sent.
     pub index: Vec<u8>,
     /// Blobs that the index names.
-    pub staged: HashSet<String>,
+    pub staged: HashSet<Id>,
     /// Commits that have lost their parents already.
     pub shallow: Vec<String>,
     /// Submodules with a work tree, by path relative to this repository's.
@@ -112,10 +113,11 @@ fn one(
     let looking =
         found.git.start(&["ls-files", "-o", "--exclude-standard", "-z"], std::process::Stdio::null())?;
     let mut read = state(found, &mut listing.notes)?;
-    read.index = read.found.git.read(&["ls-files", "-s", "-z"])?;
+    let entries = entries(&read.found)?;
+    read.index = index::written(&entries);
     let mut before: Option<Vec<u8>> = None;
     let mut looked = HashSet::new();
-    for tracked in index::parse(&read.index)? {
+    for tracked in entries {
         // A path that is in conflict is there once for each side.
         if before.as_ref() != Some(&tracked.path) {
             ignores_are_files(&below(prefix, &tracked.path), &mut looked, tree)?;
@@ -128,6 +130,16 @@ fn one(
     }
     untracked(looking, prefix, tree, with_untracked, listing)?;
     Ok(read)
+}
+
+/// What the index says.
+fn entries(found: &Found) -> Result<Vec<Entry>, WorkspaceError> {
+    let format = found.format;
+    let mut entries = index::parse(&found.git.read(&["ls-files", "-s", "-v", "-z"])?, format)?;
+    if entries.iter().any(|entry| index::may_be_announced(entry, format)) {
+        index::mark_announced(&mut entries, &found.git.read(&["ls-files", "-z", "--debug"])?, format);
+    }
+    Ok(entries)
 }
 
 /// Refuses where a `.gitignore` in a directory above `path` is no file: git would wait for it. `looked` knows directories that are fine.
@@ -155,7 +167,7 @@ fn ignores_are_files(
 fn place(
     read: &mut Repo,
     prefix: &[u8],
-    tracked: &Tracked,
+    tracked: &Entry,
     tree: &mut Tree,
     with_untracked: bool,
     listing: &mut Listing,

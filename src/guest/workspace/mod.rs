@@ -39,6 +39,14 @@ pub fn changes(wire: &mut Wire, wanted: &Changes) -> io::Result<()> {
     changes::run(wire, wanted, Path::new(ledger::DIRECTORY))
 }
 
+/// Serves one prepare on a connection, with ledgers elsewhere: for tests of the host's side.
+#[cfg(test)]
+pub fn prepare_on(connection: std::os::fd::OwnedFd, wanted: &Prepare, ledgers: &Path) -> io::Result<()> {
+    let mut wire = Wire::new(connection)?;
+    prepare::run(&mut wire, wanted, ledgers)?;
+    wire.finish().map(drop)
+}
+
 /// Something that is not as it should be, though no call has failed.
 fn trouble(tried: impl Into<String>, why: impl Into<String>) -> Failed {
     Failed { tried: tried.into(), source: io::Error::other(why.into()) }

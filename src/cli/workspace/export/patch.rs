@@ -58,11 +58,11 @@ impl Base {
             ));
         };
         let listed = found.git.read(&["ls-tree", "-r", "-z", "--full-tree", &commit])?;
-        let (entries, _) = index::parse_tree(&listed)?;
+        let entries = index::parse_tree(&listed, found.format)?;
         let mut base = Self { commit, paths: HashSet::new(), submodules: vec![] };
         for entry in entries {
             match entry.mode {
-                Mode::Gitlink => base.submodules.push((entry.id, entry.path)),
+                Mode::Gitlink => base.submodules.push((entry.id.to_string(), entry.path)),
                 _ => drop(base.paths.insert(entry.path)),
             }
         }

@@ -1,5 +1,6 @@
 //! Real repositories, brought to a guest that is made of git and tar alone, and looked at with git.
 
+mod both;
 mod guest;
 mod hostile;
 mod odd;

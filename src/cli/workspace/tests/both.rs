@@ -1,0 +1,137 @@
+//! Both sides as they are: this host's, and the guest's agent, which brings it to a directory here.
+
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+
+use super::{Host, git};
+use crate::cli::client::Attention;
+use crate::cli::render::Progress;
+use crate::cli::workspace::{Done, Gathered, Guest, WorkspaceError, bring};
+use crate::guest::prepare_on;
+use crate::proto::agent::Answer;
+use crate::proto::frame::Frame;
+use crate::proto::workspace::Prepare;
+
+struct Agent {
+    dir: tempfile::TempDir,
+}
+
+impl Agent {
+    fn new() -> Self {
+        // In memory: a prepare waits for its whole file system to be on the disk, and with it for everybody else's files.
+        Self { dir: tempfile::tempdir_in("/dev/shm").expect("a directory") }
+    }
+
+    fn top(&self) -> PathBuf {
+        self.dir.path().join("work")
+    }
+
+    fn read(&self, name: &str) -> Option<String> {
+        std::fs::read_to_string(self.top().join(name)).ok()
+    }
+
+    fn prepare(&self, gathered: &Gathered) -> Result<Done, WorkspaceError> {
+        let (mut near, far) = UnixStream::pair().expect("a pair");
+        let wanted = Prepare { path: self.top().to_str().expect("text").to_owned() };
+        std::thread::scope(|scope| {
+            scope.spawn(move || {
+                // The host may have hung up.
+                prepare_on(far.into(), &wanted, &self.dir.path().join("ledgers")).unwrap_or_default();
+            });
+            let answer = Frame::read(&mut near).expect("reads").expect("an answer");
+            let held = match serde_json::from_slice(&answer.payload).expect("an answer") {
+                Answer::Held(held) => *held,
+                other => panic!("{other:?}"),
+            };
+            let mut progress = Progress::silent();
+            let guest = Guest { held, connection: near.into() };
+            bring(gathered, guest, false, &mut Attention::to(&mut progress))
+        })
+    }
+
+    /// What git says of the work tree and the index is the same on both sides.
+    fn check(&self, host: &Host) {
+        for args in [
+            &["status", "--porcelain=v2"][..],
+            &["ls-files", "-s", "-v"],
+            &["diff"],
+            &["diff", "--cached"],
+            &["diff-files", "--abbrev=40"],
+        ] {
+            assert_eq!(git(&self.top(), args), host.git(args), "{args:?}");
+        }
+        git(&self.top(), &["fsck", "--strict", "--full"]);
+    }
+}
+
+#[test]
+fn what_a_sparse_checkout_leaves_out_is_left_out_in_the_guest_too() {
+    for index in ["--no-sparse-index", "--sparse-index"] {
+        let host = Host::new();
+        for name in ["in/f", "in/deep/f", "out/f", "out/deep/f", "out/.gitignore"] {
+            host.write(name, name);
+        }
+        host.commit("more");
+        host.git(&["sparse-checkout", "set", index, "in"]);
+        assert!(!host.path("out").exists());
+        host.write("in/f", "changed");
+        let agent = Agent::new();
+        agent.prepare(&host.gather()).expect("brings");
+        agent.check(&host);
+        assert!(!agent.top().join("out").exists(), "{index}");
+        assert_eq!(git(&agent.top(), &["status", "--porcelain"]), " M in/f");
+        let done = agent.prepare(&host.gather()).expect("brings");
+        assert_eq!((done.sent, done.removed), (0, 0));
+        // And comes when it is here.
+        host.git(&["sparse-checkout", "disable"]);
+        let done = agent.prepare(&host.gather()).expect("brings");
+        assert_eq!((done.sent, done.removed), (3, 0), "{index}");
+        agent.check(&host);
+        // git keeps what was changed.
+        host.git(&["commit", "-qam", "changed"]);
+        host.git(&["sparse-checkout", "set", index, "out"]);
+        let done = agent.prepare(&host.gather()).expect("brings");
+        assert_eq!((done.sent, done.removed), (0, 2), "{index}");
+        agent.check(&host);
+    }
+}
+
+#[test]
+fn what_git_was_told_of_a_file_here_it_knows_in_the_guest() {
+    for options in [&[][..], &["--object-format=sha256"]] {
+        let host = Host::with(options);
+        for name in ["skipped", "gone", "assumed", "both", "empty"] {
+            host.write(name, if name == "empty" { "" } else { name });
+        }
+        host.commit("more");
+        host.git(&["update-index", "--skip-worktree", "skipped", "gone", "both"]);
+        host.git(&["update-index", "--assume-unchanged", "assumed", "both"]);
+        for name in ["skipped", "assumed", "both"] {
+            host.write(name, "of this host alone");
+        }
+        std::fs::remove_file(host.path("gone")).expect("removes");
+        for (name, content) in
+            [("announced", "x"), ("announced-empty", ""), ("announced\nflags: 20000000", "x"), ("z/n", "x")]
+        {
+            host.write(name, content);
+            host.git(&["add", "-N", name]);
+        }
+        host.write("staged-empty", "");
+        host.git(&["add", "staged-empty"]);
+        let agent = Agent::new();
+        agent.prepare(&host.gather()).expect("brings");
+        agent.check(&host);
+        assert_eq!(agent.read("skipped").as_deref(), Some("of this host alone"));
+        assert_eq!(agent.read("announced").as_deref(), Some("x"));
+        let status = git(&agent.top(), &["status", "--porcelain"]);
+        assert!(status.lines().any(|line| line == " A announced"), "{status}");
+        assert!(status.lines().any(|line| line == "A  staged-empty"), "{status}");
+        assert!(!status.contains("skipped") && !status.contains("assumed"), "{status}");
+        let done = agent.prepare(&host.gather()).expect("brings");
+        assert_eq!((done.sent, done.removed), (0, 0));
+        host.git(&["add", "announced"]);
+        host.git(&["update-index", "--no-skip-worktree", "skipped"]);
+        agent.prepare(&host.gather()).expect("brings");
+        agent.check(&host);
+    }
+}
