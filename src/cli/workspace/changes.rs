@@ -1,6 +1,6 @@
 //! What is sent, what goes, and what stands against it: this host's tree and the guest's ledger, path by path.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use super::stamp::NEVER;
 use super::tree::Item;
@@ -16,11 +16,22 @@ pub struct Changes {
     pub removed: usize,
     /// Paths that were changed on both sides.
     pub conflicts: Vec<Vec<u8>>,
+    pub untracked: Untracked,
 }
 
-/// Compares. Where stamps differ, `same` is asked whether the content is still the blob that was placed.
+/// What becomes of files that were brought, are here, and stay behind now as they are not tracked.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Untracked {
+    /// Of those that are removed.
+    pub left: usize,
+    /// Changed in the guest: they are its own from now on.
+    pub stayed: usize,
+}
+
+/// Compares; `behind` are paths that are here and are not to come. Where stamps differ, `same` is asked whether the content is still the blob that was placed.
 pub fn compare<E>(
     items: &[Item],
+    behind: &[Vec<u8>],
     ledger: &HashMap<Vec<u8>, Record>,
     mut same: impl FnMut(&Item, &Record) -> Result<bool, E>,
 ) -> Result<Changes, E> {
@@ -38,10 +49,16 @@ pub fn compare<E>(
         }
     }
     if found < ledger.len() {
-        let wanted: std::collections::HashSet<&[u8]> = items.iter().map(|item| &item.path[..]).collect();
+        let wanted: HashSet<&[u8]> = items.iter().map(|item| &item.path[..]).collect();
+        let behind: HashSet<&[u8]> = behind.iter().map(|path| &path[..]).collect();
         for (path, record) in ledger.iter().filter(|(path, _)| !wanted.contains(&path[..])) {
+            let behind = behind.contains(&path[..]);
             match record.fate {
-                Fate::Unchanged => changes.removed += 1,
+                Fate::Unchanged => {
+                    changes.removed += 1;
+                    changes.untracked.left += usize::from(behind);
+                }
+                Fate::Changed if behind => changes.untracked.stayed += 1,
                 Fate::Changed => changes.conflicts.push(path.clone()),
                 Fate::Deleted => {}
             }
@@ -136,15 +153,29 @@ mod tests {
         for (old, fate, new, content, sent, conflict) in table {
             let ledger = HashMap::from([record("f", old, fate)]);
             let items: Vec<Item> = new.map(|stamp| item("f", stamp)).into_iter().collect();
-            let got = compare::<Infallible>(&items, &ledger, |_, _| Ok(content)).expect("does not fail");
+            let got = compare::<Infallible>(&items, &[], &ledger, |_, _| Ok(content)).expect("does not fail");
             let case = format!("{old} {fate:?} {new:?} {content}");
             assert_eq!(got.sent, new.map(|_| sent).into_iter().collect::<Vec<_>>(), "{case}");
             assert_eq!(!got.conflicts.is_empty(), conflict, "{case}");
             assert_eq!(got.removed, usize::from(new.is_none() && fate == Unchanged), "{case}");
         }
-        let new =
-            compare::<Infallible>(&[item("g", 7)], &HashMap::new(), |_, _| Ok(true)).expect("does not fail");
+        let new = compare::<Infallible>(&[item("g", 7)], &[], &HashMap::new(), |_, _| Ok(true))
+            .expect("does not fail");
         assert_eq!(new.sent, [true]);
+    }
+
+    #[test]
+    fn what_stays_behind_from_now_on_leaves_the_guest_unless_it_was_changed_there() {
+        let ledger = HashMap::from([
+            record("gone", 7, Fate::Unchanged),
+            record("kept", 7, Fate::Unchanged),
+            record("changed", 7, Fate::Changed),
+            record("deleted", 7, Fate::Deleted),
+        ]);
+        let behind = ["kept", "changed", "deleted", "never"].map(|path| path.as_bytes().to_vec());
+        let got = compare::<Infallible>(&[], &behind, &ledger, |_, _| Ok(true)).expect("does not fail");
+        assert_eq!((got.removed, got.conflicts), (2, vec![]));
+        assert_eq!(got.untracked, Untracked { left: 1, stayed: 1 });
     }
 
     #[test]

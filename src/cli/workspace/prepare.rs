@@ -6,7 +6,7 @@ use std::os::fd::OwnedFd;
 use std::process::Stdio;
 
 use super::blob;
-use super::changes::{Changes, Head, compare, head, named, wanted};
+use super::changes::{Changes, Head, Untracked, compare, head, named, wanted};
 use super::error::WorkspaceError;
 use super::gather::{Brought, Gathered};
 use super::history::Objects;
@@ -31,6 +31,7 @@ pub struct Done {
     pub bytes: u64,
     /// HEAD of the guest has gone its own way and stays there.
     pub head_stays: bool,
+    pub untracked: Untracked,
 }
 
 /// The guest's answer, and the connection behind it.
@@ -142,6 +143,7 @@ fn of(gathered: &Gathered, changes: &Changes, head: Head) -> Done {
         commits: 0,
         bytes: sent().map(|(item, _)| item.size).sum(),
         head_stays: head == Head::Stays,
+        untracked: changes.untracked,
     }
 }
 
@@ -155,7 +157,9 @@ fn decide(
     let ledger = ledger(&peer.segment()?)?;
     let format = gathered.repository.as_ref().map_or(Format::Sha1, |brought| brought.read.found.format);
     let changes = contents(gathered, |contents| {
-        compare(&gathered.items, &ledger, |item, record| same(item, record, format, contents))
+        compare(&gathered.items, &gathered.behind, &ledger, |item, record| {
+            same(item, record, format, contents)
+        })
     })?;
     if !changes.conflicts.is_empty() && !force {
         return WorkspaceError::refused(format!(

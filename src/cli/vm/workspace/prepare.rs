@@ -53,9 +53,12 @@ pub struct PrepareTree {
     /// how many commits of history to bring; 10 if not given
     #[argh(option, arg_name = "n", from_str_fn(depth_of))]
     depth: Option<usize>,
-    /// bring untracked files too, but for ignored ones
+    /// bring untracked files too, but for ignored ones; from then on every time
     #[argh(switch)]
     include_untracked: bool,
+    /// bring no untracked files any more; those that were brought leave the guest, unless they were changed there
+    #[argh(switch)]
+    no_include_untracked: bool,
     /// bring a plain directory as it is, without git
     #[argh(switch)]
     copy: bool,
@@ -133,6 +136,11 @@ impl PrepareTree {
         if self.json && !self.dry_run {
             return Err(Error::Refused("--json goes with --dry-run".to_owned()));
         }
+        if self.include_untracked && self.no_include_untracked {
+            let text =
+                "--include-untracked and --no-include-untracked say different things; choose one of them";
+            return Err(Error::Refused(text.to_owned()));
+        }
         let client = Client::from_env()?;
         let mut progress = Progress::new(self.quiet);
         let mut signals =
@@ -151,12 +159,15 @@ impl PrepareTree {
             from: self.from.as_ref(),
             full: self.full,
             depth: self.depth,
-            untracked: self.include_untracked || known.is_some_and(|known| known.untracked),
+            untracked: !self.no_include_untracked
+                && (self.include_untracked || known.is_some_and(|known| known.untracked)),
             copy: self.copy || again.is_some_and(|known| known.head.is_none()),
             patience: attention.patience(),
         };
         if options.untracked && !self.include_untracked {
-            attention.progress.say("untracked files are brought too, as the last time");
+            attention.progress.say(
+                "untracked files are brought too, as the last time; --no-include-untracked leaves them here",
+            );
         }
         let gathered = gather(&options.wish(&path)?)?;
         let guest_path = self.guest_path.clone().or_else(|| known.map(|known| known.guest_path.clone()));
@@ -263,7 +274,14 @@ fn sentence(vm: &VmName, guest_path: &str, done: &Done) -> String {
         false => format!("{} ({})", parts.join(", "), render::bytes(done.bytes)),
     };
     let stays = if done.head_stays { "; HEAD stays where the guest has moved it" } else { "" };
-    format!("{vm}: {guest_path}: {what}{stays}")
+    let left = some(done.untracked.left, "untracked file left the guest", "untracked files left the guest");
+    let changed = some(
+        done.untracked.stayed,
+        "untracked file stays, as it was changed there",
+        "untracked files stay, as they were changed there",
+    );
+    let untracked: String = [left, changed].into_iter().flatten().map(|text| format!("; {text}")).collect();
+    format!("{vm}: {guest_path}: {what}{untracked}{stays}")
 }
 
 /// Brings the VM's last work tree again, from where it came.
@@ -287,12 +305,18 @@ mod tests {
     #[test]
     fn what_was_done_is_one_line() {
         let name: VmName = "dev".parse().expect("a name");
-        let done = Done { sent: 12, removed: 3, commits: 2, bytes: 1_258_291, head_stays: false };
+        let done = Done { sent: 12, removed: 3, commits: 2, bytes: 1_258_291, ..Done::default() };
         assert_eq!(
             sentence(&name, "/root/repo", &done),
             "dev: /root/repo: 12 files sent, 3 removed, 2 commits (1.2 MiB)"
         );
         assert_eq!(sentence(&name, "/r", &Done::default()), "dev: /r: nothing has changed");
+        let mut done = Done { removed: 2, ..Done::default() };
+        (done.untracked.left, done.untracked.stayed) = (2, 1);
+        assert_eq!(
+            sentence(&name, "/r", &done),
+            "dev: /r: 2 removed (0 B); 2 untracked files left the guest; 1 untracked file stays, as it was changed there"
+        );
     }
 
     #[test]

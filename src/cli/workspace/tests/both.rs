@@ -3,9 +3,10 @@
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 
-use super::{Host, git};
+use super::{Host, git, sentence};
 use crate::cli::client::Attention;
 use crate::cli::render::Progress;
+use crate::cli::workspace::gather::{Wish, gather};
 use crate::cli::workspace::{Done, Gathered, Guest, WorkspaceError, bring};
 use crate::guest::prepare_on;
 use crate::proto::agent::Answer;
@@ -134,4 +135,26 @@ fn what_git_was_told_of_a_file_here_it_knows_in_the_guest() {
         agent.prepare(&host.gather()).expect("brings");
         agent.check(&host);
     }
+}
+
+#[test]
+fn untracked_files_leave_the_guest_when_they_are_not_to_come_any_more() {
+    let host = Host::new();
+    for name in ["u/one", "u/two", "changed", "deleted"] {
+        host.write(name, "here");
+    }
+    let gathered = |untracked| gather(&Wish { untracked, ..host.wish() }).expect("reads");
+    let agent = Agent::new();
+    assert_eq!(agent.prepare(&gathered(true)).expect("brings").sent, 5);
+    std::fs::write(agent.top().join("changed"), "there").expect("writes");
+    std::fs::remove_file(agent.top().join("deleted")).expect("removes");
+    let done = agent.prepare(&gathered(false)).expect("brings");
+    assert_eq!((done.sent, done.removed, done.untracked.left, done.untracked.stayed), (0, 2, 2, 1));
+    assert!(!agent.top().join("u").exists());
+    assert_eq!(agent.read("changed").as_deref(), Some("there"));
+    let done = agent.prepare(&gathered(false)).expect("brings");
+    assert_eq!((done.sent, done.removed, done.untracked.left, done.untracked.stayed), (0, 0, 0, 0));
+    // It is the guest's own now.
+    let said = sentence(agent.prepare(&gathered(true)));
+    assert!(said.starts_with("in the way in the guest, and not brought by banger: changed;"), "{said}");
 }
