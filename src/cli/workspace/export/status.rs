@@ -34,6 +34,16 @@ pub struct Change {
     pub status: char,
     /// What is no UTF-8 of it is lost.
     pub path: String,
+    /// As git writes them; None: it was not there, or is not any more.
+    pub old_mode: Option<&'static str>,
+    pub new_mode: Option<&'static str>,
+}
+
+impl Change {
+    pub fn new(status: char, path: &[u8], old: Option<Mode>, new: Option<Mode>) -> Self {
+        let path = String::from_utf8_lossy(path).into_owned();
+        Self { status, path, old_mode: old.map(Mode::word), new_mode: new.map(Mode::word) }
+    }
 }
 
 impl Status {
@@ -99,7 +109,7 @@ fn change(d: &Difference) -> Option<Change> {
         (Some((old, _)), Some((new, _))) if is_link(*old) != is_link(new) => 'T',
         (Some(_), Some(_)) => 'M',
     };
-    Some(Change { status, path: String::from_utf8_lossy(&d.path).into_owned() })
+    Some(Change::new(status, &d.path, d.old.as_ref().map(|(mode, _)| *mode), d.new.map(|(mode, _)| mode)))
 }
 
 #[cfg(test)]
