@@ -4,6 +4,7 @@ pub mod causes;
 pub mod cmd;
 pub mod descriptors;
 pub mod dirs;
+pub mod ending;
 pub mod endpoint;
 pub mod environment;
 pub mod facts;

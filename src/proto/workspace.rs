@@ -12,7 +12,7 @@
 //! | 4 | host | the wanted tree, a [`Wanted`] for each path; what is in the ledger and not in it goes |
 //! | 5 | guest | an [`Obstacle`] for each path that is in the way: it exists, was not placed by a prepare, and is wanted, or is no directory where one is wanted |
 //! | 5a | host | only with [`Held::present`]: paths (NUL after each) of which 2 or 5 has told a blob that is the same here. They stay as they are, count as placed, and do not come in 7 |
-//! | 6 | host | git's index, as `git ls-files -s -z` prints it; empty without [`Order::repository`]. Then a segment for the index of each of [`Repository::submodules`], depth first, paths relative to that submodule |
+//! | 6 | host | git's index, as [`crate::git::index::Entry`] writes it; empty without [`Order::repository`]. Then a segment for the index of each of [`Repository::submodules`], depth first, paths relative to that submodule |
 //! | 7 | host | a tar stream of the paths that are [`Wanted::sent`] |
 //! | 8 | guest | the ids of the blobs that it made of what it was sent, one in a line |
 //! | 9 | host | a pack of the objects that the guest lacks, those of submodules too; empty if it lacks none |
@@ -78,6 +78,9 @@ pub struct Held {
     /// It is told what is there now, as [`Prepare::present`] asks.
     #[serde(default)]
     pub present: bool,
+    /// In answer to Changes: how many commits HEAD has that were not brought; None: that is not known.
+    #[serde(default)]
+    pub ahead: Option<usize>,
 }
 
 /// Where HEAD is.

@@ -1,6 +1,6 @@
 //! What is sent, what goes, and what stands against it: this host's tree and the guest's ledger, path by path.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use super::stamp::NEVER;
 use super::tree::Item;
@@ -18,11 +18,22 @@ pub struct Changes {
     pub conflicts: Vec<Vec<u8>>,
     /// Paths that were changed on both sides to the same.
     pub agreed: Vec<Vec<u8>>,
+    pub untracked: Untracked,
 }
 
-/// Compares. Where stamps differ, `id` is asked which blob the content is.
+/// What becomes of files that were brought, are here, and stay behind now as they are not tracked.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Untracked {
+    /// Of those that are removed.
+    pub left: usize,
+    /// Changed in the guest: they are its own from now on.
+    pub stayed: usize,
+}
+
+/// Compares; `behind` are paths that are here and are not to come. Where stamps differ, `id` is asked which blob the content is.
 pub fn compare<E>(
     items: &[Item],
+    behind: &[Vec<u8>],
     ledger: &HashMap<Vec<u8>, Record>,
     mut id: impl FnMut(&Item) -> Result<Option<String>, E>,
 ) -> Result<Changes, E> {
@@ -47,12 +58,18 @@ pub fn compare<E>(
         }
     }
     if found < ledger.len() {
-        let wanted: std::collections::HashSet<&[u8]> = items.iter().map(|item| &item.path[..]).collect();
+        let wanted: HashSet<&[u8]> = items.iter().map(|item| &item.path[..]).collect();
+        let behind: HashSet<&[u8]> = behind.iter().map(|path| &path[..]).collect();
         for (path, record) in ledger.iter().filter(|(path, _)| !wanted.contains(&path[..])) {
+            let behind = behind.contains(&path[..]);
             match record.fate {
-                Fate::Unchanged => changes.removed += 1,
+                Fate::Unchanged => {
+                    changes.removed += 1;
+                    changes.untracked.left += usize::from(behind);
+                }
                 // It is gone on both sides; what is in the guest's directory is looked at by itself.
                 Fate::Changed if record.now.as_ref().is_some_and(|now| now.mode == Mode::Directory) => {}
+                Fate::Changed if behind => changes.untracked.stayed += 1,
                 Fate::Changed => changes.conflicts.push(path.clone()),
                 Fate::Deleted => {}
             }
@@ -167,15 +184,15 @@ mod tests {
             let ledger = HashMap::from([record("f", old, fate)]);
             let items: Vec<Item> = new.map(|stamp| item("f", stamp)).into_iter().collect();
             let id = if content { "placed" } else { "another" };
-            let got =
-                compare::<Infallible>(&items, &ledger, |_| Ok(Some(id.to_owned()))).expect("does not fail");
+            let got = compare::<Infallible>(&items, &[], &ledger, |_| Ok(Some(id.to_owned())))
+                .expect("does not fail");
             let case = format!("{old} {fate:?} {new:?} {content}");
             assert_eq!(got.sent, new.map(|_| sent).into_iter().collect::<Vec<_>>(), "{case}");
             assert_eq!(!got.conflicts.is_empty(), conflict, "{case}");
             assert_eq!(got.removed, usize::from(new.is_none() && fate == Unchanged), "{case}");
         }
-        let new =
-            compare::<Infallible>(&[item("g", 7)], &HashMap::new(), |_| Ok(None)).expect("does not fail");
+        let new = compare::<Infallible>(&[item("g", 7)], &[], &HashMap::new(), |_| Ok(None))
+            .expect("does not fail");
         assert_eq!(new.sent, [true]);
     }
 
@@ -202,10 +219,24 @@ mod tests {
                 here.iter().map(|(mode, _)| Item { mode: *mode, ..item("f", 8) }).collect();
             let id = here.map(|(_, id)| id);
             let ledger = HashMap::from([(path, record)]);
-            let got = compare::<Infallible>(&items, &ledger, |_| Ok(id.clone())).expect("does not fail");
+            let got = compare::<Infallible>(&items, &[], &ledger, |_| Ok(id.clone())).expect("does not fail");
             let got = (got.sent == [true], !got.agreed.is_empty(), !got.conflicts.is_empty());
             assert_eq!(got, (sent, agreed, conflict), "{case}");
         }
+    }
+
+    #[test]
+    fn what_stays_behind_from_now_on_leaves_the_guest_unless_it_was_changed_there() {
+        let ledger = HashMap::from([
+            record("gone", 7, Fate::Unchanged),
+            record("kept", 7, Fate::Unchanged),
+            record("changed", 7, Fate::Changed),
+            record("deleted", 7, Fate::Deleted),
+        ]);
+        let behind = ["kept", "changed", "deleted", "never"].map(|path| path.as_bytes().to_vec());
+        let got = compare::<Infallible>(&[], &behind, &ledger, |_| Ok(None)).expect("does not fail");
+        assert_eq!((got.removed, got.conflicts), (2, vec![]));
+        assert_eq!(got.untracked, Untracked { left: 1, stayed: 1 });
     }
 
     #[test]

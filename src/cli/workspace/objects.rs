@@ -12,9 +12,11 @@ use std::process::Stdio;
 use rustix::fs::{MemfdFlags, memfd_create};
 
 use super::error::WorkspaceError;
-use super::history::{Objects, Walk, boundary, walk};
+use super::history::Objects;
 use super::index::{is_id, parse_tree};
 use super::repository::Repo;
+use crate::git::Id;
+use crate::git::history::{Walk, boundary, walk};
 use crate::host::cmd::CmdError;
 use crate::host::cmd::git::{Git, Running, path_of};
 use crate::proto::workspace::Placed;
@@ -203,9 +205,9 @@ impl Asked {
 fn staged(read: &Repo, head: &str) -> Result<Vec<String>, WorkspaceError> {
     let git = &read.found.git;
     let listing = git.read(&["ls-tree", "-r", "-z", "--full-tree", head])?;
-    let (committed, _) = parse_tree(&listing)?;
-    let committed: HashSet<&str> = committed.iter().map(|tracked| tracked.id.as_str()).collect();
-    let only: Vec<&String> = read.staged.iter().filter(|id| !committed.contains(id.as_str())).collect();
+    let committed: HashSet<Id> =
+        parse_tree(&listing, read.found.format)?.into_iter().map(|entry| entry.id).collect();
+    let only: Vec<String> = read.staged.difference(&committed).map(Id::to_string).collect();
     if only.is_empty() {
         return Ok(vec![]);
     }
@@ -214,7 +216,7 @@ fn staged(read: &Repo, head: &str) -> Result<Vec<String>, WorkspaceError> {
     // One that was only announced (`git add -N`) need not be.
     let there =
         String::from_utf8_lossy(&told).lines().map(|line| !line.ends_with(" missing")).collect::<Vec<_>>();
-    Ok(only.into_iter().zip(there).filter(|(_, there)| *there).map(|(id, _)| id.clone()).collect())
+    Ok(only.into_iter().zip(there).filter(|(_, there)| *there).map(|(id, _)| id).collect())
 }
 
 /// Tags of commits that go along: those in `commits`, or all that `head` has.

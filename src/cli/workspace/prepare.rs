@@ -6,7 +6,7 @@ use std::os::fd::OwnedFd;
 use std::process::Stdio;
 
 use super::blob;
-use super::changes::{Changes, Head, compare, head, head_of_submodule, is_now, named, wanted};
+use super::changes::{Changes, Head, Untracked, compare, head, head_of_submodule, is_now, named, wanted};
 use super::error::WorkspaceError;
 use super::gather::{Brought, Gathered};
 use super::history::Objects;
@@ -34,6 +34,7 @@ pub struct Done {
     pub head_stays: bool,
     /// What the guest has had to keep of its commits.
     pub kept: Vec<Kept>,
+    pub untracked: Untracked,
 }
 
 /// The guest's answer, and the connection behind it.
@@ -151,6 +152,7 @@ fn of(gathered: &Gathered, changes: &Changes, head: Head) -> Done {
         bytes: sent().map(|(item, _)| item.size).sum(),
         head_stays: head == Head::Stays,
         kept: vec![],
+        untracked: changes.untracked,
     }
 }
 
@@ -163,8 +165,9 @@ fn decide(
 ) -> Result<Decided, WorkspaceError> {
     let ledger = ledger(peer, Limits::WORK_TREE)?;
     let format = format_of(gathered);
-    let changes =
-        contents(gathered, |contents| compare(&gathered.items, &ledger, |item| id(item, format, contents)))?;
+    let changes = contents(gathered, |contents| {
+        compare(&gathered.items, &gathered.behind, &ledger, |item| id(item, format, contents))
+    })?;
     if !changes.conflicts.is_empty() && !force {
         return WorkspaceError::refused(format!(
             "changed in the guest and here: {}; `banger vm workspace diff` shows the guest's side, --force overwrites it",
@@ -242,15 +245,15 @@ fn id(item: &Item, format: Format, contents: &mut Contents<'_>) -> Result<Option
             blob::id(format, target.len() as u64, &mut &target[..])
         }
         Mode::File | Mode::Executable => {
-            let (file, stat) = tree.file(&item.path)?;
-            blob::id(format, stat.st_size.unsigned_abs(), &mut std::fs::File::from(file))
+            let (size, mut content) = tree.content(&item.path)?;
+            blob::id(format, size, &mut content)
         }
         Mode::Directory | Mode::Gitlink => return Ok(None),
     };
     match id {
         Ok(id) => Ok(Some(id)),
         Err(e) if e.kind() == std::io::ErrorKind::UnexpectedEof => Ok(None),
-        Err(e) => Err(WorkspaceError::here("read", &path)(e)),
+        Err(e) => tree.go_on().and(Err(WorkspaceError::here("read", &path)(e))),
     }
 }
 
@@ -266,7 +269,7 @@ fn contents<T>(
             objects.close()?;
             Ok(value)
         }
-        _ => act(&mut Contents::Tree(&mut Tree::open(&gathered.top)?)),
+        _ => act(&mut Contents::Tree(&mut Tree::open(&gathered.top, &gathered.patience)?)),
     }
 }
 

@@ -6,6 +6,7 @@ use std::path::Path;
 
 use tar::{Builder, Header};
 
+use super::ahead;
 use super::ledger::{self, Ledger};
 use super::objects::Objects;
 use super::prepare::{held, is_clean};
@@ -46,7 +47,9 @@ pub fn run(wire: &mut Wire, wanted: &Changes, ledgers: &Path) -> io::Result<()> 
         Ok(tree) => tree,
         Err(e) => return wire.refuse(Code::Failed, format!("cannot open {} in the guest: {e}", wanted.path)),
     };
-    wire.answer(&Answer::Held(Box::new(held(path, &ledger))))?;
+    let mut held = held(path, &ledger);
+    held.ahead = ahead::of(path, &ledger, &held);
+    wire.answer(&Answer::Held(Box::new(held)))?;
     match (Telling { path, ledger, tree, all: wanted.all }).converse(wire) {
         Ok(()) => Ok(()),
         Err(e) => wire.send(Kind::Failed, e.sentence().as_bytes()),

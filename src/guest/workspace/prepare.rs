@@ -64,9 +64,12 @@ pub fn run(wire: &mut Wire, wanted: &Prepare, ledgers: &Path) -> io::Result<()> 
     let present = wanted.present;
     let held = Held { present, ..held(path, &ledger) };
     let untold = held.placed.as_ref().is_some_and(|placed| placed.heads.is_empty());
-    let head = ledger.header.repository.then(|| (held.head.clone(), held.branch.clone()));
+    let placed = ledger.header.placed.iter().flat_map(repository::submodules);
+    let heads = placed.map(|below| (below.clone(), refs::head(&path.join(below).join(".git"))));
+    let top = ledger.header.repository.then(|| (String::new(), (held.head.clone(), held.branch.clone())));
+    let heads = heads.chain(top).collect();
     wire.answer(&Answer::Held(Box::new(held)))?;
-    let mut preparing = Preparing { path, place, ledger, untold, head, present };
+    let mut preparing = Preparing { path, place, ledger, untold, heads, present };
     match preparing.converse(wire) {
         Ok(kept) => segment::send(wire, |out| match kept.is_empty() {
             true => Ok(()),
@@ -126,7 +129,7 @@ pub fn held(path: &Path, ledger: &Ledger) -> Held {
         }
     }
     let (head, branch) = if ledger.header.repository { refs::head(&path.join(".git")) } else { (None, None) };
-    let mut held = Held { placed, head, branch, submodules, present: false };
+    let mut held = Held { placed, head, branch, submodules, ..Held::default() };
     if serde_json::to_vec(&held).is_ok_and(|json| json.len() > MAX_HELD) {
         held.submodules.clear();
         if let Some(placed) = &mut held.placed {
@@ -142,8 +145,8 @@ struct Preparing<'a> {
     ledger: Ledger,
     /// The host has not been told what history there is.
     untold: bool,
-    /// Where it has been told that HEAD is, and on which branch; None: that there is none.
-    head: Option<(Option<String>, Option<String>)>,
+    /// Where HEAD was when the host was answered, and on which branch, by where the repository is in the work tree.
+    heads: BTreeMap<String, (Option<String>, Option<String>)>,
     /// What is there now is told.
     present: bool,
 }
@@ -438,11 +441,14 @@ impl Preparing<'_> {
         for module in modules {
             module.check_objects(&objects).map_err(failed("take the host's objects"))?;
         }
-        if self.head.as_ref().is_some_and(|head| *head != refs::head(&self.path.join(".git"))) {
-            return Err(trouble(
-                "move HEAD",
-                "it was moved in the guest while the work tree was being brought; prepare again",
-            ));
+        for module in modules {
+            if self.heads.get(&module.path).is_some_and(|head| *head != refs::head(&module.git)) {
+                let of = if module.path.is_empty() { String::new() } else { format!(" of {}", module.path) };
+                return Err(trouble(
+                    format!("move HEAD{of}"),
+                    "it was moved in the guest while the work tree was being brought; prepare again",
+                ));
+            }
         }
         let (mut indices, mut kept) = (BTreeMap::new(), vec![]);
         // Those within come first: what the outermost one says is true when it says so.

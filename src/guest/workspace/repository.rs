@@ -10,7 +10,7 @@ use super::refs::{self, replace, replace_by};
 use super::segment::bad;
 use super::staged;
 use crate::git::index::{self, Entry, Stat};
-use crate::git::{Format, Id, MAX_PATH, config, is_ref_name, parse_path};
+use crate::git::{Format, Id, config, is_ref_name, parse_path};
 use crate::guest::files::stream::Incoming;
 use crate::guest::wire::Wire;
 use crate::proto::workspace::{MAX_PATHS, Placed, Repository};
@@ -138,9 +138,7 @@ impl Module<'_> {
         let format = self.format;
         let index = &mut self.index;
         super::segment::records(wire, |line| {
-            let entry = Entry::parse(line, format).ok_or_else(|| {
-                bad(format!("the index has \"{}\"", line[..line.len().min(MAX_PATH)].escape_ascii()))
-            })?;
+            let entry = Entry::parse(line, format).map_err(|e| bad(e.to_string()))?;
             index.push(entry);
             if index.len() > MAX_PATHS { Err(bad("the index is too long")) } else { Ok(()) }
         })?;

@@ -123,6 +123,20 @@ impl Lab {
         (ours, agent)
     }
 
+    /// How many commits the guest has that were not brought.
+    fn ahead(&self) -> Option<usize> {
+        let (mut ours, theirs) = UnixStream::pair().expect("a pair");
+        let (path, ledgers) = (self.guest_path(), self.ledgers());
+        let agent = std::thread::spawn(move || {
+            let mut wire = Wire::new(theirs.into()).expect("a wire");
+            drop(changes::run(&mut wire, &Changes { path, all: false }, &ledgers));
+        });
+        let held = held(&mut ours).expect("there is one");
+        drop(ours);
+        agent.join().expect("no panic");
+        held.ahead
+    }
+
     /// What differs in the guest, by path.
     fn differences(&self, all: bool) -> BTreeMap<String, Difference> {
         self.look(all, &[]).0

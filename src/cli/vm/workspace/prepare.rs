@@ -8,7 +8,9 @@ use super::dry;
 use crate::cli::client::{Attention, Client};
 use crate::cli::error::Error;
 use crate::cli::render::{self, Progress};
+use crate::cli::signals::Signals;
 use crate::cli::workspace::{DEPTH, Done, Gathered, Guest, Wish, bring, compare_with, gather, guest_path};
+use crate::host::cmd::git::Patience;
 use crate::proto::api::{VmPrepare, VmShow, VmView, VmWorkspace};
 use crate::proto::workspace::{Kept, Prepare};
 use crate::vm::name::VmName;
@@ -51,9 +53,12 @@ pub struct PrepareTree {
     /// how many commits of history to bring; 10 if not given
     #[argh(option, arg_name = "n", from_str_fn(depth_of))]
     depth: Option<usize>,
-    /// bring untracked files too, but for ignored ones
+    /// bring untracked files too, but for ignored ones; from then on every time
     #[argh(switch)]
     include_untracked: bool,
+    /// bring no untracked files any more; those that were brought leave the guest, unless they were changed there
+    #[argh(switch)]
+    no_include_untracked: bool,
     /// bring a plain directory as it is, without git
     #[argh(switch)]
     copy: bool,
@@ -93,6 +98,7 @@ pub struct Options<'a> {
     pub depth: Option<usize>,
     pub untracked: bool,
     pub copy: bool,
+    pub patience: Patience,
 }
 
 impl Options<'_> {
@@ -119,6 +125,7 @@ impl Options<'_> {
                 from: self.from.cloned(),
                 depth: (!self.full).then_some(self.depth.unwrap_or(DEPTH)),
                 untracked: self.untracked,
+                patience: self.patience.clone(),
             }),
         }
     }
@@ -129,9 +136,17 @@ impl PrepareTree {
         if self.json && !self.dry_run {
             return Err(Error::Refused("--json goes with --dry-run".to_owned()));
         }
+        if self.include_untracked && self.no_include_untracked {
+            let text =
+                "--include-untracked and --no-include-untracked say different things; choose one of them";
+            return Err(Error::Refused(text.to_owned()));
+        }
         let client = Client::from_env()?;
         let mut progress = Progress::new(self.quiet);
-        let vm = client.call(VmShow { vm: self.vm.clone() }, &mut Attention::to(&mut progress))?;
+        let mut signals =
+            Signals::catch().map_err(|source| Error::Host { what: "catch signals".to_owned(), source })?;
+        let attention = &mut Attention { progress: &mut progress, signals: Some(&mut signals) };
+        let vm = client.call(VmShow { vm: self.vm.clone() }, attention)?;
         let known = known(&vm, self.path.as_deref(), self.guest_path.as_deref());
         let path = match (&self.path, known) {
             (Some(path), _) => PathBuf::from(path),
@@ -144,17 +159,20 @@ impl PrepareTree {
             from: self.from.as_ref(),
             full: self.full,
             depth: self.depth,
-            untracked: self.include_untracked || known.is_some_and(|known| known.untracked),
+            untracked: !self.no_include_untracked
+                && (self.include_untracked || known.is_some_and(|known| known.untracked)),
             copy: self.copy || again.is_some_and(|known| known.head.is_none()),
+            patience: attention.patience(),
         };
         if options.untracked && !self.include_untracked {
-            progress.say("untracked files are brought too, as the last time");
+            attention.progress.say(
+                "untracked files are brought too, as the last time; --no-include-untracked leaves them here",
+            );
         }
         let gathered = gather(&options.wish(&path)?)?;
         let guest_path = self.guest_path.clone().or_else(|| known.map(|known| known.guest_path.clone()));
         let guest_path = guest_path.unwrap_or_else(|| gathered.guest_path());
         let job = Job { client: &client, vm: &vm, guest_path: &guest_path, force: self.force };
-        let attention = &mut Attention::to(&mut progress);
         match self.dry_run {
             false => job.bring(gathered, attention),
             true => {
@@ -259,7 +277,14 @@ fn sentence(vm: &VmName, guest_path: &str, done: &Done) -> String {
         false => format!("{} ({})", parts.join(", "), render::bytes(done.bytes)),
     };
     let stays = if done.head_stays { "; HEAD stays where the guest has moved it" } else { "" };
-    format!("{vm}: {guest_path}: {what}{stays}")
+    let left = some(done.untracked.left, "untracked file left the guest", "untracked files left the guest");
+    let changed = some(
+        done.untracked.stayed,
+        "untracked file stays, as it was changed there",
+        "untracked files stay, as they were changed there",
+    );
+    let untracked: String = [left, changed].into_iter().flatten().map(|text| format!("; {text}")).collect();
+    format!("{vm}: {guest_path}: {what}{untracked}{stays}")
 }
 
 /// `dev: /root/repo/libs/sub: the guest's 1a2b3c4 is kept there as refs/banger/before/1`.
@@ -280,7 +305,8 @@ pub fn again(
     attention: &mut Attention<'_>,
 ) -> Result<(), Error> {
     let copy = workspace.head.is_none();
-    let options = Options { untracked: workspace.untracked, copy, ..Options::default() };
+    let patience = attention.patience();
+    let options = Options { untracked: workspace.untracked, copy, patience, ..Options::default() };
     let gathered = gather(&options.wish(Path::new(&workspace.source))?)?;
     Job { client, vm, guest_path: &workspace.guest_path, force: false }.bring(gathered, attention)
 }
@@ -305,6 +331,12 @@ mod tests {
                 "dev: /r: the guest's 1111111 is kept there as refs/x/1",
                 "dev: /r/a/b: the guest's 1111111 is kept there as refs/x/1"
             ]
+        );
+        let mut done = Done { removed: 2, ..Done::default() };
+        (done.untracked.left, done.untracked.stayed) = (2, 1);
+        assert_eq!(
+            sentence(&name, "/r", &done),
+            "dev: /r: 2 removed (0 B); 2 untracked files left the guest; 1 untracked file stays, as it was changed there"
         );
     }
 

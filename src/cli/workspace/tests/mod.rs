@@ -1,11 +1,13 @@
 //! Real repositories, looked at with git: brought to a guest that is made of git and tar alone (guest.rs), or to the agent itself (agent.rs).
 
 mod agent;
+mod flags;
 mod guest;
 mod hostile;
 mod odd;
 mod repeated;
 mod round_trip;
+mod waiting;
 mod whole;
 
 use std::collections::BTreeMap;
@@ -17,6 +19,7 @@ use std::process::{Command, Stdio};
 
 use super::error::WorkspaceError;
 use super::gather::{DEPTH, Gathered, Wish, gather};
+use crate::host::cmd::git::Patience;
 
 /// A repository in a directory of its own, with one commit.
 struct Host {
@@ -62,7 +65,9 @@ impl Host {
     }
 
     fn wish(&self) -> Wish {
-        Wish { path: self.top(), copy: false, branch: None, from: None, depth: Some(DEPTH), untracked: false }
+        let patience = Patience::default();
+        let (branch, from) = (None, None);
+        Wish { path: self.top(), copy: false, branch, from, depth: Some(DEPTH), untracked: false, patience }
     }
 
     fn gather(&self) -> Gathered {
