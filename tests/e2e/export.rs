@@ -222,3 +222,29 @@ fn what_became_of_a_plain_copy_comes_back() {
     let refused = rig.refused("vm workspace export dev");
     assert!(refused.contains("case was changed or removed in "), "{refused}");
 }
+
+#[test]
+#[ignore = "needs real parts; tests/run.sh"]
+fn a_work_tree_that_is_brought_over_and_over_has_few_packs_in_the_guest() {
+    let rig = Rig::new();
+    let repo = repository(rig.path());
+    let path = repo.to_str().expect("text");
+    let ran =
+        rig.args(&["vm", "run", "--name", "dev", "--image", "golden", "--memory", "1G", path, "--", "true"]);
+    assert_eq!(ran.status, 0, "{}", ran.stderr);
+    for n in 0..12 {
+        fs::write(repo.join("edit"), format!("{n}\n")).expect("writes");
+        git(&repo, &["commit", "-q", "-a", "-m", "next"]);
+        fs::write(repo.join("edit"), format!("{n}, and not committed\n")).expect("writes");
+        rig.ok("vm workspace prepare dev --full");
+        if n == 6 {
+            rig.sh("dev", "cd /root/repo && git gc -q --prune=now");
+        }
+    }
+    let script = "cd /root/repo && git fsck --strict --full && git log -p >/dev/null && git log --format=%s | wc -l && ls .git/objects/pack/*.keep | wc -l";
+    let told = rig.sh("dev", script);
+    let numbers: Vec<usize> = told.lines().filter_map(|line| line.trim().parse().ok()).collect();
+    let [commits, packs] = numbers[..] else { panic!("{told}") };
+    assert_eq!(commits, 13);
+    assert!((2..=20).contains(&packs), "{packs}");
+}
