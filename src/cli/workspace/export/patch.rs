@@ -19,7 +19,7 @@ use super::seen::{Origin, Seen};
 use crate::cli::client::Attention;
 use crate::copy::CopyError;
 use crate::git::{Mode, parse_path};
-use crate::host::cmd::CmdError;
+use crate::host::cmd::{CmdError, used_up};
 use crate::proto::workspace::{Difference, Placed};
 
 /// Between two trees.
@@ -154,16 +154,18 @@ impl Patch {
     }
 }
 
-/// git may have only so much memory ([`crate::host::cmd::git::Git::alone`]), and what it says when it has no more helps nobody.
+/// git may have only so much memory and time ([`crate::host::cmd::git::Git::alone`]), and what it says when it has no more helps nobody.
 fn not_compared(e: CmdError) -> WorkspaceError {
-    match e {
+    let (program, lacks) = match &e {
+        CmdError::Failed { program, status, .. } if used_up(*status) => (program, "time".to_owned()),
         CmdError::Failed { program, stderr, .. } if stderr.to_lowercase().contains("memory") => {
-            WorkspaceError::Refused(format!(
-                "{program} has not enough memory to compare what differs ({stderr}); `banger vm cp` copies files as they are"
-            ))
+            (program, format!("memory ({stderr})"))
         }
-        e => e.into(),
-    }
+        _ => return e.into(),
+    };
+    WorkspaceError::Refused(format!(
+        "{program} has not enough {lacks} to compare what differs; `banger vm cp` copies files as they are"
+    ))
 }
 
 /// Why a patch was not written whole.
