@@ -11,6 +11,7 @@ use std::process::{Command, ExitStatus, Output, Stdio};
 use std::time::Duration;
 
 pub use fed::{Run, run_fed};
+use rustix::process::Signal;
 
 /// Why a program did not do it.
 #[derive(Debug)]
@@ -106,10 +107,19 @@ fn judged(program: &str, out: Output) -> Result<Vec<u8>, CmdError> {
     })
 }
 
+/// Whether it was ended for having used up its processor time.
+pub fn used_up(status: ExitStatus) -> bool {
+    use std::os::unix::process::ExitStatusExt;
+    status.signal() == Some(Signal::XCPU.as_raw())
+}
+
 impl fmt::Display for CmdError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Spawn { program, .. } => write!(f, "cannot run {program}"),
+            Self::Failed { program, status, .. } if used_up(*status) => {
+                write!(f, "{program} used up the processor time that it may have")
+            }
             Self::Failed { program, status, stderr } if stderr.is_empty() => {
                 write!(f, "{program} failed, {status}")
             }

@@ -161,3 +161,67 @@ fn a_guest_without_git_gives_a_patch_and_gets_files_of_the_owners() {
     let refused = rig.refused("vm workspace export dev --as-branch guest");
     assert!(refused.contains("nothing was committed in VM dev since /root/repo was brought"), "{refused}");
 }
+
+#[test]
+#[ignore = "needs real parts; tests/run.sh"]
+fn what_became_of_a_plain_copy_comes_back() {
+    let rig = Rig::new();
+    let dir = repository(rig.path());
+    fs::remove_dir_all(dir.join(".git")).expect("removes");
+    let path = dir.to_str().expect("text");
+    let run = ["vm", "run", "--name", "dev", "--image", "busybox", "--copy", path, "--", "true"];
+    let ran = rig.args(&run);
+    assert_eq!(ran.status, 0, "{}", ran.stderr);
+    let before = listing(&dir);
+    rig.sh(
+        "dev",
+        "cd /root/repo && printf more >>edit && rm gone to-link to-dir && chmod 755 mode && ln -s /etc/passwd to-link && mkdir to-dir &&
+         echo x >to-dir/x && printf '\\001\\000\\002' >binary && echo 2 >\"$(printf 'new\\nline')\" && touch empty made.o && ln -sf nowhere link &&
+         dd if=/dev/urandom of=big bs=1M count=3 2>/dev/null",
+    );
+    assert!(rig.ok("vm workspace diff dev --stat").contains("to-dir/x"));
+    let patch = rig.path().join("p");
+    rig.ok(&format!("vm workspace export dev --output {}", patch.display()));
+    assert_eq!(listing(&dir), before, "nothing is written there");
+    apply(&dir, &patch);
+    let there = rig.path().join("there");
+    rig.ok(&format!("vm cp dev:/root/repo {}", there.display()));
+    assert_eq!(listing(&dir), listing(&there));
+    // It is all here, so there is nothing to bring, until something else is changed.
+    let again = rig.banger("vm workspace export dev");
+    assert_eq!((again.status, again.stdout.as_str()), (0, ""), "{}", again.stderr);
+    assert!(again.stderr.contains("as they are in the guest, and left out"), "{}", again.stderr);
+    rig.sh("dev", "cd /root/repo && echo 3 >case");
+    rig.ok(&format!("vm workspace export dev --output {}", patch.display()));
+    apply(&dir, &patch);
+    assert_eq!(fs::read_to_string(dir.join("case")).expect("reads"), "3\n");
+    fs::write(dir.join("case"), "changed here\n").expect("writes");
+    let refused = rig.refused("vm workspace export dev");
+    assert!(refused.contains("case was changed or removed in "), "{refused}");
+}
+
+#[test]
+#[ignore = "needs real parts; tests/run.sh"]
+fn a_work_tree_that_is_brought_over_and_over_has_few_packs_in_the_guest() {
+    let rig = Rig::new();
+    let repo = repository(rig.path());
+    let path = repo.to_str().expect("text");
+    let ran =
+        rig.args(&["vm", "run", "--name", "dev", "--image", "golden", "--memory", "1G", path, "--", "true"]);
+    assert_eq!(ran.status, 0, "{}", ran.stderr);
+    for n in 0..12 {
+        fs::write(repo.join("edit"), format!("{n}\n")).expect("writes");
+        git(&repo, &["commit", "-q", "-a", "-m", "next"]);
+        fs::write(repo.join("edit"), format!("{n}, and not committed\n")).expect("writes");
+        rig.ok("vm workspace prepare dev --full");
+        if n == 6 {
+            rig.sh("dev", "cd /root/repo && git gc -q --prune=now");
+        }
+    }
+    let script = "cd /root/repo && git fsck --strict --full && git log -p >/dev/null && git log --format=%s | wc -l && ls .git/objects/pack/*.keep | wc -l";
+    let told = rig.sh("dev", script);
+    let numbers: Vec<usize> = told.lines().filter_map(|line| line.trim().parse().ok()).collect();
+    let [commits, packs] = numbers[..] else { panic!("{told}") };
+    assert_eq!(commits, 13);
+    assert!((2..=20).contains(&packs), "{packs}");
+}

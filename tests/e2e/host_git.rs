@@ -9,6 +9,8 @@ pub fn git(dir: &Path, args: &[&str]) -> String {
     let out = Command::new("git")
         .current_dir(dir)
         .args(config.iter().flat_map(|setting| ["-c", setting]))
+        // In the middle of a repository, such as this one, git passes over a patch without a word.
+        .env("GIT_CEILING_DIRECTORIES", dir.parent().unwrap_or(dir))
         .args(args)
         .output()
         .expect("runs git");

@@ -112,7 +112,18 @@ impl Head {
 
 /// The head of a whole object.
 pub fn head(kind: Kind, size: u64) -> Vec<u8> {
-    let mut bytes = vec![kind.number() << 4 | (size & 15) as u8];
+    sized(kind.number(), size)
+}
+
+/// The head of a delta to `base`.
+pub fn reference(base: &Id, size: u64) -> Vec<u8> {
+    let mut bytes = sized(7, size);
+    bytes.extend_from_slice(base.bytes());
+    bytes
+}
+
+fn sized(number: u8, size: u64) -> Vec<u8> {
+    let mut bytes = vec![number << 4 | (size & 15) as u8];
     let mut rest = size >> 4;
     while rest > 0 {
         let last = bytes.len() - 1;
@@ -133,6 +144,12 @@ mod tests {
             let bytes = head(Kind::Tree, size);
             let read = Head::parse(&bytes, Format::Sha1).expect("reads");
             assert_eq!(read, Head { form: Form::Whole(Kind::Tree), size, length: bytes.len() });
+            for format in [Format::Sha1, Format::Sha256] {
+                let base = crate::git::Hasher::new(format).finish();
+                let bytes = reference(&base, size);
+                let read = Head::parse(&bytes, format).expect("reads");
+                assert_eq!(read, Head { form: Form::Reference(base), size, length: bytes.len() });
+            }
         }
     }
 

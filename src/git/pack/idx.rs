@@ -88,6 +88,29 @@ impl Index {
         Ok(None)
     }
 
+    /// All objects, by name.
+    pub fn entries(&self) -> io::Result<Vec<Entry>> {
+        let length = self.format.id_bytes() as u64;
+        let count = self.up_to(255);
+        if NAMES + count * (length + 8) > self.file.metadata()?.len() {
+            return Err(bad("an index of a pack is cut off"));
+        }
+        let table = |at: u64, width: u64| {
+            let mut bytes = vec![0; (count * width) as usize];
+            self.file.read_exact_at(&mut bytes, at).map(|()| bytes)
+        };
+        let names = table(NAMES, length)?;
+        let crcs = table(NAMES + count * length, 4)?;
+        (0..count)
+            .zip(names.chunks_exact(length as usize).zip(crcs.chunks_exact(4)))
+            .map(|(n, (name, crc))| {
+                let id = Id::from_bytes(name).ok_or_else(|| bad("an index has no names"))?;
+                let crc = crc.iter().fold(0, |crc, byte| crc << 8 | u32::from(*byte));
+                Ok(Entry { offset: self.nth_offset(n)?, crc, id })
+            })
+            .collect()
+    }
+
     fn up_to(&self, first: usize) -> u64 {
         let at = 4 * first;
         u64::from(u32::from_be_bytes([

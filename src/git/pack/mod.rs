@@ -4,12 +4,14 @@
 //! a stream from the host -> scan.rs: to a file, each object found and named that is no delta
 //!                        -> resolve.rs: the deltas, and bases that are elsewhere appended    -> idx.rs: its index
 //! files                  -> build.rs: blobs to a file                                        -> idx.rs
+//! packs                  -> merge.rs: their objects to a file                                -> idx.rs
 //! ```
 
 mod build;
 mod delta;
 mod entry;
 mod idx;
+mod merge;
 mod read;
 mod resolve;
 mod scan;
@@ -22,6 +24,7 @@ use std::os::unix::fs::FileExt;
 pub use self::build::{Builder, hash_blob};
 pub use self::entry::Kind;
 pub use self::idx::{Index, write as write_index};
+pub use self::merge::{Source, merge};
 pub use self::read::{Cache, Inflate, Pack, inflate_whole};
 pub use self::resolve::{Elsewhere, resolve};
 pub use self::scan::{Scanned, scan};

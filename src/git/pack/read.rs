@@ -17,15 +17,20 @@ use crate::git::{Format, Id};
 pub struct Pack<'a> {
     pub file: &'a File,
     pub format: Format,
+    /// Which it is to a cache that several share.
+    pub number: u32,
 }
 
 /// Objects that may be bases soon again.
 pub struct Cache {
     most: usize,
     held: usize,
-    contents: HashMap<u64, (Kind, Rc<Vec<u8>>)>,
-    oldest: VecDeque<u64>,
+    contents: HashMap<At, (Kind, Rc<Vec<u8>>)>,
+    oldest: VecDeque<At>,
 }
+
+/// A pack's number, and an offset there.
+type At = (u32, u64);
 
 /// What an object's deflated bytes come to.
 pub struct Inflate<'a> {
@@ -44,7 +49,7 @@ impl Cache {
         Self { most, held: 0, contents: HashMap::new(), oldest: VecDeque::new() }
     }
 
-    fn put(&mut self, at: u64, kind: Kind, content: &Rc<Vec<u8>>) {
+    fn put(&mut self, at: At, kind: Kind, content: &Rc<Vec<u8>>) {
         if content.len() > self.most || self.contents.insert(at, (kind, Rc::clone(content))).is_some() {
             return;
         }
@@ -92,14 +97,14 @@ impl<'a> Pack<'a> {
         let mut chain = vec![];
         let mut next = at;
         let (kind, mut content) = loop {
-            if let Some((kind, content)) = cache.contents.get(&next) {
+            if let Some((kind, content)) = cache.contents.get(&(self.number, next)) {
                 break (*kind, Rc::clone(content));
             }
             let head = self.head(next)?;
             let base = match head.form {
                 Form::Whole(kind) => {
                     let content = Rc::new(self.bytes(next, head)?);
-                    cache.put(next, kind, &content);
+                    cache.put((self.number, next), kind, &content);
                     break (kind, content);
                 }
                 Form::Offset(distance) => next.checked_sub(distance).filter(|_| distance > 0),
@@ -114,7 +119,7 @@ impl<'a> Pack<'a> {
         for (at, head) in chain.iter().rev() {
             let delta = self.bytes(*at, *head)?;
             content = Rc::new(apply(&content, &delta, MAX_DELTIFIED)?);
-            cache.put(*at, kind, &content);
+            cache.put((self.number, *at), kind, &content);
         }
         Ok((kind, content))
     }

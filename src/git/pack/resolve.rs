@@ -123,7 +123,7 @@ fn unfold(
     located: &mut HashMap<u64, u64>,
     cache: &mut Cache,
 ) -> io::Result<()> {
-    let pack = Pack { file, format: scanned.format };
+    let pack = Pack { file, format: scanned.format, number: 0 };
     while let Some(number) = stack.pop() {
         let offset = scanned.objects[number as usize].offset;
         let (kind, content) = pack.content(offset, cache, &|at, _| Ok(located.get(&at).copied()))?;

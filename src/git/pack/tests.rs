@@ -98,7 +98,7 @@ fn receive(pack: &[u8], format: Format, into: &Path, elsewhere: &mut Elsewhere<'
 fn read_all(dir: &Path, format: Format, ids: &str) -> Vec<(Id, Kind, Vec<u8>)> {
     let file = File::open(dir.join("received.pack")).expect("opens");
     let index = Index::open(File::open(dir.join("received.idx")).expect("opens"), format).expect("an index");
-    let pack = Pack { file: &file, format };
+    let pack = Pack { file: &file, format, number: 0 };
     // As good as none: every chain is walked.
     let mut cache = Cache::new(1000);
     ids.lines()
@@ -289,7 +289,8 @@ fn a_chain_of_deltas_without_end_is_refused_and_a_long_one_is_not() {
         std::fs::write(dir.path().join("plain"), &pack).expect("writes");
         let file = File::open(dir.path().join("plain")).expect("opens");
         let content =
-            Pack { file: &file, format: Format::Sha1 }.content(at, &mut Cache::new(0), &|_, _| Ok(None));
+            Pack { file: &file, format: Format::Sha1, number: 0 }
+                .content(at, &mut Cache::new(0), &|_, _| Ok(None));
         content.map(|(_, content)| content.len()).map_err(|e| e.to_string())
     };
     assert_eq!(last(4000), Ok(4001));
@@ -346,4 +347,98 @@ fn offsets_beyond_two_gibibytes_are_found_by_git_and_by_us() {
     }
     assert_eq!(index.offset(&id(61)).expect("looks"), None);
     assert_eq!(index.offset(&id(0)).expect("looks"), None);
+}
+
+/// A pack and its index, as git makes them of `ids`.
+fn source(repo: &Repo, args: &[&str], ids: &str, into: &Path, format: Format) -> Source {
+    let pack = repo.git(&[&["pack-objects", "--stdout", "-q"], args].concat(), ids.as_bytes());
+    std::fs::create_dir_all(into).expect("makes a directory");
+    let path = receive(&pack, format, into, &mut nowhere).expect("receives");
+    let index = Index::open(File::open(into.join("received.idx")).expect("opens"), format).expect("an index");
+    Source::new(File::open(path).expect("opens"), &index, format).expect("a pack")
+}
+
+fn merge_to(path: &Path, sources: &[Source], format: Format) -> io::Result<usize> {
+    let file = File::options().read(true).write(true).create(true).truncate(true).open(path)?;
+    let (entries, checksum) = merge(sources, &file, format)?;
+    let count = entries.len();
+    write_index(&mut File::create(path.with_extension("idx"))?, format, entries, checksum)?;
+    Ok(count)
+}
+
+#[test]
+fn packs_that_share_objects_become_one_that_git_finds_sound() {
+    for (format, offset) in
+        [(Format::Sha1, "--delta-base-offset"), (Format::Sha1, "-q"), (Format::Sha256, "--delta-base-offset")]
+    {
+        let (repo, dir) = (Repo::new(format), tempfile::tempdir_in("/dev/shm").expect("a directory"));
+        repo.fill(60);
+        let all = repo.line(&["rev-list", "--all", "--objects", "--no-object-names"]);
+        let ids: Vec<&str> = all.lines().collect();
+        // What is whole in one is a delta in another.
+        let backwards: Vec<&str> = ids.iter().rev().copied().collect();
+        let packs = [&ids[..120], &backwards[..120], &ids[60..], &ids[..1], &[]];
+        let sources: Vec<Source> = packs
+            .iter()
+            .enumerate()
+            .map(|(n, ids)| {
+                let args = [offset, if n % 2 == 0 { "--window=10" } else { "--window=50" }];
+                source(
+                    &repo,
+                    &args,
+                    &ids.iter().map(|id| format!("{id}\n")).collect::<String>(),
+                    &dir.path().join(n.to_string()),
+                    format,
+                )
+            })
+            .collect();
+        let path = dir.path().join("received.pack");
+        let count = merge_to(&path, &sources, format).expect("merges");
+        assert_eq!(count, ids.len());
+        repo.git(&["verify-pack", path.to_str().expect("text")], b"");
+        let theirs = dir.path().join("theirs.idx");
+        let args =
+            ["index-pack", "--strict", "-o", theirs.to_str().expect("text"), path.to_str().expect("text")];
+        repo.git(&args, b"");
+        let read = |name: &str| std::fs::read(dir.path().join(name)).expect("reads");
+        assert!(read("received.idx") == read("theirs.idx"));
+        for (id, kind, content) in read_all(dir.path(), format, &all) {
+            let mut hasher = Hasher::object(format, kind.name(), content.len() as u64);
+            hasher.update(&content);
+            assert_eq!(hasher.finish(), id);
+        }
+        // Merged again, it is the same.
+        let whole = std::fs::metadata(&path).expect("stats").len();
+        let index = Index::open(File::open(dir.path().join("received.idx")).expect("opens"), format);
+        let again = Source::new(File::open(&path).expect("opens"), &index.expect("an index"), format);
+        let twice = dir.path().join("twice.pack");
+        merge_to(&twice, &[again.expect("a pack")], format).expect("merges");
+        assert_eq!(std::fs::metadata(&twice).expect("stats").len(), whole);
+    }
+}
+
+#[test]
+fn a_pack_that_is_damaged_is_not_merged() {
+    let (repo, dir) = (Repo::new(Format::Sha1), tempfile::tempdir_in("/dev/shm").expect("a directory"));
+    repo.fill(4);
+    let ids = repo.line(&["rev-list", "--all", "--objects", "--no-object-names"]) + "\n";
+    let good = source(&repo, &["--delta-base-offset"], &ids, dir.path(), Format::Sha1);
+    let path = dir.path().join("merged.pack");
+    merge_to(&path, &[good], Format::Sha1).expect("merges");
+    let pack = std::fs::read(dir.path().join("received.pack")).expect("reads");
+    let open = || {
+        Index::open(File::open(dir.path().join("received.idx")).expect("opens"), Format::Sha1)
+            .expect("an index")
+    };
+    for at in (HEADER as usize..pack.len() - 20).step_by(pack.len() / 150 + 1) {
+        let mut flipped = pack.clone();
+        flipped[at] ^= 0x20;
+        std::fs::write(dir.path().join("flipped.pack"), flipped).expect("writes");
+        let file = File::open(dir.path().join("flipped.pack")).expect("opens");
+        let source = Source::new(file, &open(), Format::Sha1).expect("a pack");
+        merge_to(&path, &[source], Format::Sha1).expect_err("damaged");
+    }
+    let cut = File::options().write(true).open(dir.path().join("received.idx")).expect("opens");
+    cut.set_len(1200).expect("cuts");
+    assert!(open().entries().is_err());
 }

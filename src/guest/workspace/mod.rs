@@ -4,7 +4,7 @@
 //! ```text
 //! prepare.rs   the conversation that brings one
 //!   place.rs       files, as they come, and a pack of their blobs      tree.rs: never out of the work tree; seen.rs: nothing that nobody was told of
-//!   objects.rs     the host's pack                                     crate::git::pack
+//!   packs.rs       the host's pack, and all before it                  crate::git::pack; objects.rs: what is in them
 //!   repository.rs  index, refs and HEAD, last of all                   refs.rs, staged.rs: what the guest has in its index
 //!   ledger.rs      what was placed, and how its files looked then
 //! changes.rs   the conversation that tells what became of it, by the ledger
@@ -15,6 +15,7 @@ mod ahead;
 mod changes;
 mod ledger;
 mod objects;
+mod packs;
 mod place;
 mod prepare;
 mod refs;

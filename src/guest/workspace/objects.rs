@@ -1,24 +1,40 @@
-//! The objects of a repository, in packs and loose.
+//! The objects of a repository, in packs and loose. git may be at work in it: what it repacks meanwhile is found again.
 
+use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io::{self, Read};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use crate::git::pack::{
-    Builder, Cache, Entry, Index, Inflate, Kind, MAX_DELTIFIED, Pack, inflate_whole, resolve, scan,
-    write_index,
-};
+use crate::git::pack::{Cache, Index, Inflate, Kind, MAX_DELTIFIED, Pack, inflate_whole};
 use crate::git::{Format, Id};
 
-/// How many bytes of bases are kept, of each pack.
-const CACHE: usize = 8 << 20;
+/// How many bytes of bases are kept.
+const CACHE: usize = 16 << 20;
+/// How many packs are open at once, each with its index. A repository may have more than a process may have files.
+const MAX_OPEN: usize = 64;
 
 pub struct Objects {
     directory: PathBuf,
     format: Format,
-    packs: Vec<(File, Index, Cache)>,
+    /// What was of use last comes first.
+    packs: Vec<Listed>,
+    /// How many packs were ever listed.
+    listed: u32,
+    cache: Cache,
     loose: Option<File>,
+}
+
+struct Listed {
+    /// Of its index.
+    path: PathBuf,
+    number: u32,
+    open: Option<(File, Index)>,
+}
+
+/// Where an object is: at an offset of the first pack, or loose.
+enum Place {
+    Packed(u64),
+    Loose,
 }
 
 /// An object's kind, size and content.
@@ -27,46 +43,31 @@ pub type Found<'a> = (Kind, u64, Box<dyn Read + 'a>);
 impl Objects {
     /// Of a repository's `objects`.
     pub fn open(directory: &Path, format: Format) -> io::Result<Self> {
-        let mut packs = vec![];
-        for entry in fs::read_dir(directory.join("pack"))? {
-            let path = entry?.path();
-            if path.extension().is_some_and(|extension| extension == "idx") {
-                // git may be at work, and repack; what it has replaced is in what it made.
-                if let (Some(index), Some(pack)) =
-                    (open_or_none(&path)?, open_or_none(&path.with_extension("pack"))?)
-                {
-                    packs.push((pack, Index::open(index, format)?, Cache::new(CACHE)));
-                }
-            }
-        }
-        Ok(Self { directory: directory.to_owned(), format, packs, loose: None })
+        let (directory, cache) = (directory.to_owned(), Cache::new(CACHE));
+        let mut objects = Self { directory, format, packs: vec![], listed: 0, cache, loose: None };
+        objects.list()?;
+        Ok(objects)
     }
 
-    pub fn has(&self, id: &Id) -> io::Result<bool> {
-        for (_, index, _) in &self.packs {
-            if index.offset(id)?.is_some() {
-                return Ok(true);
-            }
-        }
-        Ok(self.loose_path(id).exists())
+    pub fn has(&mut self, id: &Id) -> io::Result<bool> {
+        Ok(self.place(id)?.is_some())
     }
 
     /// An object; what is not deltified is a stream, however large.
     pub fn find(&mut self, id: &Id) -> io::Result<Option<Found<'_>>> {
-        let mut place = None;
-        for (number, (_, index, _)) in self.packs.iter().enumerate() {
-            if let Some(at) = index.offset(id)? {
-                place = Some((number, at));
-                break;
-            }
-        }
-        let Some((number, at)) = place else { return self.find_loose(id) };
-        let (file, index, cache) = &mut self.packs[number];
-        let pack = Pack { file, format: self.format };
+        let at = match self.place(id)? {
+            None => return Ok(None),
+            Some(Place::Loose) => return self.find_loose(id),
+            Some(Place::Packed(at)) => at,
+        };
+        let Some(Listed { number, open: Some((file, index)), .. }) = self.packs.first() else {
+            return Ok(None);
+        };
+        let pack = Pack { file, format: self.format, number: *number };
         if let Some((kind, size, content)) = pack.stream(at)? {
             return Ok(Some((kind, size, Box::new(content))));
         }
-        let (kind, content) = pack.content(at, cache, &|_, base| index.offset(base))?;
+        let (kind, content) = pack.content(at, &mut self.cache, &|_, base| index.offset(base))?;
         let content = io::Cursor::new(content.to_vec());
         Ok(Some((kind, content.get_ref().len() as u64, Box::new(content))))
     }
@@ -78,6 +79,77 @@ impl Objects {
             Some((_, size, _)) if size > MAX_DELTIFIED => Err(io::Error::other(format!("{id} is too large"))),
             Some((kind, size, mut content)) => Ok(Some((kind, inflate_whole(&mut content, size)?))),
         }
+    }
+
+    /// Adds the packs that are not listed yet, and opens as many as may be.
+    fn list(&mut self) -> io::Result<()> {
+        let known: HashSet<PathBuf> = self.packs.iter().map(|pack| pack.path.clone()).collect();
+        for entry in fs::read_dir(self.directory.join("pack"))? {
+            let path = entry?.path();
+            if path.extension().is_none_or(|extension| extension != "idx") || known.contains(&path) {
+                continue;
+            }
+            let open = match self.packs.len() < MAX_OPEN {
+                true => open_pack(&path, self.format)?,
+                false => None,
+            };
+            if open.is_some() || self.packs.len() >= MAX_OPEN {
+                self.packs.push(Listed { path, number: self.listed, open });
+                self.listed += 1;
+            }
+        }
+        Ok(())
+    }
+
+    fn place(&mut self, id: &Id) -> io::Result<Option<Place>> {
+        for again in [true, false] {
+            if let Some(at) = self.packed(id)? {
+                return Ok(Some(Place::Packed(at)));
+            }
+            if self.loose_path(id).exists() {
+                return Ok(Some(Place::Loose));
+            }
+            if again {
+                self.list()?;
+            }
+        }
+        Ok(None)
+    }
+
+    /// Where the object is in a pack, which becomes the first.
+    fn packed(&mut self, id: &Id) -> io::Result<Option<u64>> {
+        let mut next = 0;
+        while next < self.packs.len() {
+            if self.packs[next].open.is_none() {
+                self.make_room(next);
+                self.packs[next].open = open_pack(&self.packs[next].path, self.format)?;
+            }
+            let Some((_, index)) = &self.packs[next].open else {
+                self.packs.remove(next);
+                continue;
+            };
+            if let Some(at) = index.offset(id)? {
+                self.packs[..=next].rotate_right(1);
+                return Ok(Some(at));
+            }
+            next += 1;
+        }
+        Ok(None)
+    }
+
+    /// Closes the one that was of use longest ago, if one more cannot be open.
+    fn make_room(&mut self, except: usize) {
+        if self.open_packs() >= MAX_OPEN {
+            let last =
+                self.packs.iter().enumerate().rposition(|(at, pack)| at != except && pack.open.is_some());
+            if let Some(last) = last {
+                self.packs[last].open = None;
+            }
+        }
+    }
+
+    pub fn open_packs(&self) -> usize {
+        self.packs.iter().filter(|pack| pack.open.is_some()).count()
     }
 
     fn find_loose(&mut self, id: &Id) -> io::Result<Option<Found<'_>>> {
@@ -108,73 +180,19 @@ impl Objects {
     }
 }
 
+/// None: git has replaced it; what was in it is in what it made.
+fn open_pack(index: &Path, format: Format) -> io::Result<Option<(File, Index)>> {
+    match (open_or_none(index)?, open_or_none(&index.with_extension("pack"))?) {
+        (Some(index), Some(pack)) => Ok(Some((pack, Index::open(index, format)?))),
+        _ => Ok(None),
+    }
+}
+
 /// None: it is not there any more.
 fn open_or_none(path: &Path) -> io::Result<Option<File>> {
     match File::open(path) {
         Ok(file) => Ok(Some(file)),
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(e) => Err(io::Error::new(e.kind(), format!("{}: {e}", path.display()))),
-    }
-}
-
-/// A pack that is not whole yet. Dropped, it is gone.
-pub struct NewPack {
-    directory: PathBuf,
-    path: PathBuf,
-}
-
-impl NewPack {
-    /// A file in `objects`/pack whose name git takes for something unfinished.
-    pub fn create(objects: &Path, what: &str) -> io::Result<(Self, File)> {
-        let directory = objects.join("pack");
-        let path = directory.join(format!("tmp_pack_banger_{what}"));
-        match fs::remove_file(&path) {
-            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
-            _ => {}
-        }
-        let file = File::options().read(true).write(true).create_new(true).mode(0o444).open(&path)?;
-        Ok((Self { directory, path }, file))
-    }
-
-    /// Puts it where git finds it, and keeps it from git's tidying up.
-    fn install(self, format: Format, entries: Vec<Entry>, checksum: Id) -> io::Result<()> {
-        let name = |extension: &str| self.directory.join(format!("pack-{checksum}.{extension}"));
-        let index = self.path.with_extension("idx");
-        drop(fs::remove_file(&index));
-        let file = File::options().write(true).create_new(true).mode(0o444).open(&index)?;
-        let mut out = io::BufWriter::new(file);
-        write_index(&mut out, format, entries, checksum)?;
-        out.into_inner().map_err(io::IntoInnerError::into_error)?;
-        fs::write(name("keep"), "banger: placed by the host\n")?;
-        fs::rename(&self.path, name("pack"))?;
-        fs::rename(&index, name("idx"))
-    }
-
-    pub fn install_built(self, builder: Builder, format: Format) -> io::Result<()> {
-        let (_, entries, checksum) = builder.finish()?;
-        if entries.is_empty() { Ok(()) } else { self.install(format, entries, checksum) }
-    }
-
-    /// Takes the host's pack, if it sends any, to the end of `from`.
-    pub fn receive(
-        self,
-        file: &File,
-        from: &mut dyn Read,
-        format: Format,
-        objects: &mut Objects,
-    ) -> io::Result<()> {
-        let mut out = io::BufWriter::with_capacity(128 << 10, file);
-        let scanned = scan(from, &mut out, format)?;
-        io::Write::flush(&mut out)?;
-        let Some(scanned) = scanned.filter(|scanned| !scanned.is_empty()) else { return Ok(()) };
-        let (entries, checksum) = resolve(scanned, file, &mut |id| objects.read(id))?;
-        self.install(format, entries, checksum)
-    }
-}
-
-impl Drop for NewPack {
-    fn drop(&mut self) {
-        // Installed, it has another name by now.
-        drop(fs::remove_file(&self.path));
     }
 }

@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 use rustix::time::{ClockId, clock_gettime};
 
 use super::ledger::{self, Header, Ledger, Place};
-use super::objects::{NewPack, Objects};
+use super::objects::Objects;
+use super::packs::{self, NewPack};
 use super::place::Placing;
 use super::repository::{self, Before, Module, modules};
 use super::seen::Seen;
@@ -211,6 +212,12 @@ impl Preparing<'_> {
         self.settle(&order, &wants);
         self.write_ledger()?;
         tree::sync(self.path).map_err(failed("bring the files to the disk"))?;
+        if self.ledger.header.repository
+            && let Err(e) = packs::tidy(&self.objects(), order.format)
+        {
+            // All is there, and the next prepare tries again.
+            log::warn!("cannot merge the packs of {}: {e}", self.path.display());
+        }
         Ok(kept)
     }
 
@@ -437,9 +444,9 @@ impl Preparing<'_> {
     /// Returns what had to be kept.
     fn move_repositories(&mut self, tree: &mut Tree, modules: &[Module<'_>]) -> Result<Vec<Kept>, Failed> {
         let format = self.ledger.header.format;
-        let objects = Objects::open(&self.objects(), format).map_err(failed("read the objects"))?;
+        let mut objects = Objects::open(&self.objects(), format).map_err(failed("read the objects"))?;
         for module in modules {
-            module.check_objects(&objects).map_err(failed("take the host's objects"))?;
+            module.check_objects(&mut objects).map_err(failed("take the host's objects"))?;
         }
         for module in modules {
             if self.heads.get(&module.path).is_some_and(|head| *head != refs::head(&module.git)) {

@@ -179,7 +179,7 @@ impl Module<'_> {
     }
 
     /// Whether the objects that refs are to point to have come.
-    pub fn check_objects(&self, objects: &Objects) -> io::Result<()> {
+    pub fn check_objects(&self, objects: &mut Objects) -> io::Result<()> {
         for text in [&self.wanted.head].into_iter().chain(self.wanted.tags.iter().map(|(_, id)| id)) {
             if !Id::parse(text.as_bytes()).map_or(Ok(false), |id| objects.has(&id))? {
                 return Err(bad(format!("{text} has not come with the host's objects")));

@@ -23,6 +23,7 @@ mod bring;
 mod hostile;
 mod look;
 mod meanwhile;
+mod packs;
 mod staged;
 
 /// A host's repository, and a place in a guest.

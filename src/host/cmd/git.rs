@@ -52,6 +52,9 @@ const OVERRIDES: &[&str] = &[
 /// ends before something else here does.
 const MAX_MEMORY: u64 = 16 << 30;
 const MIN_MEMORY: u64 = 2 << 30;
+/// How much processor time it may have there, in seconds: a small pack may hold terabytes. index-pack was seen to take 120 MB of objects, inflated, in a
+/// second; so this is 200 GB.
+const MAX_CPU_S: u64 = 30 * 60;
 
 /// git, and the repository that it is asked about.
 #[derive(Debug, Clone)]
@@ -63,6 +66,8 @@ pub struct Git {
     objects: OsString,
     /// The person's configuration and the system's do not count.
     alone: bool,
+    /// How much processor time it may have then.
+    cpu_s: u64,
     /// What else is in its environment.
     env: Vec<(&'static str, PathBuf)>,
     patience: Patience,
@@ -89,7 +94,8 @@ impl Git {
 
     fn of(place: Place) -> Self {
         let patience = Patience::default();
-        Self { place, shallow: None, objects: OsString::new(), alone: false, env: vec![], patience }
+        let objects = OsString::new();
+        Self { place, shallow: None, objects, alone: false, cpu_s: MAX_CPU_S, env: vec![], patience }
     }
 
     /// As this one, waited for with `patience`.
@@ -102,9 +108,14 @@ impl Git {
     }
 
     /// As this one, with no configuration but the repository's: for one that is ours. Paths that begin with a colon are magic then, since
-    /// check-ignore does not take them literally. It may have only so much memory, as such a repository holds what a guest sends.
+    /// check-ignore does not take them literally. It may have only so much memory and time, as such a repository holds what a guest sends.
     pub fn alone(&self) -> Self {
         Self { alone: true, ..self.clone() }
+    }
+
+    /// As this one, with so many seconds of processor time if it is alone.
+    pub fn within(&self, cpu_s: u64) -> Self {
+        Self { cpu_s, ..self.clone() }
     }
 
     /// As this one, with its index in `file`.
@@ -204,6 +215,7 @@ impl Git {
         let limited = running.and_then(|running| {
             if self.alone {
                 limit_memory(&running.child)?;
+                limit_time(&running.child, self.cpu_s)?;
             }
             Ok(running)
         });
@@ -280,6 +292,16 @@ fn limit_memory(git: &Child) -> io::Result<()> {
     Ok(())
 }
 
+/// It ends by SIGXCPU, and leaves no core: that would be as large as its memory.
+fn limit_time(git: &Child, cpu_s: u64) -> io::Result<()> {
+    for (resource, soft, hard) in [(Resource::Core, 0, 0), (Resource::Cpu, cpu_s, cpu_s + 10)] {
+        let ours = getrlimit(resource).maximum.unwrap_or(u64::MAX);
+        let limit = Rlimit { current: Some(soft.min(ours)), maximum: Some(hard.min(ours)) };
+        prlimit(Some(Pid::from_child(git)), resource, limit)?;
+    }
+    Ok(())
+}
+
 /// The person's PATH without what is relative: the current directory will be the repository.
 fn absolute_path() -> OsString {
     let path = std::env::var_os("PATH").unwrap_or_else(|| super::PATH.into());
@@ -351,19 +373,23 @@ mod tests {
     }
 
     #[test]
-    fn one_that_works_on_what_a_guest_sends_may_have_only_so_much_memory() {
+    fn one_that_works_on_what_a_guest_sends_may_have_only_so_much_memory_and_time() {
         let dir = repository();
         let git = Git::at(&dir.path().join(".git"), dir.path());
-        let most = |git: &Git| {
+        let most = |git: &Git, what: &str| {
             // It waits for its input.
             let running = git.start(&["cat-file", "--batch"], Stdio::piped()).expect("starts");
             let limits =
                 std::fs::read_to_string(format!("/proc/{}/limits", running.child.id())).expect("reads");
-            let line = limits.lines().find(|line| line.starts_with("Max address space")).expect("is there");
+            let line = limits.lines().find(|line| line.starts_with(what)).expect("is there");
             line.split_whitespace().nth(3).and_then(|soft| soft.parse::<u64>().ok()).unwrap_or(u64::MAX)
         };
-        assert!((MIN_MEMORY..=MAX_MEMORY).contains(&most(&git.alone())));
-        assert_eq!(most(&git), getrlimit(Resource::As).current.unwrap_or(u64::MAX));
+        let memory = |git: &Git| most(git, "Max address space");
+        assert!((MIN_MEMORY..=MAX_MEMORY).contains(&memory(&git.alone())));
+        assert_eq!(memory(&git), getrlimit(Resource::As).current.unwrap_or(u64::MAX));
+        let time = |git: &Git| most(git, "Max cpu time");
+        assert_eq!((time(&git.alone()), time(&git.alone().within(7))), (MAX_CPU_S, 7));
+        assert_eq!(time(&git), getrlimit(Resource::Cpu).current.unwrap_or(u64::MAX));
     }
 
     #[test]

@@ -14,7 +14,7 @@ use crate::cli::error::Error;
 use crate::cli::render::{self, PatchLines, Progress};
 use crate::cli::signals::Signals;
 use crate::cli::workspace::Guest;
-use crate::cli::workspace::export::{Base, Change, How, Origin, Patch, Unwritten};
+use crate::cli::workspace::export::{Base, Change, How, Origin, Patch, Unwritten, hint};
 use crate::host::dirs::Dirs;
 use crate::proto::api::{VmChanges, VmShow, VmView};
 use crate::proto::workspace::Changes;
@@ -31,7 +31,8 @@ use crate::vm::workspace::Workspace;
                banger vm workspace export dev --base-commit main   # everything that is not in main\n\
                banger vm workspace export dev --as-branch dev      # its commits, as the branch dev here",
     note = "The patch holds commits and what is not committed, new files too, but for ignored ones; without --base-commit it fits the files here as \
-            they were when they were brought. Nothing in the guest is changed, and here nothing is checked out or run."
+            they were when they were brought. Of a --copy tree it holds ignored files too, and fails where one was changed here as well. Nothing in the \
+            guest is changed, and here nothing is checked out or run."
 )]
 pub struct Export {
     /// the VM's name, its id, or the beginning of its id
@@ -190,6 +191,10 @@ impl Export {
         // Before anything is asked of the guest, and after signals are caught: what is half made is removed.
         let output = self.output.as_deref().map(Output::open).transpose()?;
         let patch = asked.patch(self.base_commit.as_deref())?;
+        let plain = Path::new(&asked.workspace.source);
+        if let Some(hint) = hint(plain).filter(|_| asked.workspace.head.is_none() && !patch.is_empty()) {
+            render::say(&format!("note: {hint}"));
+        }
         let done = match (output, &self.output) {
             (Some(output), Some(path)) => to_file(&patch, output, path),
             _ => to_stdout(&patch, How::Patch),

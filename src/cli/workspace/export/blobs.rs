@@ -8,7 +8,6 @@ use std::process::Stdio;
 use super::super::error::WorkspaceError;
 use super::super::index::is_id;
 use super::scratch::Scratch;
-use crate::copy::CopyError;
 use crate::host::cmd::CmdError;
 use crate::host::cmd::git::{Running, Stdin};
 
@@ -54,7 +53,7 @@ impl Room {
         let copies = "`banger vm cp` copies files as they are";
         if size > MAX_FILE {
             return WorkspaceError::refused(format!(
-                "{name} has {size} bytes in the guest, and a patch takes no file of more than 4 GiB; {copies}"
+                "{name} has {size} bytes, and a patch takes no file of more than 4 GiB; {copies}"
             ));
         }
         let Some(patch) = self.patch.checked_sub(size) else {
@@ -64,7 +63,7 @@ impl Room {
         };
         let Some(free) = self.free.checked_sub(size) else {
             return WorkspaceError::refused(format!(
-                "{name} has {size} bytes in the guest, for which there is no room in {}",
+                "{name} has {size} bytes, for which there is no room in {}",
                 place.display()
             ));
         };
@@ -88,7 +87,16 @@ impl<'a> Blobs<'a> {
     }
 
     /// Adds what `content` holds, `size` bytes; `name` is for people. Returns its number, from 0.
-    pub fn add(&mut self, name: &str, size: u64, content: &mut dyn Read) -> Result<usize, WorkspaceError> {
+    ///
+    /// # Errors
+    /// What `failed` makes of those of `content`; of `UnexpectedEof`, if it ends early.
+    pub fn add(
+        &mut self,
+        name: &str,
+        size: u64,
+        content: &mut dyn Read,
+        failed: impl FnOnce(io::Error) -> WorkspaceError,
+    ) -> Result<usize, WorkspaceError> {
         self.room.take(name, size, &self.scratch.git_dir())?;
         self.count += 1;
         let count = self.count;
@@ -96,10 +104,12 @@ impl<'a> Blobs<'a> {
         let (mut buffer, mut left) = (vec![0; 64 * 1024], size);
         while left > 0 {
             let most = usize::try_from(left).unwrap_or(usize::MAX).min(buffer.len());
-            let n = content.read(&mut buffer[..most]).map_err(CopyError::Connection)?;
-            if n == 0 {
-                return Err(CopyError::Stream { why: format!("{name} breaks off") }.into());
-            }
+            let n = match content.read(&mut buffer[..most]) {
+                Ok(0) => return Err(failed(io::ErrorKind::UnexpectedEof.into())),
+                Ok(n) => n,
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
+                Err(e) => return Err(failed(e)),
+            };
             self.write(|to| to.write_all(&buffer[..n]))?;
             left -= n as u64;
         }
@@ -113,7 +123,7 @@ impl<'a> Blobs<'a> {
     ) -> Result<(), WorkspaceError> {
         write(&mut self.stdin).map_err(|e| match self.git.doing().failed(e) {
             CmdError::Spawn { source, .. } => {
-                let what = "git fast-import takes no more; is there room for what the guest sends in";
+                let what = "git fast-import takes no more; is there room in";
                 WorkspaceError::Here {
                     what: "write objects to",
                     path: self.scratch.git_dir(),
@@ -160,7 +170,7 @@ mod tests {
                 vec![4 * GIB, 4 * GIB, 4 * GIB, 4 * GIB, 1],
                 Some("with f, what differs has more than 16 GiB"),
             ),
-            (GIB, vec![GIB, 1], Some("f has 1 bytes in the guest, for which there is no room in /d")),
+            (GIB, vec![GIB, 1], Some("f has 1 bytes, for which there is no room in /d")),
         ] {
             let mut room = Room { free, patch: MAX_ALL };
             let taken: Result<Vec<()>, _> =

@@ -18,8 +18,8 @@ use super::super::source::{self, Found, leads_elsewhere, small};
 use super::room;
 use super::scratch::Scratch;
 use crate::git::{Format, Mode};
-use crate::host::cmd::CmdError;
 use crate::host::cmd::git::Stdin;
+use crate::host::cmd::{CmdError, used_up};
 use crate::host::files::remove_if_present;
 use crate::proto::workspace::Placed;
 
@@ -143,6 +143,10 @@ impl<'a> Branch<'a> {
 
     fn not_accepted(&self, e: CmdError) -> WorkspaceError {
         match e {
+            CmdError::Failed { program, status, .. } if used_up(status) => WorkspaceError::Refused(format!(
+                "the guest's commits are not accepted: {program} has spent all the time on them that it may have, so they are not what they seem; \
+                 without --as-branch, they come as a patch"
+            )),
             CmdError::Failed { program, stderr, .. } => {
                 let why = if stderr.is_empty() { "it says nothing more" } else { &stderr };
                 WorkspaceError::Refused(format!(

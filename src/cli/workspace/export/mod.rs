@@ -10,6 +10,7 @@
 //! | ignored.rs | which new files git would ignore |
 //! | seen.rs | the three above: what differs |
 //! | contents.rs, blobs.rs | what files hold, from a hostile tar stream into objects |
+//! | copied.rs | what they held, where no repository knows it |
 //! | patch.rs | two trees, and git's word on what lies between them |
 //! | status.rs | one line for each path |
 //! | branch.rs, run.rs | commits, from a hostile pack into a branch |
@@ -17,6 +18,7 @@
 mod blobs;
 mod branch;
 mod contents;
+mod copied;
 mod ignored;
 mod listing;
 mod patch;
@@ -30,6 +32,7 @@ mod tests;
 
 use self::blobs::room;
 pub use self::branch::{Branch, feed, only_there};
+pub use self::copied::hint;
 pub use self::patch::{Base, How, Patch, Unwritten};
 pub use self::run::{Ran, run};
 pub use self::scratch::Scratch;

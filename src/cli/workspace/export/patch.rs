@@ -3,7 +3,8 @@
 //! Only paths that differ are in the trees, so what did not change is neither sent nor looked at.
 
 use std::collections::{BTreeSet, HashSet};
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
+use std::path::Path;
 use std::process::Stdio;
 
 use super::super::error::WorkspaceError;
@@ -12,12 +13,14 @@ use super::super::prepare::Guest;
 use super::super::repository;
 use super::blobs::Blobs;
 use super::contents::{Side, ask};
+use super::copied::{self, Now};
 use super::scratch::Scratch;
 use super::seen::{Origin, Seen};
 use super::status::Change;
 use crate::cli::client::Attention;
+use crate::copy::CopyError;
 use crate::git::{Mode, parse_path};
-use crate::host::cmd::CmdError;
+use crate::host::cmd::{CmdError, used_up};
 use crate::proto::workspace::{Difference, Placed};
 
 /// Nothing that is named anywhere is run for it.
@@ -92,7 +95,15 @@ impl Patch {
         if base.is_none() {
             seen.differences.retain(|d| d.differs);
         }
-        let made = made(&mut seen, base.is_some())?;
+        let made = match (&origin.found, base) {
+            (Some(_), None) => made(&mut seen, Old::Guest)?,
+            (Some(_), Some(_)) => made(&mut seen, Old::Commit)?,
+            (None, _) => {
+                let now = copied::read(&origin.top, &origin.patience, &seen.scratch, &seen.differences)?;
+                let made = made(&mut seen, Old::Copied(&now))?;
+                unless_settled(&mut seen, made, &now, &origin.top)?
+            }
+        };
         let Seen { differences, notes, scratch, .. } = seen;
         let before = differences.iter().zip(&made).filter_map(|(d, made)| {
             let (mode, _) = d.old.as_ref()?;
@@ -145,7 +156,7 @@ impl Patch {
             match stdout.as_mut().map_or(Ok(0), |stdout| stdout.read(&mut buffer)) {
                 Ok(0) => break Ok(()),
                 Ok(n) => to.write_all(&buffer[..n]).map_err(Unwritten::To)?,
-                Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
                 Err(e) => break Err(e),
             }
         };
@@ -166,23 +177,25 @@ fn parse_raw(told: &[u8]) -> Option<Vec<Change>> {
     Some(changes)
 }
 
-/// git may have only so much memory ([`crate::host::cmd::git::Git::alone`]), and what it says when it has no more helps nobody.
+/// git may have only so much memory and time ([`crate::host::cmd::git::Git::alone`]), and what it says when it has no more helps nobody.
 fn not_compared(e: CmdError) -> WorkspaceError {
-    match e {
+    let (program, lacks) = match &e {
+        CmdError::Failed { program, status, .. } if used_up(*status) => (program, "time".to_owned()),
         CmdError::Failed { program, stderr, .. } if stderr.to_lowercase().contains("memory") => {
-            WorkspaceError::Refused(format!(
-                "{program} has not enough memory to compare what differs ({stderr}); `banger vm cp` copies files as they are"
-            ))
+            (program, format!("memory ({stderr})"))
         }
-        e => e.into(),
-    }
+        _ => return e.into(),
+    };
+    WorkspaceError::Refused(format!(
+        "{program} has not enough {lacks} to compare what differs; `banger vm cp` copies files as they are"
+    ))
 }
 
 /// Why a patch was not written whole.
 #[derive(Debug)]
 pub enum Unwritten {
     Not(WorkspaceError),
-    To(std::io::Error),
+    To(io::Error),
 }
 
 impl From<WorkspaceError> for Unwritten {
@@ -238,31 +251,49 @@ struct Made {
     new: String,
 }
 
+/// Who knows what was placed at a path.
+#[derive(Clone, Copy)]
+enum Old<'a> {
+    /// The guest, in its repository, as far as this host does not have it in its own.
+    Guest,
+    /// Nobody need: it is compared with a commit.
+    Commit,
+    /// This host's file, if it is still the same.
+    Copied(&'a [Now]),
+}
+
 /// Makes a blob of each content that this host does not have.
-fn made(seen: &mut Seen<'_, '_>, from_commit: bool) -> Result<Vec<Made>, WorkspaceError> {
+fn made(seen: &mut Seen<'_, '_>, from: Old<'_>) -> Result<Vec<Made>, WorkspaceError> {
     let Seen { differences, scratch, .. } = seen;
-    let here = blobs_here(scratch, differences)?;
+    let here = match from {
+        Old::Guest | Old::Commit => blobs_here(scratch, differences)?,
+        Old::Copied(_) => HashSet::new(),
+    };
     let mut made = vec![Made::default(); differences.len()];
     let mut asked = vec![];
     for (at, d) in differences.iter().enumerate() {
-        let old = d.old.as_ref().map(|(_, id)| id).filter(|id| here.contains(*id));
+        let is_here = |id: &&String| match from {
+            Old::Guest | Old::Commit => here.contains(*id),
+            Old::Copied(now) => now[at].as_ref().is_some_and(|(_, now)| now == *id),
+        };
+        let old = d.old.as_ref().map(|(_, id)| id).filter(is_here);
         if let Some(id) = old {
             made[at].old.clone_from(id);
             if !d.differs {
                 made[at].new.clone_from(id);
             }
         }
-        let lacks_old = !from_commit && d.old.is_some() && made[at].old.is_empty();
+        let lacks_old = matches!(from, Old::Guest) && d.old.is_some() && made[at].old.is_empty();
         if lacks_old || (d.new.is_some() && made[at].new.is_empty()) {
             asked.push(at);
         }
     }
     if !asked.is_empty() {
-        receive(seen, &asked, &mut made, from_commit)?;
+        receive(seen, &asked, &mut made, matches!(from, Old::Guest))?;
     }
     for (d, made) in seen.differences.iter().zip(&made) {
         let path = String::from_utf8_lossy(&d.path);
-        if !from_commit && d.old.is_some() && made.old.is_empty() {
+        if matches!(from, Old::Guest) && d.old.is_some() && made.old.is_empty() {
             return WorkspaceError::refused(format!(
                 "nobody has any more what {path} was when it was brought, so no patch can be made; `banger vm cp` copies it as it is now"
             ));
@@ -276,11 +307,50 @@ fn made(seen: &mut Seen<'_, '_>, from_commit: bool) -> Result<Vec<Made>, Workspa
     Ok(made)
 }
 
+/// Leaves out what is on this host as it is in the guest by now: of that there is nothing to bring.
+///
+/// # Errors
+/// A sentence if anything else is neither as it was brought nor so.
+fn unless_settled(
+    seen: &mut Seen<'_, '_>,
+    made: Vec<Made>,
+    now: &[Now],
+    top: &Path,
+) -> Result<Vec<Made>, WorkspaceError> {
+    let (mut kept, mut left, mut changed) = (vec![], vec![], vec![]);
+    let all = std::mem::take(&mut seen.differences);
+    let count = all.len();
+    for ((d, made), now) in all.into_iter().zip(made).zip(now) {
+        let now = now.as_ref().map(|(mode, id)| (*mode, id));
+        if now == d.new.map(|(mode, _)| (mode, &made.new)) {
+            continue;
+        }
+        if d.old.is_some() && made.old.is_empty() {
+            changed.push(d.path);
+            continue;
+        }
+        kept.push(d);
+        left.push(made);
+    }
+    if !changed.is_empty() {
+        return copied::refuse(top, &changed);
+    }
+    match count - kept.len() {
+        0 => {}
+        1 => seen.notes.push(format!("1 path is in {} as it is in the guest, and left out", top.display())),
+        n => seen
+            .notes
+            .push(format!("{n} paths are in {} as they are in the guest, and left out", top.display())),
+    }
+    seen.differences = kept;
+    Ok(left)
+}
+
 fn receive(
     seen: &mut Seen<'_, '_>,
     asked: &[usize],
     made: &mut [Made],
-    from_commit: bool,
+    with_old: bool,
 ) -> Result<(), WorkspaceError> {
     let Seen { differences, scratch, peer, .. } = seen;
     let mut blobs = Blobs::start(scratch)?;
@@ -300,7 +370,7 @@ fn receive(
         let d = &differences[at];
         let name = String::from_utf8_lossy(&d.path);
         let wanted = match side {
-            Side::Old => !from_commit && d.old.is_some() && made[at].old.is_empty(),
+            Side::Old => with_old && d.old.is_some() && made[at].old.is_empty(),
             Side::New => d.new.is_some() && made[at].new.is_empty(),
         };
         if !wanted {
@@ -311,7 +381,11 @@ fn receive(
         {
             return WorkspaceError::refused(format!("{name} is much longer than the guest said"));
         }
-        added.push((side, at, blobs.add(&name, size, content)?));
+        let failed = |e: io::Error| match e.kind() {
+            io::ErrorKind::UnexpectedEof => CopyError::Stream { why: format!("{name} breaks off") }.into(),
+            _ => CopyError::Connection(e).into(),
+        };
+        added.push((side, at, blobs.add(&name, size, content, failed)?));
         Ok(())
     })?;
     let ids = blobs.finish()?;

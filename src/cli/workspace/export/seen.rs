@@ -21,6 +21,8 @@ use crate::vm::workspace::Workspace;
 pub struct Origin {
     /// None: a plain copy.
     pub found: Option<Found>,
+    /// Where it was brought from.
+    pub top: PathBuf,
     /// Where a scratch repository may be made.
     pub cache: PathBuf,
     /// How git is waited for.
@@ -39,7 +41,7 @@ pub struct Seen<'a, 'b> {
 }
 
 impl Origin {
-    /// Finds the repository that `workspace` came from.
+    /// Finds what `workspace` came from.
     pub fn find(workspace: &Workspace, cache: &Path, patience: Patience) -> Result<Self, WorkspaceError> {
         let found = match workspace.head {
             None => None,
@@ -48,7 +50,7 @@ impl Origin {
                 Source::Plain(_) => None,
             },
         };
-        Ok(Self { found, cache: cache.to_owned(), patience })
+        Ok(Self { found, top: PathBuf::from(&workspace.source), cache: cache.to_owned(), patience })
     }
 
     /// Hears what the guest says. `known` tells of a new path whether it is to be taken even if it is ignored.

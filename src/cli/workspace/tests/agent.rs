@@ -63,7 +63,12 @@ impl Agent {
             Source::Repository(found) => Some(found),
             Source::Plain(_) => None,
         };
-        let origin = Origin { found, cache: self.dir.path().join("cache"), patience: Patience::default() };
+        let origin = Origin {
+            found,
+            top: host.top(),
+            cache: self.dir.path().join("cache"),
+            patience: Patience::default(),
+        };
         let mut progress = Progress::silent();
         let mut attention = Attention::to(&mut progress);
         let asked = Request::Changes(Changes { path: self.guest_path(), all: false });

@@ -3,6 +3,7 @@
 use std::io::Read;
 
 use super::*;
+use crate::git::{Format, Hasher};
 use crate::proto::workspace::Placed;
 
 /// A guest's repository: a clone of the host's.
@@ -346,6 +347,71 @@ fn a_pack_that_is_none_or_of_something_else_is_refused() {
         let error = export(&host, "bad", false, head, b"").expect_err("refused").to_string();
         assert_eq!(error, "the guest does not say which commit it is at");
     }
+}
+
+/// A pack of some 100 KB that holds 100 GB: deltas that copy all of a blob twice.
+fn bomb() -> Vec<u8> {
+    const SIZE: usize = 0xff_ff00;
+    const DELTAS: u32 = 3000;
+    let deflated = |content: &[u8]| {
+        let mut encoder = flate2::write::ZlibEncoder::new(vec![], flate2::Compression::fast());
+        encoder.write_all(content).expect("deflates");
+        encoder.finish().expect("deflates")
+    };
+    let number = |mut n: usize, bits: u32, first: u8| {
+        let mut bytes = vec![first | (n & ((1 << bits) - 1)) as u8];
+        n >>= bits;
+        while n > 0 {
+            *bytes.last_mut().expect("one") |= 0x80;
+            bytes.push((n & 0x7f) as u8);
+            n >>= 7;
+        }
+        bytes
+    };
+    let base = vec![0; SIZE];
+    let mut hasher = Hasher::object(Format::Sha1, "blob", SIZE as u64);
+    hasher.update(&base);
+    let id = hasher.finish();
+    let mut pack = [&b"PACK\0\0\0\x02"[..], &(1 + DELTAS).to_be_bytes()].concat();
+    pack.extend([number(SIZE, 4, 3 << 4), deflated(&base)].concat());
+    for n in 0..DELTAS {
+        // Four bytes of its own, then twice a copy from 0 of the length of three bytes.
+        let copy = [0xf0, 0x00, 0xff, 0xff];
+        let sizes = [number(SIZE, 7, 0), number(2 * SIZE + 4, 7, 0)].concat();
+        let delta = [&sizes[..], &[4], &n.to_be_bytes(), &copy, &copy].concat();
+        pack.extend([&number(delta.len(), 4, 7 << 4), id.bytes(), &deflated(&delta)].concat());
+    }
+    let mut hasher = Hasher::new(Format::Sha1);
+    hasher.update(&pack);
+    pack.extend_from_slice(hasher.finish().bytes());
+    pack
+}
+
+#[test]
+fn a_pack_that_keeps_git_busy_for_very_long_is_given_up() {
+    let host = host();
+    let origin = host.origin();
+    let found = origin.found.as_ref().expect("a repository");
+    let mut scratch =
+        Scratch::make(&origin.cache, found.format, Some(&found.common.join("objects"))).expect("is made");
+    scratch.git = scratch.git.within(2);
+    let main = host.git(&["rev-parse", "main"]);
+    let placed = Placed { head: Some(main.clone()), heads: vec![main], ..Placed::default() };
+    let branch = Branch::judge(found, "bomb", false).expect("fits");
+    let wanted = branch.wanted(&placed, &"7".repeat(40)).expect("is judged").expect("is not here");
+    let pack = bomb();
+    assert!(pack.len() < 1 << 20, "{}", pack.len());
+    let before = state(&host);
+    let error = branch.receive(&scratch, &wanted, |stdin| -> Result<(), WorkspaceError> {
+        feed(stdin, &pack);
+        Ok(())
+    });
+    let error = error.expect_err("is given up").to_string();
+    assert!(
+        error.starts_with("the guest's commits are not accepted: git index-pack has spent all the time on them that it may have"),
+        "{error}"
+    );
+    assert!(state(&host) == before);
 }
 
 #[test]

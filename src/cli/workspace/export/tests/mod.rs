@@ -13,6 +13,7 @@ use std::thread;
 use tempfile::TempDir;
 
 mod branch;
+mod copied;
 
 use super::super::error::WorkspaceError;
 use super::super::prepare::Guest;
