@@ -10,16 +10,16 @@ use rustix::termios::{Winsize, tcgetattr, tcsetwinsize};
 
 use crate::rig::{PATIENCE, Rig};
 
-struct Terminal {
+pub struct Terminal {
     master: File,
     slave: OwnedFd,
-    child: Child,
+    pub child: Child,
     seen: String,
 }
 
 impl Terminal {
     /// Runs `banger` in a session whose controlling terminal is a new one of 30 rows and 100 columns.
-    fn run(rig: &Rig, args: &[&str]) -> Self {
+    pub fn run(rig: &Rig, args: &[&str]) -> Self {
         let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).expect("opens");
         grantpt(&master).expect("grants");
         unlockpt(&master).expect("unlocks");
@@ -49,7 +49,7 @@ impl Terminal {
     }
 
     /// Reads until `text` has been shown after what was seen before; fails the test when it does not come.
-    fn shows(&mut self, text: &str) {
+    pub fn shows(&mut self, text: &str) {
         let begun = std::time::Instant::now();
         while !self.seen.contains(text) {
             assert!(begun.elapsed() < PATIENCE, "{text:?} is not in {:?}", self.seen);
