@@ -66,8 +66,8 @@ fn repository(dir: &Path, name: &str, version: &str, port: u16) -> String {
     repo.to_str().expect("text").to_owned()
 }
 
-/// A web server that has version 1.2.3 of the tool.
-fn server() -> u16 {
+/// A web server on 127.0.0.1 that has version 1.2.3 of the tool.
+pub fn server() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").expect("binds");
     let port = listener.local_addr().expect("has one").port();
     std::thread::spawn(move || {

@@ -82,9 +82,10 @@ fn find(host: &str, suffix: &str, vms: &[VmView]) -> Result<usize, Error> {
     lookup::find("VM", typed, &candidates).map_err(|e| Error::Refused(e.to_string()))
 }
 
+/// Another server than OpenSSH's will not do: dropbear wants a socket where sshd takes pipes, and keys in homes alone.
 fn no_sshd(name: &str) -> Error {
     Error::Refused(format!(
-        "VM {name} has no sshd, which ssh needs; `banger vm shell {name}` and `banger vm exec {name} -- COMMAND` need nothing in the image"
+        "VM {name} has no sshd of OpenSSH, which ssh needs; `banger vm shell {name}` and `banger vm exec {name} -- COMMAND` need nothing in the image"
     ))
 }
 
