@@ -13,7 +13,6 @@ use crate::cli::render;
 use crate::cli::tree::{Banger, HIDDEN};
 use crate::cli::words::is_help;
 use crate::proto::api::{ImageCatalog, ImageList, KernelCatalog, KernelList, VmList};
-use crate::system::files::Completions;
 
 #[derive(FromArgs, ArgsInfo, Debug)]
 /// Print a completion script for a shell, with live names of VMs, images and kernels.
@@ -53,18 +52,16 @@ fn shell(text: &str) -> Result<Shell, String> {
 }
 
 /// The scripts, as they are printed, and as an installation has them.
-pub const SCRIPTS: Completions = Completions {
-    bash: include_str!("complete/banger.bash"),
-    zsh: include_str!("complete/banger.zsh"),
-    fish: include_str!("complete/banger.fish"),
-};
+pub const BASH: &str = include_str!("complete/banger.bash");
+pub const ZSH: &str = include_str!("complete/banger.zsh");
+pub const FISH: &str = include_str!("complete/banger.fish");
 
 impl Completion {
     pub fn run(&self) -> Result<(), Error> {
         render::out(match self.shell {
-            Shell::Bash => SCRIPTS.bash,
-            Shell::Zsh => SCRIPTS.zsh,
-            Shell::Fish => SCRIPTS.fish,
+            Shell::Bash => BASH,
+            Shell::Zsh => ZSH,
+            Shell::Fish => FISH,
         })
     }
 }
@@ -208,7 +205,7 @@ fn value(flag: &str) -> Due {
         "--accel" => words(&["auto", "kvm", "tcg"]),
         // `vm set`; elsewhere they are switches, which have no value.
         "--nat" | "--lan" => words(&["on", "off"]),
-        "--deb" | "--from" | "--with-firecracker" => Due::Files,
+        "--deb" | "--from" | "--with-firecracker" | "--output" => Due::Files,
         _ => Due::Nothing,
     }
 }
@@ -222,6 +219,10 @@ fn argument(verb: &str, n: usize) -> Due {
             _,
         ) => Due::Vms,
         ("vm exec" | "vm shell" | "vm ssh" | "vm show" | "vm logs" | "vm ping" | "vm health", 0) => Due::Vms,
+        ("vm workspace prepare" | "vm workspace status" | "vm workspace diff" | "vm workspace export", 0) => {
+            Due::Vms
+        }
+        ("vm run", 0) | ("vm workspace prepare", 1) => Due::Files,
         ("vm cp", 0 | 1) => Due::VmsOrFiles,
         ("image show" | "image delete" | "image tag" | "image promote", 0) => Due::Images,
         ("image pull", 0) => Due::ImageOffers,
@@ -322,7 +323,7 @@ mod tests {
             ("vm ping ", Due::Vms),
             ("vm health ", Due::Vms),
             ("vm set --publish ", Due::Nothing),
-            ("vm run --nat ", Due::Nothing),
+            ("vm run --nat ", Due::Files),
             ("vm exec dev ", Due::Nothing),
             ("vm ssh -A ", Due::Vms),
             ("vm ssh dev -- ", Due::Nothing),
@@ -334,7 +335,16 @@ mod tests {
             ("vm run --image d", Due::Images),
             ("vm run --image debian --kernel ", Due::Kernels),
             ("vm run --name ", Due::Nothing),
-            ("vm run ", Due::Nothing),
+            ("vm run ", Due::Files),
+            ("vm run . ", Due::Nothing),
+            ("vm workspace prepare ", Due::Vms),
+            ("vm workspace prepare --depth 3 dev ", Due::Files),
+            ("vm workspace prepare dev . ", Due::Nothing),
+            ("vm workspace status ", Due::Vms),
+            ("vm workspace diff ", Due::Vms),
+            ("vm workspace export --as-branch b ", Due::Vms),
+            ("vm workspace export dev --output ", Due::Files),
+            ("vm workspace export dev ", Due::Nothing),
             ("vm run -- ", Due::Nothing),
             ("vm exec dev -- ls ", Due::Nothing),
             ("vm cp ", Due::VmsOrFiles),

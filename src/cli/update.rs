@@ -298,7 +298,7 @@ fn plan(layout: &Layout, current: &Version, staged: &Staged) -> String {
         Migration::Will => "the database is copied, then migrated",
     };
     format!(
-        "would update: {current} -> {}; {changed} units, links and completions change; {database}; bangerd and bangerd-root restart; \
+        "would update: {current} -> {}; {changed} files of the installation change; {database}; bangerd and bangerd-root restart; \
          staged in {}",
         staged.version,
         layout.staging.display()

@@ -27,10 +27,19 @@ pub struct Command {
     pub user: User,
 }
 
-/// What comes before a command in a login shell: directories of the image's own PATH, which /etc/profile has replaced, come back in front,
-/// and mise's tools are found. Not `mise exec`, which would hide the statuses 126 and 127.
-const LOGIN: &str = r#"test -z "$1" || PATH="$1:$PATH"; shift
-if command -v mise >/dev/null 2>&1; then eval "$(mise env -s bash)"; fi
+/// What comes before a command in a login shell: directories of the image's own PATH, which /etc/profile has replaced, come back in front
+/// (`$1`), and mise's tools are found, also where its installer has put it. With `$2` those too that it installs later, as behind `vm run`:
+/// by its shims, which a shell needs and a command can do without. Not `mise exec`, which would hide the statuses 126 and 127.
+///
+/// mise asks on a terminal whether it may trust a tree, and fails elsewhere; but who brought the tree wants its commands run, and the guest
+/// is the fence. Stdin is for the command alone.
+const LOGIN: &str = r#"test -z "$1" || PATH="$1:$PATH"
+test ! -x "$HOME/.local/bin/mise" || PATH="$PATH:$HOME/.local/bin"
+if command -v mise >/dev/null 2>&1; then
+    eval "$(MISE_TRUSTED_CONFIG_PATHS=/ mise env -s bash </dev/null)"
+    test -z "$2" || PATH="${MISE_DATA_DIR:-${XDG_DATA_HOME:-$HOME/.local/share}/mise}/shims:$PATH"
+fi
+shift 2
 exec "$@""#;
 
 /// Starts what the host asks for, or says why not.
@@ -39,44 +48,17 @@ pub fn start(wanted: Exec) -> Result<Running, Refusal> {
     let user = users::find(&wanted.user, &passwd, &group).map_err(|e| refusal(Code::NoUser, e.0))?;
     let (tty, stdin) = (wanted.tty, wanted.stdin);
     check_directory(&wanted.cwd, wanted.make_cwd)?;
-    let command = decide(wanted, user, runs_as_shell)?;
+    let command = decide(wanted, user, is_executable)?;
     spawn::spawn(&command, tty, stdin).map_err(|(step, e)| refused(&command, step, &e))
 }
 
-fn decide(wanted: Exec, user: User, is_shell: impl Fn(&str) -> bool) -> Result<Command, Refusal> {
+fn decide(wanted: Exec, user: User, is_program: impl Fn(&str) -> bool) -> Result<Command, Refusal> {
     let bad = |what: &str| refusal(Code::BadRequest, what);
     if wanted.argv.iter().chain(&wanted.env).any(|word| word.contains('\0')) {
         return Err(bad("a word of the command or its environment holds a NUL"));
     }
-    let shell = shell_of(&user, &is_shell);
-    let login = wanted.login.then(|| SHELLS.into_iter().find(|shell| is_shell(shell))).flatten();
-    let front = front(&wanted.env);
-    let mut words = wanted.argv.into_iter();
-    let mut args = vec![];
-    let (program, argv0) = match (words.next(), &shell) {
-        (Some(program), _) if program.is_empty() => return Err(bad("the command's name is empty")),
-        (Some(program), _) => match login {
-            None => (program.clone(), program),
-            Some(shell) => {
-                args = ["-lc", LOGIN, base(shell), &front, &program].map(str::to_owned).to_vec();
-                (shell.to_owned(), base(shell).to_owned())
-            }
-        },
-        (None, Some(shell)) if wanted.login => {
-            args = match front.as_str() {
-                "" => vec!["-l".to_owned()],
-                front => ["-lc", r#"PATH="$1:$PATH"; exec "$0""#, shell, front].map(str::to_owned).to_vec(),
-            };
-            (shell.clone(), base(shell).to_owned())
-        }
-        // No dash, which would make it a login shell: /etc/profile replaces the PATH that the image gives, and what the
-        // image put there is not found any more. Docker's shells are no login shells either.
-        (None, Some(shell)) => (shell.clone(), base(shell).to_owned()),
-        (None, None) => {
-            let text = "the image has no shell; name a program of it after --, such as -- /bin/PROGRAM";
-            return Err(refusal(Code::NoShell, text));
-        }
-    };
+    let shell = shell_of(&user, &is_program);
+    let login = wanted.login.then(|| SHELLS.into_iter().find(|shell| is_program(shell))).flatten();
     let mut env = BTreeMap::new();
     for word in &wanted.env {
         match word.split_once('=') {
@@ -95,6 +77,35 @@ fn decide(wanted: Exec, user: User, is_shell: impl Fn(&str) -> bool) -> Result<C
     default("LOGNAME", user.name.as_deref());
     default("SHELL", shell.as_deref());
     default("TERM", wanted.tty.map(|_| "xterm"));
+    let front = front(&wanted.env);
+    let mut words = wanted.argv.into_iter();
+    let mut args = vec![];
+    let (program, argv0) = match (words.next(), &shell) {
+        (Some(program), _) if program.is_empty() => return Err(bad("the command's name is empty")),
+        (Some(program), _) => match login {
+            None => (program.clone(), program),
+            Some(shell) => {
+                args = ["-lc", LOGIN, base(shell), &front, "", &program].map(str::to_owned).to_vec();
+                (shell.to_owned(), base(shell).to_owned())
+            }
+        },
+        (None, Some(shell)) if wanted.login => {
+            args = match !front.is_empty() || has_mise(&env, &is_program) {
+                true if POSIX.contains(&base(shell)) => {
+                    ["-lc", LOGIN, base(shell), &front, "shims", shell].map(str::to_owned).to_vec()
+                }
+                _ => vec!["-l".to_owned()],
+            };
+            (shell.clone(), base(shell).to_owned())
+        }
+        // No dash, which would make it a login shell: /etc/profile replaces the PATH that the image gives, and what the
+        // image put there is not found any more. Docker's shells are no login shells either.
+        (None, Some(shell)) => (shell.clone(), base(shell).to_owned()),
+        (None, None) => {
+            let text = "the image has no shell; name a program of it after --, such as -- /bin/PROGRAM";
+            return Err(refusal(Code::NoShell, text));
+        }
+    };
     let cwd = CString::new(wanted.cwd).map_err(|_| bad("the directory's name holds a NUL"))?;
     args.extend(words);
     // A work tree is root's, and below /root unless it was put elsewhere, where others may not go; who asks for no directory starts in it
@@ -111,21 +122,30 @@ fn front(env: &[String]) -> String {
     own.join(":")
 }
 
+/// Whether there is a mise where programs are looked for.
+fn has_mise(env: &BTreeMap<String, String>, is_program: impl Fn(&str) -> bool) -> bool {
+    let of = |name: &str| env.get(name).map(String::as_str).unwrap_or_default();
+    let own = format!("{}/.local/bin", of("HOME"));
+    of("PATH").split(':').chain([own.as_str()]).any(|dir| is_program(&format!("{dir}/mise")))
+}
+
 fn base(path: &str) -> &str {
     path.rsplit('/').next().unwrap_or(path)
 }
 
 /// Shells that images have.
 const SHELLS: [&str; 2] = ["/bin/bash", "/bin/sh"];
+/// Shells that read [`LOGIN`].
+const POSIX: [&str; 7] = ["bash", "sh", "dash", "ash", "zsh", "ksh", "mksh"];
 
 /// The user's shell, or one that images have. A shell that only says that there is none for this user is no shell to ask for.
-fn shell_of(user: &User, is_shell: impl Fn(&str) -> bool) -> Option<String> {
+fn shell_of(user: &User, is_program: impl Fn(&str) -> bool) -> Option<String> {
     let own =
         user.shell.as_deref().filter(|shell| !shell.ends_with("/nologin") && !shell.ends_with("/false"));
-    own.into_iter().chain(SHELLS).find(|shell| is_shell(shell)).map(str::to_owned)
+    own.into_iter().chain(SHELLS).find(|shell| is_program(shell)).map(str::to_owned)
 }
 
-fn runs_as_shell(path: &str) -> bool {
+fn is_executable(path: &str) -> bool {
     fs::metadata(path).is_ok_and(|meta| meta.is_file() && meta.mode() & 0o111 != 0)
 }
 
@@ -248,21 +268,28 @@ mod tests {
         };
         let command = decided("go test", "PATH=/usr/local/go/bin:/usr/bin:/bin", &["/bin/bash", "/bin/sh"]);
         assert_eq!((command.program.as_str(), command.argv0.as_str()), ("/bin/bash", "bash"));
-        assert_eq!(command.args, ["-lc", LOGIN, "bash", "/usr/local/go/bin", "go", "test"]);
+        assert_eq!(command.args, ["-lc", LOGIN, "bash", "/usr/local/go/bin", "", "go", "test"]);
         let command = decided("ls", "", &["/bin/sh"]);
-        assert_eq!(command.args, ["-lc", LOGIN, "sh", "", "ls"]);
+        assert_eq!(command.args, ["-lc", LOGIN, "sh", "", "", "ls"]);
         let command = decided("/tool -x", "", &[]);
         assert_eq!((command.program.as_str(), command.args), ("/tool", vec!["-x".to_owned()]));
         let command = decided("", "", &["/bin/zsh", "/bin/sh"]);
         assert_eq!((command.program.as_str(), command.args), ("/bin/zsh", vec!["-l".to_owned()]));
         let command = decided("", "PATH=/opt/bin", &["/bin/sh"]);
-        assert_eq!(command.args[2..], ["/bin/sh", "/opt/bin"]);
+        assert_eq!(command.args, ["-lc", LOGIN, "sh", "/opt/bin", "shims", "/bin/sh"]);
+        for mise in ["/usr/local/bin/mise", "/srv/.local/bin/mise"] {
+            let command = decided("", "", &["/bin/zsh", mise]);
+            assert_eq!(command.args, ["-lc", LOGIN, "zsh", "", "shims", "/bin/zsh"], "{mise}");
+        }
+        let wanted = Exec { login: true, ..exec("", "PATH=/opt/bin", false) };
+        let command = decide(wanted, user(Some("/usr/bin/fish")), |_| true).expect("decides");
+        assert_eq!((command.program.as_str(), command.args), ("/usr/bin/fish", vec!["-l".to_owned()]));
     }
 
     #[test]
     fn a_login_shell_hands_on_words_statuses_and_the_path() {
         let run = |script: &str, front: &str| {
-            let words = ["-c", LOGIN, "sh", front, "/bin/sh", "-c", script, "sh", "a b", "*", ""];
+            let words = ["-c", LOGIN, "sh", front, "", "/bin/sh", "-c", script, "sh", "a b", "*", ""];
             let out =
                 std::process::Command::new("/bin/sh").args(words).env("PATH", "/bin").output().expect("runs");
             (out.status.code(), String::from_utf8_lossy(&out.stdout).into_owned())
@@ -273,7 +300,8 @@ mod tests {
         );
         assert_eq!(run(r#"printf %s "$PATH""#, ""), (Some(0), "/bin".to_owned()));
         for (program, status) in [("/no/such", 127), ("/etc/passwd", 126)] {
-            let out = std::process::Command::new("/bin/sh").args(["-c", LOGIN, "sh", "", program]).output();
+            let out =
+                std::process::Command::new("/bin/sh").args(["-c", LOGIN, "sh", "", "", program]).output();
             assert_eq!(out.expect("runs").status.code(), Some(status), "{program}");
         }
     }

@@ -20,3 +20,15 @@ pub fn reach(step: &str) {
 
 #[cfg(not(debug_assertions))]
 pub fn reach(_step: &str) {}
+
+/// Panics here if `step` is the one that is armed: for what guards must leave as it was.
+#[cfg(debug_assertions)]
+pub fn panic_at(step: &str) {
+    assert!(
+        std::env::var_os("BANGER_FAILPOINT").is_none_or(|armed| armed != step),
+        "a test wants it: {step}"
+    );
+}
+
+#[cfg(not(debug_assertions))]
+pub fn panic_at(_step: &str) {}

@@ -144,7 +144,7 @@ pub enum Step {
     LinkPrevious,
     /// The new executable takes the old one's place.
     Rename,
-    /// Units, links and completions become what the new executable wants.
+    /// Units, links, completions and manual pages become what the new executable wants.
     Refresh,
     /// From here on services may run the new executable.
     Release,

@@ -164,7 +164,7 @@ mod tests {
     use crate::system::files;
     use crate::system::plan::{self, look};
 
-    const NONE: files::Completions = files::Completions { bash: "b", zsh: "z", fish: "f" };
+    const NONE: files::Shared = files::Shared { bash: "b", zsh: "z", fish: "f", pages: Vec::new };
 
     fn me() -> Ids {
         let me = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());

@@ -12,7 +12,7 @@ use crate::host::install::Install;
 use crate::host::trusted::Untrusted;
 use crate::system::accounts::{self, Account, Home};
 use crate::system::layout::Layout;
-use crate::system::plan::{Have, is_marked, look};
+use crate::system::plan::{Have, is_marked, look, named};
 use crate::system::{files, units};
 
 /// What this executable was built for; it runs on nothing else.
@@ -148,6 +148,12 @@ fn foreign(layout: &Layout, installed: bool) -> io::Result<Vec<PathBuf>> {
             Have::File { .. } => path == layout.dirs.install_file(),
         };
         if !ours {
+            foreign.push(path);
+        }
+    }
+    for (path, have) in named(&layout.manual())? {
+        // Whoever wrote it by `banger internal man` finds it there again.
+        if !matches!(have, Have::File { content, .. } if content.starts_with(files::PAGE_MARK.as_bytes())) {
             foreign.push(path);
         }
     }
@@ -433,12 +439,16 @@ mod tests {
         let dir = tempfile::tempdir().expect("a directory");
         let layout = Layout::below(dir.path());
         assert_eq!(foreign(&layout, false).expect("looks"), Vec::<PathBuf>::new());
-        for directory in [&layout.bin, &layout.units, &layout.share.join("zsh/site-functions")] {
+        for directory in
+            [&layout.bin, &layout.units, &layout.manual(), &layout.share.join("zsh/site-functions")]
+        {
             std::fs::create_dir_all(directory).expect("makes");
         }
         let unit = layout.units.join("bangerd.service");
         let zsh = layout.share.join("zsh/site-functions/_banger");
         let bangerd = layout.bin.join("bangerd");
+        let page = layout.manual().join("banger.1");
+        std::fs::write(&page, ".TH BANGER 1").expect("writes");
         std::fs::write(&unit, format!("{}\n[Unit]", units::MARK)).expect("writes");
         std::fs::write(&zsh, "x $(command banger complete --)").expect("writes");
         std::os::unix::fs::symlink("banger", &bangerd).expect("links");
@@ -446,9 +456,10 @@ mod tests {
         assert_eq!(foreign(&layout, false).expect("looks"), Vec::<PathBuf>::new());
         std::fs::write(&unit, "[Unit]").expect("writes");
         std::fs::write(&zsh, "x").expect("writes");
+        std::fs::write(&page, ".TH BANG 1").expect("writes");
         std::fs::remove_file(&bangerd).expect("removes");
         std::os::unix::fs::symlink("/opt/bangerd", &bangerd).expect("links");
         std::fs::write(layout.binary(), "#!/bin/sh\n").expect("writes");
-        assert_eq!(foreign(&layout, false).expect("looks"), [bangerd, unit, zsh, layout.binary()]);
+        assert_eq!(foreign(&layout, false).expect("looks"), [bangerd, unit, zsh, page, layout.binary()]);
     }
 }

@@ -1,4 +1,4 @@
-//! All that an installation has besides the executable: units, symlinks, completions, install.toml, and directories.
+//! All that an installation has besides the executable: units, symlinks, completions, manual pages, install.toml, and directories.
 
 use std::path::PathBuf;
 
@@ -52,24 +52,29 @@ pub struct Directory {
     pub purpose: &'static str,
 }
 
-/// What shells complete `banger` with, as `banger completion` prints it.
+/// What others read: shells, who complete `banger` with what `banger completion` prints, and man(1).
 #[derive(Debug, Clone, Copy)]
-pub struct Completions {
+pub struct Shared {
     pub bash: &'static str,
     pub zsh: &'static str,
     pub fish: &'static str,
+    /// Names of manual pages, such as `banger-vm`, and their texts.
+    pub pages: fn() -> Vec<(String, String)>,
 }
 
-/// Every file that an installation has besides the executable.
+/// What a manual page begins with: by it one is known as banger's.
+pub const PAGE_MARK: &str = ".TH BANGER";
+
+/// Every file that an installation has besides the executable, but for manual pages, of which each version has its own.
 pub fn all(layout: &Layout) -> Vec<PathBuf> {
     let units = units::ALL.iter().map(|unit| layout.units.join(unit.name));
     let completions = completion_paths(layout).into_iter();
     layout.links().into_iter().chain([layout.dirs.install_file()]).chain(units).chain(completions).collect()
 }
 
-/// What [`all`] of them are to be in this installation, but for install.toml ([`install_file`]): this executable's word, whichever
+/// What [`all`] of them, and manual pages, are to be in this installation, but for install.toml ([`install_file`]): this executable's word, whichever
 /// version wrote the ones that are there.
-pub fn wanted(layout: &Layout, owner: &str, completions: &Completions) -> Vec<File> {
+pub fn wanted(layout: &Layout, owner: &str, shared: &Shared) -> Vec<File> {
     let links = layout.links().into_iter().map(|path| File {
         path,
         what: What::Link { target: PathBuf::from("banger") },
@@ -82,12 +87,17 @@ pub fn wanted(layout: &Layout, owner: &str, completions: &Completions) -> Vec<Fi
     });
     let [bash, zsh, fish] = completion_paths(layout);
     let completions = [
-        (bash, completions.bash, "completes banger's words in bash"),
-        (zsh, completions.zsh, "completes banger's words in zsh"),
-        (fish, completions.fish, "completes banger's words in fish"),
+        (bash, shared.bash, "completes banger's words in bash"),
+        (zsh, shared.zsh, "completes banger's words in zsh"),
+        (fish, shared.fish, "completes banger's words in fish"),
     ]
     .map(|(path, content, purpose)| File { path, what: text(content), purpose });
-    links.chain(units).chain(completions).collect()
+    let pages = (shared.pages)().into_iter().map(|(name, content)| File {
+        path: layout.manual().join(format!("{name}.1")),
+        what: text(&content),
+        purpose: "is read by man",
+    });
+    links.chain(units).chain(completions).chain(pages).collect()
 }
 
 /// install.toml of `install`.
@@ -146,13 +156,19 @@ pub fn directories(layout: &Layout) -> Vec<Directory> {
         root(layout.keep.clone(), 0o755, Fate::Goes, "holds what an update needs to be undone"),
     ];
     // They are there on most hosts, with modes of their own.
-    for path in completion_paths(layout) {
+    let page = layout.manual().join("banger.1");
+    for path in completion_paths(layout).into_iter().chain([page]) {
         let parents = path.ancestors().skip(1).take_while(|above| above.starts_with(&layout.share));
         let mut parents: Vec<PathBuf> = parents.map(PathBuf::from).collect();
         parents.reverse();
         for parent in parents {
             if !all.iter().any(|directory| directory.path == parent) {
-                all.push(root(parent, 0o755, Fate::IfEmpty, "is where shells look for completions"));
+                all.push(root(
+                    parent,
+                    0o755,
+                    Fate::IfEmpty,
+                    "is where shells and man look for what is installed",
+                ));
             }
         }
     }
@@ -172,14 +188,20 @@ mod tests {
     use super::*;
     use std::collections::BTreeSet;
 
-    const NONE: Completions = Completions { bash: "b", zsh: "z", fish: "f" };
+    const SHARED: Shared = Shared {
+        bash: "b",
+        zsh: "z",
+        fish: "f",
+        pages: || vec![("banger-vm".to_owned(), ".TH BANGER\\-VM".to_owned())],
+    };
 
     #[test]
-    fn all_is_what_is_wanted_and_install_toml() {
+    fn all_is_what_is_wanted_and_install_toml_but_for_manual_pages() {
         let layout = Layout::host();
         let mut wanted: BTreeSet<_> =
-            wanted(&layout, "me", &NONE).into_iter().map(|file| file.path).collect();
+            wanted(&layout, "me", &SHARED).into_iter().map(|file| file.path).collect();
         wanted.insert(layout.dirs.install_file());
+        assert!(wanted.remove(&PathBuf::from("/usr/local/share/man/man1/banger-vm.1")));
         assert_eq!(all(&layout).into_iter().collect::<BTreeSet<_>>(), wanted);
         assert_eq!(wanted.len(), 11);
     }

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  prepare: what is wanted against what is there  (changes nothing; --dry-run ends here)
-//!    -> directories -> executable -> install.toml, symlinks, completions, units -> units enabled and started -> both daemons answer
+//!    -> directories -> executable -> install.toml, symlinks, units, completions, pages -> units enabled and started -> both daemons answer
 //! ```
 //!
 //! Where nothing was installed before, whatever fails is followed by the removal of all that was made.
@@ -20,7 +20,7 @@ use crate::system::accounts::Account;
 use crate::system::apply::{self, Ids};
 use crate::system::check;
 use crate::system::error::SystemError;
-use crate::system::files::{self, Completions, Directory, Fate};
+use crate::system::files::{self, Directory, Fate, Shared};
 use crate::system::hold::hold;
 use crate::system::layout::Layout;
 use crate::system::plan::{self, Change, Step};
@@ -59,13 +59,13 @@ pub struct Done {
 pub struct Wish {
     pub account: Account,
     pub build: Build,
-    pub completions: Completions,
+    pub shared: Shared,
     pub root: (u32, u32),
 }
 
 /// Looks at what there is, and says what would be done.
 pub fn prepare(layout: &Layout, wish: &Wish) -> Result<Prepared, SystemError> {
-    let mut want = files::wanted(layout, &wish.account.name, &wish.completions);
+    let mut want = files::wanted(layout, &wish.account.name, &wish.shared);
     let install = Install {
         owner: wish.account.name.clone(),
         uid: wish.account.uid,
@@ -232,16 +232,21 @@ fn make_directories(
                 undo.push("the list of directories", remover(layout.made()));
             }
             if !made.is_empty() {
-                remember(layout, &made, ids)?;
+                remember(layout, made.iter().cloned(), ids)?;
             }
         }
     }
     Ok(held)
 }
 
-fn remember(layout: &Layout, made: &[PathBuf], ids: Ids) -> Result<(), SystemError> {
+/// Adds `made` to the list of directories that go with the installation.
+pub fn remember(layout: &Layout, made: impl Iterator<Item = PathBuf>, ids: Ids) -> Result<(), SystemError> {
     let mut all = remembered(layout)?;
-    all.extend(made.iter().filter(|path| !all.contains(path)).cloned().collect::<Vec<_>>());
+    for path in made {
+        if !all.contains(&path) {
+            all.push(path);
+        }
+    }
     let text: String = all.iter().map(|path| format!("{}\n", path.display())).collect();
     Ok(apply::copy(&mut text.as_bytes(), &layout.made(), 0o644, ids.root)?)
 }

@@ -62,6 +62,11 @@ impl Layout {
         self.bin.join("banger")
     }
 
+    /// Where man(1) looks for pages on commands of the administrator's.
+    pub fn manual(&self) -> PathBuf {
+        self.share.join("man/man1")
+    }
+
     /// The executable that an update has replaced, and the way back to it.
     pub fn previous(&self) -> PathBuf {
         self.bin.join("banger.previous")

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use crate::system::files::{File, What};
+use crate::system::files::{File, PAGE_MARK, What};
 use crate::system::layout::Layout;
 use crate::system::units::MARK;
 
@@ -73,7 +73,7 @@ pub fn look(path: &Path) -> io::Result<Have> {
     })
 }
 
-/// The steps to `want`. `root` is whose files they are to be; `strays` are units that are there and bear the mark.
+/// The steps to `want`. `root` is whose files they are to be; `strays` are those that are there and bear a mark.
 pub fn plan(want: Vec<(File, Have)>, strays: Vec<PathBuf>, root: (u32, u32)) -> Vec<Step> {
     let stray = |path: &PathBuf| !want.iter().any(|(file, _)| file.path == *path);
     let removed: Vec<Step> = strays.into_iter().filter(stray).map(|path| Step::Remove { path }).collect();
@@ -99,25 +99,38 @@ pub fn plan(want: Vec<(File, Have)>, strays: Vec<PathBuf>, root: (u32, u32)) -> 
 pub fn against_host(layout: &Layout, want: Vec<File>, root: (u32, u32)) -> io::Result<Vec<Step>> {
     let want =
         want.into_iter().map(|file| look(&file.path).map(|have| (file, have))).collect::<io::Result<_>>()?;
-    Ok(plan(want, marked_units(layout)?, root))
+    Ok(plan(want, marked(layout)?, root))
 }
 
-/// Units of banger's that are there, of whichever version.
-pub fn marked_units(layout: &Layout) -> io::Result<Vec<PathBuf>> {
+/// Units and manual pages of banger's that are there, of whichever version.
+pub fn marked(layout: &Layout) -> io::Result<Vec<PathBuf>> {
     let mut marked = vec![];
-    let entries = match std::fs::read_dir(&layout.units) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(marked),
-        other => other?,
-    };
-    for entry in entries {
-        let path = entry?.path();
-        let is_named_so = path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"banger"));
-        if is_named_so && matches!(look(&path)?, Have::File { content, .. } if is_marked(&content)) {
-            marked.push(path);
+    for (directory, mark) in [(&layout.units, MARK), (&layout.manual(), PAGE_MARK)] {
+        for (path, have) in named(directory)? {
+            if matches!(have, Have::File { content, .. } if content.starts_with(mark.as_bytes())) {
+                marked.push(path);
+            }
         }
     }
-    marked.sort();
     Ok(marked)
+}
+
+/// What has a name in `directory` that begins as ours do.
+pub fn named(directory: &Path) -> io::Result<Vec<(PathBuf, Have)>> {
+    let entries = match std::fs::read_dir(directory) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(vec![]),
+        other => other?,
+    };
+    let mut named = vec![];
+    for entry in entries {
+        let path = entry?.path();
+        if path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"banger")) {
+            let have = look(&path)?;
+            named.push((path, have));
+        }
+    }
+    named.sort_by(|(a, _), (b, _)| a.cmp(b));
+    Ok(named)
 }
 
 pub fn is_marked(content: &[u8]) -> bool {
@@ -206,15 +219,21 @@ mod tests {
     }
 
     #[test]
-    fn only_units_with_our_name_and_our_mark_are_ours() {
+    fn only_units_and_pages_with_our_name_and_our_mark_are_ours() {
         let dir = tempfile::tempdir().expect("a directory");
         let layout = Layout::below(dir.path());
-        assert_eq!(marked_units(&layout).expect("looks"), Vec::<PathBuf>::new());
+        assert_eq!(marked(&layout).expect("looks"), Vec::<PathBuf>::new());
         std::fs::create_dir(&layout.units).expect("makes");
+        std::fs::create_dir_all(layout.manual()).expect("makes");
+        let page = |name: &str, text: &str| std::fs::write(layout.manual().join(name), text).expect("writes");
+        page("banger-later.1", ".TH BANGER\\-LATER 1");
+        page("banger-mine.1", ".TH MINE 1");
+        page("other.1", ".TH BANGER 1");
         let put = |name: &str, text: &str| std::fs::write(layout.units.join(name), text).expect("writes");
         put("banger-later.service", &format!("{MARK}\n[Unit]\n"));
         put("banger-mine.service", "[Unit]\n");
         put("other.service", &format!("{MARK}\n[Unit]\n"));
-        assert_eq!(marked_units(&layout).expect("looks"), [layout.units.join("banger-later.service")]);
+        let ours = [layout.units.join("banger-later.service"), layout.manual().join("banger-later.1")];
+        assert_eq!(marked(&layout).expect("looks"), ours);
     }
 }

@@ -1,9 +1,10 @@
-//! Brings units, symlinks and completions to what this executable wants, in an installation that is there.
+//! Brings units, symlinks, completions and manual pages to what this executable wants, in an installation that is there.
 
 use crate::host::install::Install;
-use crate::system::apply;
+use crate::system::apply::{self, Ids};
 use crate::system::error::SystemError;
-use crate::system::files::{self, Completions};
+use crate::system::files::{self, Shared};
+use crate::system::install::remember;
 use crate::system::layout::Layout;
 use crate::system::plan::{self, Change, Step};
 use crate::system::services::Services;
@@ -12,10 +13,10 @@ use crate::system::services::Services;
 pub fn plan(
     layout: &Layout,
     install: &Install,
-    completions: &Completions,
+    shared: &Shared,
     root: (u32, u32),
 ) -> Result<Vec<Step>, SystemError> {
-    let want = files::wanted(layout, &install.owner, completions);
+    let want = files::wanted(layout, &install.owner, shared);
     plan::against_host(layout, want, root).map_err(SystemError::Look)
 }
 
@@ -26,11 +27,16 @@ pub fn apply(
     root: (u32, u32),
     services: &impl Services,
 ) -> Result<(), SystemError> {
-    // Directories that this version has and an earlier one had not.
-    for step in steps.iter().filter(|step| matches!(step.change(), Change::Create)) {
-        if let Some(parent) = step.path().parent() {
-            std::fs::create_dir_all(parent).map_err(SystemError::Look)?;
-        }
+    // Directories that this version has and an earlier one had not; those of the owner are the daemon's to make.
+    let new =
+        files::directories(layout).into_iter().filter(|one| one.is_shared(layout) && !one.path.exists());
+    let new: Vec<_> = new.collect();
+    let ids = Ids { root, owner: root };
+    if !new.is_empty() {
+        remember(layout, new.iter().map(|one| one.path.clone()), ids)?;
+    }
+    for one in &new {
+        apply::directory(one, layout, ids)?;
     }
     for step in steps {
         apply::step(step, root).map_err(SystemError::Apply)?;

@@ -82,7 +82,7 @@ pub fn remove(
     }
     reach("system-uninstall: cleared");
     let install_file = layout.dirs.install_file();
-    for path in files::all(layout).into_iter().chain(plan::marked_units(layout).map_err(SystemError::Look)?) {
+    for path in files::all(layout).into_iter().chain(plan::marked(layout).map_err(SystemError::Look)?) {
         if path != install_file {
             apply::remove(&path)?;
             reach("system-uninstall: a file");

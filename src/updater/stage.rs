@@ -26,7 +26,7 @@ pub struct Staged {
     /// Open for reading.
     pub file: File,
     pub migration: Migration,
-    /// What becomes of units, links and completions.
+    /// What becomes of units, links, completions and manual pages.
     pub changes: Vec<Change>,
 }
 

@@ -55,6 +55,8 @@ fn a_dry_run_lists_every_file_with_its_purpose_and_changes_nothing() {
         "/share/bash-completion/completions/banger",
         "/share/zsh/site-functions/_banger",
         "/share/fish/vendor_completions.d/banger.fish",
+        "/share/man/man1/banger.1",
+        "/share/man/man1/banger-vm.1",
         "/keep/directories",
         "/state/",
         "/cache/updates/",

@@ -126,6 +126,23 @@ fn signals_and_a_terminal_that_goes_end_it() {
 }
 
 #[test]
+fn a_panic_is_told_on_the_screen_that_stays() {
+    let guest = || Fake::with_guest(|_, mut agent| while agent.hear().is_some() {});
+    for (fake, args, armed) in
+        [(daemon(), &["top"][..], "top: drawn"), (guest(), &["vm", "shell", "dev"], "session: raw")]
+    {
+        let mut terminal = Terminal::new(10, 120);
+        let mut command = fake.banger(args);
+        command.env("BANGER_FAILPOINT", armed).env("RUST_BACKTRACE", "0");
+        let mut child = terminal.spawn(command);
+        let seen = terminal.read_until("a test wants it");
+        assert_eq!(seen.contains(ENTER), seen.contains(LEAVE), "{seen:?}");
+        assert_eq!(child.wait().expect("ends").code(), Some(101));
+        assert!(!terminal.is_raw());
+    }
+}
+
+#[test]
 fn it_follows_the_terminals_size_and_draws_without_colours() {
     let fake = daemon();
     let mut terminal = Terminal::new(10, 120);

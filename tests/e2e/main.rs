@@ -28,6 +28,7 @@ mod run;
 mod set;
 mod ssh;
 mod terminal;
+mod tools;
 mod watch;
 mod workspace;
 mod world;

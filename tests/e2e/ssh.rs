@@ -1,10 +1,13 @@
 //! ssh into VMs over vsock, with OpenSSH's own programs: no VM here has a network that leads to it.
 
 use std::fs;
+use std::net::TcpListener;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use crate::rig::{Ended, PATIENCE, Rig, ended};
+use crate::terminal::Terminal;
+use crate::tools::server;
 
 /// A user of ssh on this rig's host, with a home of their own.
 struct User<'a> {
@@ -99,6 +102,8 @@ fn ssh_scp_rsync_and_git_go_into_a_vm_that_has_no_network() {
     assert!(lines.len() == 2 && lines[0].ends_with("(ED25519)"), "{agents}");
     assert!(lines[1].starts_with("Could not open a connection"), "{agents}");
 
+    what_editors_do(&rig, &user);
+
     // However a connection ends, nothing of it is left in the guest.
     let mut killed = Command::new("ssh");
     killed.env("BANGER_ROOT", rig.path()).args(["-F", &user.path(".ssh/config"), "dev.vm", "sleep", "1000"]);
@@ -107,6 +112,12 @@ fn ssh_scp_rsync_and_git_go_into_a_vm_that_has_no_network() {
     killed.kill().expect("kills");
     killed.wait().expect("is gone");
     rig.until("the guest's side has ended", || rig.banger("vm exec dev -- pgrep -c sshd").stdout == "0\n");
+
+    let mut open = user
+        .command("eval $ssh dev.vm \"'echo begun; exec sleep 1000'\" 2>said >begun")
+        .spawn()
+        .expect("runs ssh");
+    rig.until("it is connected", || fs::read(user.home.join("begun")).is_ok_and(|said| said == b"begun\n"));
 
     // Another key of the same VM is refused by ssh itself.
     let id = rig.json("vm show dev --json")["id"].as_str().expect("an id").to_owned();
@@ -118,6 +129,9 @@ fn ssh_scp_rsync_and_git_go_into_a_vm_that_has_no_network() {
     assert_eq!(user.known_hosts(), pinned);
 
     rig.ok("vm kill dev");
+    assert_eq!(open.wait().expect("ends").code(), Some(255));
+    let said = fs::read_to_string(user.home.join("said")).expect("reads");
+    assert!(said.starts_with("banger: the connection to the guest ended before the command did; "), "{said}");
     let end = user.sh("eval $ssh dev.vm true");
     assert!(
         end.status == 255 && end.stderr.contains("banger: ") && end.stderr.contains("vm start dev"),
@@ -136,6 +150,64 @@ fn ssh_scp_rsync_and_git_go_into_a_vm_that_has_no_network() {
     assert!(!rig.path().join("config/ssh_config").exists());
 }
 
+/// Forwards ports in every way, shares one connection among many sessions, and speaks to shells and file servers in it: VS Code runs its
+/// server by a script on a shell's stdin, with -T and -D; JetBrains and vim have sftp and scp; TRAMP wants -tt and shared connections.
+fn what_editors_do(rig: &Rig, user: &User<'_>) {
+    // From here into the guest, and from there to here again.
+    let (port, [local, socks]) = (server(), free_ports());
+    let master = format!(
+        "eval $ssh -fMNS master -o ExitOnForwardFailure=yes -D {socks} -L {local}:localhost:7002 -R 7002:127.0.0.1:{port} dev.vm"
+    );
+    user.ok(&format!("{master} >master.log 2>&1"));
+    for way in [
+        format!("http://127.0.0.1:{local}"),
+        format!("--socks5-hostname 127.0.0.1:{socks} http://localhost:7002"),
+    ] {
+        assert!(user.ok(&format!("curl -sS {way}/1.2.3/tool")).starts_with("#!/bin/sh\n"), "{way}");
+    }
+    let script = "printf 'uname -s\nread -r line\nthis is read\necho \"$line\"\nexit 3\n' | eval $ssh -S master -T dev.vm bash";
+    let end = user.sh(script);
+    assert_eq!((end.status, end.stdout.as_str()), (3, "Linux\nthis is read\n"), "{end:#?}");
+    let many = "for n in 1 2 3 4 5 6 7 8; do eval $ssh -S master dev.vm \"'sleep 1; echo $n'\" & done; wait";
+    let mut said: Vec<String> = user.ok(many).lines().map(str::to_owned).collect();
+    said.sort();
+    assert_eq!(said.concat(), "12345678");
+    let files = "head -c 1000000 big >part && printf 'mkdir d\nput part d/f\nrename d/f d/g\nget d/g got\nrm d/g\nrmdir d\n' >batch && \
+                 sftp -q -F \"$config\" -o ControlPath=master -b batch dev.vm >batch.log && cmp part got && \
+                 scp -qOF \"$config\" -o ControlPath=master part dev.vm:old";
+    user.ok(files);
+    // Both ways at once, over two connections.
+    let both = "scp -qF \"$config\" part dev.vm:new & scp -qF \"$config\" -o ControlPath=master dev.vm:old new; wait; cmp part new && \
+                sha256sum <part && eval $ssh -S master dev.vm \"'sha256sum <new'\"";
+    let sums = user.ok(both);
+    let sums: Vec<&str> = sums.lines().collect();
+    assert!(sums.len() == 2 && sums[0] == sums[1], "{sums:?}");
+    user.ok("eval $ssh -S master -O exit dev.vm 2>exit.log");
+
+    let mut terminal = Terminal::run(rig, &["vm", "ssh", "-t", "dev", "--", "sh"]);
+    terminal.shows("# ");
+    terminal.type_in("stty size\n");
+    terminal.shows("30 100");
+    terminal.resize(20, 70);
+    terminal.type_in("stty size\n");
+    terminal.shows("20 70");
+    terminal.type_in("exit 5\n");
+    assert_eq!(terminal.child.wait().expect("ends").code(), Some(5));
+    assert!(terminal.is_cooked());
+
+    // The work tree's commits, as the help has it.
+    rig.ok_args(&["vm", "workspace", "prepare", "-q", "dev", &user.path("repo")]);
+    rig.sh("dev", "cd /root/repo && git commit -q --allow-empty -m guest");
+    let fetched = "cd repo && git fetch -q dev.vm:/root/repo main && git log --format=%s -1 FETCH_HEAD";
+    assert_eq!(user.ok(fetched), "guest\n");
+}
+
+/// Two ports of 127.0.0.1 that nobody listens on.
+fn free_ports() -> [u16; 2] {
+    let listeners = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").expect("binds"));
+    listeners.map(|listener| listener.local_addr().expect("has one").port())
+}
+
 #[test]
 #[ignore = "boots VMs; run by tests/run.sh"]
 fn an_image_without_sshd_is_told_apart_and_what_needs_none_is_offered() {
@@ -146,7 +218,7 @@ fn an_image_without_sshd_is_told_apart_and_what_needs_none_is_offered() {
         let end = rig.banger(&format!("vm ssh {vm} -- true"));
         assert_eq!(end.status, 255, "{end:#?}");
         let want = format!(
-            "banger: VM {vm} has no sshd, which ssh needs; `banger vm shell {vm}` and `banger vm exec {vm} -- COMMAND` need nothing in the image\n"
+            "banger: VM {vm} has no sshd of OpenSSH, which ssh needs; `banger vm shell {vm}` and `banger vm exec {vm} -- COMMAND` need nothing in the image\n"
         );
         assert!(end.stderr.starts_with(&want), "{end:#?}");
     }

@@ -10,16 +10,20 @@ use rustix::termios::{Winsize, tcgetattr, tcsetwinsize};
 
 use crate::rig::{PATIENCE, Rig};
 
-struct Terminal {
+pub struct Terminal {
     master: File,
     slave: OwnedFd,
-    child: Child,
+    pub child: Child,
     seen: String,
+}
+
+fn size(rows: u16, columns: u16) -> Winsize {
+    Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 }
 }
 
 impl Terminal {
     /// Runs `banger` in a session whose controlling terminal is a new one of 30 rows and 100 columns.
-    fn run(rig: &Rig, args: &[&str]) -> Self {
+    pub fn run(rig: &Rig, args: &[&str]) -> Self {
         let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).expect("opens");
         grantpt(&master).expect("grants");
         unlockpt(&master).expect("unlocks");
@@ -30,7 +34,7 @@ impl Terminal {
             rustix::fs::Mode::empty(),
         )
         .expect("opens");
-        tcsetwinsize(&slave, Winsize { ws_row: 30, ws_col: 100, ws_xpixel: 0, ws_ypixel: 0 }).expect("sizes");
+        tcsetwinsize(&slave, size(30, 100)).expect("sizes");
         let end = || Stdio::from(slave.try_clone().expect("clones"));
         // setsid --ctty makes the terminal on stdin the controlling one, as a login does.
         let mut command = std::process::Command::new("setsid");
@@ -44,12 +48,16 @@ impl Terminal {
         Self { master: File::from(master), slave, child, seen: String::new() }
     }
 
-    fn type_in(&mut self, text: &str) {
+    pub fn resize(&self, rows: u16, columns: u16) {
+        tcsetwinsize(&self.slave, size(rows, columns)).expect("sizes");
+    }
+
+    pub fn type_in(&mut self, text: &str) {
         self.master.write_all(text.as_bytes()).expect("writes");
     }
 
     /// Reads until `text` has been shown after what was seen before; fails the test when it does not come.
-    fn shows(&mut self, text: &str) {
+    pub fn shows(&mut self, text: &str) {
         let begun = std::time::Instant::now();
         while !self.seen.contains(text) {
             assert!(begun.elapsed() < PATIENCE, "{text:?} is not in {:?}", self.seen);
@@ -65,7 +73,7 @@ impl Terminal {
         self.seen = self.seen.split_off(at);
     }
 
-    fn is_cooked(&self) -> bool {
+    pub fn is_cooked(&self) -> bool {
         let modes = tcgetattr(&self.slave).expect("reads");
         modes.local_modes.contains(rustix::termios::LocalModes::ICANON | rustix::termios::LocalModes::ECHO)
     }
@@ -80,8 +88,7 @@ fn a_shell_has_a_terminal_of_the_right_size_that_follows_and_is_given_back() {
     assert!(!terminal.is_cooked());
     terminal.type_in("stty size\r");
     terminal.shows("30 100");
-    tcsetwinsize(&terminal.slave, Winsize { ws_row: 50, ws_col: 132, ws_xpixel: 0, ws_ypixel: 0 })
-        .expect("sizes");
+    terminal.resize(50, 132);
     terminal.type_in("sleep 1; stty size; tty\r");
     terminal.shows("50 132");
     terminal.shows("/dev/pts/");

@@ -88,7 +88,7 @@ fn a_dry_run_says_what_would_be_done_and_leaves_it_staged() {
     let said = rig.updated("--dry-run").out;
     assert!(
         said.starts_with(
-            "would update: v0.1.0 -> v0.2.0; 2 units, links and completions change; the database stays"
+            "would update: v0.1.0 -> v0.2.0; 2 files of the installation change; the database stays"
         ),
         "{said}"
     );

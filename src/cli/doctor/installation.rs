@@ -11,7 +11,7 @@ use crate::host::endpoint;
 use crate::host::install::Install;
 use crate::proto::finding::{Finding, Fix};
 use crate::system::accounts::{self, Account};
-use crate::system::files::{self, Completions, Directory, File, What, Whose};
+use crate::system::files::{self, Directory, File, Shared, What, Whose};
 use crate::system::layout::Layout;
 use crate::system::plan::{self, Have};
 
@@ -36,7 +36,7 @@ enum Kind {
 }
 
 /// `install`: install.toml, read.
-pub fn rows(layout: &Layout, install: &Install, completions: &Completions) -> Vec<Finding> {
+pub fn rows(layout: &Layout, install: &Install, shared: &Shared) -> Vec<Finding> {
     let mine = std::fs::metadata("/proc/self/exe").and_then(|mine| {
         let installed = std::fs::metadata(layout.binary())?;
         Ok((mine.dev(), mine.ino()) == (installed.dev(), installed.ino()))
@@ -46,7 +46,7 @@ pub fn rows(layout: &Layout, install: &Install, completions: &Completions) -> Ve
         installation(layout, install, mine.unwrap_or(false), account.as_ref()),
         executable(&layout.binary(), look(&layout.binary())),
     ];
-    rows.extend(written(layout, files::wanted(layout, &install.owner, completions)));
+    rows.extend(written(layout, files::wanted(layout, &install.owner, shared)));
     rows.push(directories(layout, install));
     rows.push(sockets(layout, install));
     rows.extend(update(&layout.journal()));
@@ -119,16 +119,16 @@ fn executable(path: &Path, rights: io::Result<Option<Rights>>) -> Finding {
     }
 }
 
-/// Units, symlinks and completions: a row for each that is not as it is wanted, or one for all.
+/// Units, symlinks, completions and manual pages: a row for each that is not as it is wanted, or one for all.
 fn written(layout: &Layout, want: Vec<File>) -> Vec<Finding> {
     let count = want.len();
     let mut rows: Vec<Finding> =
         want.iter().filter_map(|file| one_written(layout, file, plan::look(&file.path))).collect();
-    match plan::marked_units(layout) {
+    match plan::marked(layout) {
         Ok(there) => rows.extend(
             there.iter().filter(|path| !want.iter().any(|file| file.path == **path)).map(|path| {
                 Finding::warn(
-                    "units",
+                    kind(layout, path),
                     format!("{} is another version's", path.display()),
                     "`sudo banger system install` removes it.",
                 )
@@ -136,17 +136,26 @@ fn written(layout: &Layout, want: Vec<File>) -> Vec<Finding> {
         ),
         Err(e) => rows.push(Finding::fail(
             "units",
-            format!("cannot look at {}: {e}", layout.units.display()),
+            format!("cannot look at {} and {}: {e}", layout.units.display(), layout.manual().display()),
             AGAIN,
         )),
     }
     if rows.is_empty() {
         rows.push(Finding::pass(
             "files",
-            format!("{count} units, links and completions, as this version wants them"),
+            format!("{count} units, links, completions and manual pages, as this version wants them"),
         ));
     }
     rows
+}
+
+/// What a row about a file of text is about.
+fn kind(layout: &Layout, path: &Path) -> &'static str {
+    match () {
+        () if path.starts_with(layout.manual()) => "manual",
+        () if path.starts_with(&layout.share) => "completions",
+        () => "units",
+    }
 }
 
 /// None: it is as it is wanted.
@@ -155,8 +164,7 @@ fn one_written(layout: &Layout, file: &File, have: io::Result<Have>) -> Option<F
     let needed = !file.path.starts_with(&layout.share);
     let subject = match &file.what {
         What::Link { .. } => "links",
-        What::Text { .. } if needed => "units",
-        What::Text { .. } => "completions",
+        What::Text { .. } => kind(layout, &file.path),
     };
     let fail = |found: String| Some(Finding::fail(subject, found, AGAIN));
     let warn = |found: String| Some(Finding::warn(subject, found, AGAIN));
@@ -332,7 +340,8 @@ pub fn untrusted(e: &dyn std::error::Error) -> Finding {
 mod tests {
     use super::*;
 
-    const NONE: Completions = Completions { bash: "b", zsh: "z", fish: "f" };
+    const SHARED: Shared =
+        Shared { bash: "b", zsh: "z", fish: "f", pages: || vec![("banger".to_owned(), String::new())] };
 
     fn rights(kind: Kind, uid: u32, mode: u32) -> io::Result<Option<Rights>> {
         Ok(Some(Rights { kind, uid, mode }))
@@ -391,7 +400,7 @@ mod tests {
     #[test]
     fn a_unit_that_is_missing_or_others_can_write_fails_and_one_that_was_changed_warns() {
         let layout = Layout::host();
-        let all = files::wanted(&layout, "me", &NONE);
+        let all = files::wanted(&layout, "me", &SHARED);
         let unit = all.iter().find(|file| file.path.ends_with("bangerd.service")).expect("a unit");
         let completion = all.iter().find(|file| file.path.ends_with("banger.fish")).expect("completions");
         let link = all.iter().find(|file| file.path.ends_with("bangerd")).expect("a link");
@@ -411,6 +420,8 @@ mod tests {
         starts(row(unit, there(content, 0o644, 1000)), "Fail units: others than root can write");
         starts(row(unit, Have::Nothing), "Fail units: /etc/systemd/system/bangerd.service is missing");
         starts(row(completion, Have::Nothing), "Warn completions: ");
+        let page = all.iter().find(|file| file.path.ends_with("banger.1")).expect("a page");
+        starts(row(page, Have::Nothing), "Warn manual: /usr/local/share/man/man1/banger.1 is missing");
         starts(
             row(link, there(b"x", 0o755, 0)),
             "Fail links: /usr/local/bin/bangerd is no symlink to banger",
@@ -449,7 +460,7 @@ mod tests {
     fn an_installation_in_a_directory_is_looked_at_as_it_is() {
         let dir = tempfile::tempdir().expect("a directory");
         let layout = Layout::below(dir.path());
-        let rows = rows(&layout, &install("0.0.1"), &NONE);
+        let rows = rows(&layout, &install("0.0.1"), &SHARED);
         let subjects: Vec<&str> = rows.iter().map(|row| row.subject.as_str()).collect();
         assert_eq!(subjects[..2], ["installation", "executable"]);
         for subject in ["links", "units", "completions", "directories", "sockets"] {

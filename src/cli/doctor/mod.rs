@@ -15,9 +15,9 @@ mod services;
 use argh::{ArgsInfo, FromArgs};
 
 use crate::cli::client::{Client, ClientError};
-use crate::cli::complete::SCRIPTS;
 use crate::cli::error::Error;
 use crate::cli::render;
+use crate::cli::system::SHARED;
 use crate::host::install::Install;
 use crate::proto::api::{DaemonDoctor, DaemonStatus};
 use crate::proto::finding::{Finding, Verdict};
@@ -82,7 +82,7 @@ fn examine(client: &Result<Client, ClientError>) -> Vec<Finding> {
     match &install {
         Ok(None) => {}
         Ok(Some(install)) => {
-            findings.extend(installation::rows(&layout, install, &SCRIPTS));
+            findings.extend(installation::rows(&layout, install, &SHARED));
             // systemd runs none that lies elsewhere.
             if is_hosts {
                 findings.extend(services::rows(&layout, &install.owner));

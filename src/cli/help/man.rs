@@ -188,6 +188,7 @@ fn escaped(text: &str) -> String {
 mod tests {
     use super::*;
     use crate::host::cmd;
+    use crate::system::files::PAGE_MARK;
 
     #[test]
     fn text_means_nothing_to_troff() {
@@ -217,6 +218,7 @@ mod tests {
             let shown = show(page);
             assert!(!shown.contains("troff: "), "{name}: {shown}");
             assert!(!page.to_lowercase().contains("internal"), "{name}");
+            assert!(page.starts_with(PAGE_MARK), "{name}");
         }
         let vm = &pages.iter().find(|(name, _)| name == "banger-vm").expect("a page").1;
         let shown = show(vm);

@@ -1,6 +1,9 @@
 //! The whole terminal, for as long as something is drawn on it again and again (`banger top`).
 
 use std::io::{self, Write};
+use std::panic;
+use std::sync::{Mutex, Once, PoisonError};
+use std::thread::{self, ThreadId};
 
 use crate::cli::error::Error;
 use crate::cli::session::Raw;
@@ -18,10 +21,34 @@ pub struct Screen {
 
 struct Shown;
 
+/// Who draws.
+static DRAWS: Mutex<Option<ThreadId>> = Mutex::new(None);
+
+fn draws(thread: Option<ThreadId>) {
+    *DRAWS.lock().unwrap_or_else(PoisonError::into_inner) = thread;
+}
+
+/// A panic is told of before the stack unwinds: on the screen that stays, not on the one that goes.
+fn leave_before_panics_are_told() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let tell = panic::take_hook();
+        panic::set_hook(Box::new(move |why| {
+            let drawing = *DRAWS.lock().unwrap_or_else(PoisonError::into_inner);
+            if drawing == Some(thread::current().id()) {
+                write(LEAVE).unwrap_or_default();
+            }
+            tell(why);
+        }));
+    });
+}
+
 impl Screen {
     pub fn enter() -> Result<Self, Error> {
         let raw =
             Raw::enter().map_err(|source| Error::Host { what: "set up the terminal".to_owned(), source })?;
+        leave_before_panics_are_told();
+        draws(Some(thread::current().id()));
         let screen = Self { _raw: raw, _shown: Shown };
         write(ENTER).map_err(Error::Stdout)?;
         Ok(screen)
@@ -44,6 +71,7 @@ impl Screen {
 
 impl Drop for Shown {
     fn drop(&mut self) {
+        draws(None);
         // A terminal that is gone needs nothing, and there is nobody to tell anything else.
         write(LEAVE).unwrap_or_default();
     }

@@ -20,6 +20,7 @@ use signal_hook::consts::SIGWINCH;
 use self::pump::{Output, Pump};
 pub use self::terminal::{Raw, size};
 use crate::cli::signals::Signals;
+use crate::host::failpoint;
 use crate::proto::frame::BadFrame;
 
 /// How a session ended.
@@ -70,6 +71,7 @@ pub fn run(guest: &OwnedFd, how: How, signals: &mut Signals) -> Result<Ended, Se
         true => Some(terminal::Raw::enter().map_err(io_error("set up the terminal"))?),
         false => None,
     };
+    failpoint::panic_at("session: raw");
     let mut pump = Pump::new(how);
     // It may have changed between the request and now.
     if how.tty

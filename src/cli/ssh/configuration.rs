@@ -26,7 +26,7 @@ use crate::proto::finding::Finding;
     example = "banger ssh-config --install\n\
                ssh dev.vm\n\
                rsync -a ./data/ dev.vm:/root/data/\n\
-               git push dev.vm:/root/repo main\n\
+               git fetch dev.vm:/root/repo main\n\
                banger ssh-config --uninstall",
     note = "Without an option, it writes banger's own file for ssh, and prints its path and the line that includes it; ~/.ssh/config stays as it is."
 )]

@@ -82,9 +82,10 @@ fn find(host: &str, suffix: &str, vms: &[VmView]) -> Result<usize, Error> {
     lookup::find("VM", typed, &candidates).map_err(|e| Error::Refused(e.to_string()))
 }
 
+/// Another server than OpenSSH's will not do: dropbear wants a socket where sshd takes pipes, and keys in homes alone.
 fn no_sshd(name: &str) -> Error {
     Error::Refused(format!(
-        "VM {name} has no sshd, which ssh needs; `banger vm shell {name}` and `banger vm exec {name} -- COMMAND` need nothing in the image"
+        "VM {name} has no sshd of OpenSSH, which ssh needs; `banger vm shell {name}` and `banger vm exec {name} -- COMMAND` need nothing in the image"
     ))
 }
 
@@ -243,15 +244,7 @@ fn connection(source: io::Error) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn vm(name: &str, id: u64) -> VmView {
-        let json = serde_json::json!({
-            "id": format!("{id:012x}"), "name": name, "image": "i", "image_name": "debian",
-            "spec": { "vcpu": 1, "memory_mib": 512, "disk_mib": 8192, "vmm": "auto", "accel": "auto", "nat": false },
-            "state": "stopped", "created_at": 0, "directory": "/d", "address": null, "running_on": null,
-        });
-        serde_json::from_value(json).expect("a view")
-    }
+    use crate::cli::vm::stopped as vm;
 
     #[test]
     fn a_host_is_a_vm_by_its_name_with_and_without_the_suffix_or_by_its_id() {

@@ -6,11 +6,10 @@ use argh::{ArgsInfo, FromArgs};
 use rustix::process::Uid;
 
 use crate::build;
-use crate::cli::complete::SCRIPTS;
 use crate::cli::error::Error;
 use crate::cli::render;
 use crate::cli::system::daemons::Asked;
-use crate::cli::system::{here, roots};
+use crate::cli::system::{SHARED, here, roots};
 use crate::system::accounts::Account;
 use crate::system::check::{self, Facts, Owner, Problem};
 use crate::system::error::SystemError;
@@ -96,7 +95,7 @@ fn who_used_sudo() -> Option<String> {
 }
 
 fn wish(account: Account) -> Wish {
-    Wish { account, build: here(), completions: SCRIPTS, root: roots() }
+    Wish { account, build: here(), shared: SHARED, root: roots() }
 }
 
 fn say(problems: &[Problem]) {

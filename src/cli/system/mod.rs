@@ -15,8 +15,12 @@ use argh::{ArgsInfo, FromArgs};
 use rustix::process::geteuid;
 
 use crate::build;
+use crate::cli::complete;
 use crate::cli::error::Error;
+use crate::cli::help::man;
+use crate::cli::tree::Banger;
 use crate::host::install::Install;
+use crate::system::files::Shared;
 use crate::system::layout::Layout;
 use crate::system::ready::Build;
 
@@ -44,6 +48,14 @@ enum Verb {
     Uninstall(uninstall::Uninstall),
     Refresh(refresh::Refresh),
 }
+
+/// What an installation has for shells and man.
+pub const SHARED: Shared = Shared {
+    bash: complete::BASH,
+    zsh: complete::ZSH,
+    fish: complete::FISH,
+    pages: || man::pages(&Banger::get_args_info(), build::VERSION),
+};
 
 impl System {
     pub fn run(&self) -> Result<(), Error> {

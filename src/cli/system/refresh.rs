@@ -1,13 +1,12 @@
-//! `banger system refresh`: what an update runs, as the new executable, so that units, symlinks and completions are those of its
-//! version.
+//! `banger system refresh`: what an update runs, as the new executable, so that units, symlinks, completions and manual
+//! pages are those of its version.
 
 use argh::{ArgsInfo, FromArgs};
 use serde::Serialize;
 
-use crate::cli::complete::SCRIPTS;
 use crate::cli::error::Error;
 use crate::cli::render;
-use crate::cli::system::{installed, need_root, roots, shown};
+use crate::cli::system::{SHARED, installed, need_root, roots, shown};
 use crate::system::layout::Layout;
 use crate::system::plan::{Change, Step};
 use crate::system::refresh;
@@ -41,7 +40,7 @@ struct Line {
 impl Refresh {
     pub fn run(&self, layout: &Layout) -> Result<(), Error> {
         let install = installed(layout)?;
-        let steps = refresh::plan(layout, &install, &SCRIPTS, roots()).map_err(Error::System)?;
+        let steps = refresh::plan(layout, &install, &SHARED, roots()).map_err(Error::System)?;
         if !self.dry_run {
             need_root("refresh")?;
             refresh::apply(layout, &steps, roots(), &Manager::of(layout)).map_err(Error::System)?;

@@ -37,6 +37,7 @@ use crate::cli::vm::asked::tty_size;
 use crate::cli::vm::exec;
 use crate::cli::vm::logs::last_lines;
 use crate::host::causes::chain;
+use crate::host::failpoint;
 use crate::proto::api::{Log, VmDelete, VmList, VmLogs, VmStop};
 
 #[derive(FromArgs, ArgsInfo, Debug)]
@@ -141,6 +142,7 @@ impl Live {
                 screen.draw(&frame(&self.state, tty_size(), self.style))?;
             }
             let typed = self.wait()?;
+            failpoint::panic_at("top: drawn");
             if let Some(signal) = self.signals.asked_to_end() {
                 return Err(Error::Said(status_of_signal(signal)));
             }

@@ -91,3 +91,14 @@ impl Vm {
         }
     }
 }
+
+/// A stopped VM, as a daemon tells of it.
+#[cfg(test)]
+pub fn stopped(name: &str, id: u64) -> crate::proto::api::VmView {
+    let json = serde_json::json!({
+        "id": format!("{id:012x}"), "name": name, "image": "i", "image_name": "debian",
+        "spec": { "vcpu": 1, "memory_mib": 512, "disk_mib": 8192, "vmm": "auto", "accel": "auto", "nat": false },
+        "state": "stopped", "created_at": 0, "directory": "/d", "address": null, "running_on": null,
+    });
+    serde_json::from_value(json).expect("a view")
+}

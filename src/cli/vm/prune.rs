@@ -143,6 +143,7 @@ fn delete(client: &Client, vms: &[VmView]) -> Result<(), Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::vm::stopped;
 
     fn vm(name: &str, trees: &[&str]) -> VmView {
         let trees: Vec<_> = trees
@@ -153,13 +154,9 @@ mod tests {
                 })
             })
             .collect();
-        let json = serde_json::json!({
-            "id": "000000000abc", "name": name, "image": "i", "image_name": "debian",
-            "spec": { "vcpu": 1, "memory_mib": 512, "disk_mib": 8192, "vmm": "auto", "accel": "auto", "nat": false },
-            "state": "stopped", "created_at": 0, "directory": "/d", "address": null, "running_on": null,
-            "workspaces": trees,
-        });
-        serde_json::from_value(json).expect("a view")
+        let mut vm = stopped(name, 0xabc);
+        vm.record.workspaces = serde_json::from_value(trees.into()).expect("work trees");
+        vm
     }
 
     #[test]

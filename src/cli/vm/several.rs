@@ -255,15 +255,7 @@ pub fn at_once<T: Send>(
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn vm(name: &str, id: u64) -> VmView {
-        let json = serde_json::json!({
-            "id": format!("{id:012x}"), "name": name, "image": "i", "image_name": "debian",
-            "spec": { "vcpu": 1, "memory_mib": 512, "disk_mib": 8192, "vmm": "auto", "accel": "auto", "nat": false },
-            "state": "stopped", "created_at": 0, "directory": "/d", "address": null, "running_on": null,
-        });
-        serde_json::from_value(json).expect("a view")
-    }
+    use crate::cli::vm::stopped as vm;
 
     #[test]
     fn each_vm_is_meant_once_in_the_order_of_first_mention() {

@@ -135,7 +135,12 @@ impl Host {
         let wish = Wish {
             account: Account { name: "me".to_owned(), uid, gid, home: "/home/me".into() },
             build: Build { version: "0.1.0".to_owned(), commit: "c".to_owned(), built_at: String::new() },
-            completions: Completions { bash: "b", zsh: "z", fish: "f" },
+            shared: Shared {
+                bash: "b",
+                zsh: "z",
+                fish: "f",
+                pages: || vec![("banger".to_owned(), ".TH BANGER 1".to_owned())],
+            },
             root: (uid, gid),
         };
         Self { _directory: directory, layout, wish }
@@ -180,7 +185,7 @@ fn what_was_installed_and_removed_leaves_the_files_as_they_were() {
     let host = Host::new();
     let before = host.tree();
     let units = Fake::default();
-    assert_eq!(host.install(&units).expect("installs"), Done { files: 12, restarted: true });
+    assert_eq!(host.install(&units).expect("installs"), Done { files: 13, restarted: true });
     assert_eq!(units.told().enabled.len(), 4);
     assert!(units.told().active.contains("bangerd.service"));
     assert!(host.remove(&units, true).expect("removes"), "the helper's work must be cleared");
