@@ -101,6 +101,23 @@ fn a_branch_that_came_back_and_was_merged_is_there_already() {
 }
 
 #[test]
+fn what_is_the_same_on_both_sides_is_so_though_the_guests_commits_stay_its_own() {
+    let host = Host::new();
+    let guest = Agent::new();
+    guest.prepare(&host.gather(), false).expect("brings");
+    guest.write("a", "guest's\n");
+    guest.git(&["commit", "-qam", "in the guest"]);
+    let theirs = guest.git(&["rev-parse", "HEAD"]);
+    apply(&host, &guest.patch(&host), &[]);
+    for _ in 0..2 {
+        let done = guest.prepare(&host.gather(), false).expect("both are the same");
+        assert_eq!((done.sent, done.removed, done.head_stays), (0, 0, true));
+    }
+    assert_eq!(guest.git(&["rev-parse", "HEAD"]), theirs);
+    assert_eq!((guest.git(&["status", "--porcelain"]), guest.patch(&host)), (String::new(), String::new()));
+}
+
+#[test]
 fn what_is_not_quite_the_same_on_both_sides_is_refused_and_nothing_is_taken_for_placed() {
     use std::os::unix::fs::PermissionsExt;
     let host = Host::new();
