@@ -267,7 +267,10 @@ impl Record {
             _ => return Err(bad(record)),
         };
         let mode = Mode::parse(mode).ok_or_else(|| bad(record))?;
-        let now = if now.is_empty() { None } else { Present::parse(now, record)? };
+        let now = match now {
+            [] => None,
+            now => Some(Present::parse(now, record)?.ok_or_else(|| bad(record))?),
+        };
         Ok(Self { mode, id: parse_id(id, record)?, stamp: parse_stamp(stamp, record)?, fate, now, path })
     }
 }

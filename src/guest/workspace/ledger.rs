@@ -32,8 +32,23 @@ pub struct Header {
     /// What the host's index said that was placed last ([`crate::git::index::digest`]), by where the repository is in the work tree.
     #[serde(default)]
     pub indices: BTreeMap<String, String>,
+    /// What else was left in them, likewise.
+    #[serde(default)]
+    pub left: BTreeMap<String, Left>,
     /// The guest's clock when it was written: what was touched then or later may have been so unseen.
     written: (i64, u32),
+}
+
+/// What a prepare has left in a repository, where the guest may make something else of it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Left {
+    /// Of the file `config` ([`super::settings`]).
+    pub config: Option<String>,
+    /// Of the file `info/exclude`.
+    pub exclude: Option<String>,
+    /// Tags in packed-refs, and what they point to.
+    #[serde(default)]
+    pub tags: BTreeMap<String, String>,
 }
 
 /// A path that was placed.

@@ -5,7 +5,7 @@
 //! prepare.rs   the conversation that brings one
 //!   place.rs       files, as they come, and a pack of their blobs      tree.rs: never out of the work tree; seen.rs: nothing that nobody was told of
 //!   packs.rs       the host's pack, and all before it                  crate::git::pack; objects.rs: what is in them
-//!   repository.rs  index, refs and HEAD, last of all                   refs.rs, staged.rs: what the guest has in its index
+//!   repository.rs  index, refs and HEAD, last of all                   refs.rs, settings.rs, staged.rs: what the guest has in its index
 //!   ledger.rs      what was placed, and how its files looked then
 //! changes.rs   the conversation that tells what became of it, by the ledger
 //!   ahead.rs       commits, counted
@@ -22,6 +22,7 @@ mod refs;
 mod repository;
 mod seen;
 mod segment;
+mod settings;
 mod staged;
 mod tree;
 

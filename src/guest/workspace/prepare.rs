@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::time::{ClockId, clock_gettime};
 
-use super::ledger::{self, Header, Ledger, Place};
+use super::ledger::{self, Header, Ledger, Left, Place};
 use super::objects::Objects;
 use super::packs::{self, NewPack};
 use super::place::Placing;
@@ -286,10 +286,10 @@ impl Preparing<'_> {
     }
 
     fn before(&self, module: &Module<'_>) -> Before<'_> {
-        let Header { placed, indices, .. } = &self.ledger.header;
+        let Header { placed, indices, left, .. } = &self.ledger.header;
         let index = indices.get(&module.path).and_then(|index| Id::parse(index.as_bytes()));
         let placed = placed.as_ref().and_then(|all| all.at(&module.path));
-        Before { placed, index }
+        Before { placed, index, left: left.get(&module.path) }
     }
 
     fn wants(&self, wire: &mut Wire) -> io::Result<Wants> {
@@ -457,7 +457,7 @@ impl Preparing<'_> {
                 ));
             }
         }
-        let (mut indices, mut kept) = (BTreeMap::new(), vec![]);
+        let (mut indices, mut left, mut kept) = (BTreeMap::new(), BTreeMap::<String, Left>::new(), vec![]);
         // Those within come first: what the outermost one says is true when it says so.
         for module in modules.iter().rev() {
             if !module.path.is_empty() {
@@ -471,10 +471,12 @@ impl Preparing<'_> {
             });
             let moved = moved.map_err(failed(format!("write {}", module.git.display())))?;
             indices.extend(moved.index.map(|index| (module.path.clone(), index.to_string())));
+            left.insert(module.path.clone(), moved.left);
             let of = |(name, id)| Kept { path: module.path.clone(), id, name };
             kept.extend(moved.kept.into_iter().map(of));
         }
         self.ledger.header.indices = indices;
+        self.ledger.header.left = left;
         Ok(kept)
     }
 

@@ -84,18 +84,34 @@ pub fn packed(git: &Path) -> io::Result<BTreeMap<String, String>> {
     Ok(refs)
 }
 
-/// Adds tags to packed-refs. One that the guest has as a file of its own keeps hiding the packed one.
-pub fn add_tags(git: &Path, tags: &[(String, String)]) -> io::Result<()> {
+/// Adds tags to packed-refs, and moves those that are still what was `left` there last. One that the guest has as a file of its own keeps
+/// hiding the packed one. Returns what is left there now.
+pub fn add_tags(
+    git: &Path,
+    tags: &[(String, String)],
+    left: &BTreeMap<String, String>,
+) -> io::Result<BTreeMap<String, String>> {
+    let mut leaves = BTreeMap::new();
     if tags.is_empty() {
-        return Ok(());
+        return Ok(leaves);
     }
-    let mut refs = packed(git)?;
-    refs.extend(tags.iter().map(|(name, id)| (format!("refs/tags/{name}"), id.clone())));
-    let mut text = "# pack-refs with: sorted \n".to_owned();
-    for (name, id) in refs {
-        text += &format!("{id} {name}\n");
-    }
-    replace(&git.join("packed-refs"), text.as_bytes())
+    replace_by(&git.join("packed-refs"), |out| {
+        // Not before git is kept from packing and pruning others meanwhile.
+        let mut refs = packed(git)?;
+        for (name, id) in tags {
+            let packed = refs.entry(format!("refs/tags/{name}")).or_insert_with(|| id.clone());
+            if left.get(name) == Some(packed) {
+                packed.clone_from(id);
+            }
+            if packed == id {
+                leaves.insert(name.clone(), id.clone());
+            }
+        }
+        out.write_all(b"# pack-refs with: sorted \n")?;
+        refs.iter().try_for_each(|(name, id)| writeln!(out, "{id} {name}"))?;
+        Ok(true)
+    })?;
+    Ok(leaves)
 }
 
 /// Why a branch cannot be set: git has no branch below another one.
@@ -216,10 +232,33 @@ pub fn replace_by(path: &Path, write: impl FnOnce(&mut dyn Write) -> io::Result<
 
 #[cfg(test)]
 mod tests {
+    use std::process::Command;
+
     use super::*;
 
     const ONE: &str = "1111111111111111111111111111111111111111";
     const TWO: &str = "2222222222222222222222222222222222222222";
+
+    #[test]
+    fn packed_refs_are_read_while_git_is_kept_from_writing_them() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let git = dir.path();
+        // Whoever opens it waits for its writer, who can look around first.
+        assert!(Command::new("mkfifo").arg(git.join("packed-refs")).status().expect("runs").success());
+        std::thread::scope(|scope| {
+            let writer = scope.spawn(|| {
+                let mut out = fs::File::create(git.join("packed-refs")).expect("opens");
+                let locked = git.join("packed-refs.lock").exists();
+                writeln!(out, "{ONE} refs/heads/packed meanwhile").expect("writes");
+                locked
+            });
+            let tags = [("v1".to_owned(), TWO.to_owned())];
+            add_tags(git, &tags, &BTreeMap::new()).expect("adds");
+            assert!(writer.join().expect("no panic"));
+        });
+        let refs = packed(git).expect("reads");
+        assert_eq!(refs.keys().collect::<Vec<_>>(), ["refs/heads/packed meanwhile", "refs/tags/v1"]);
+    }
 
     #[test]
     fn what_a_ref_is_moved_from_is_told_while_git_is_kept_from_moving_it() {

@@ -5,10 +5,11 @@ use std::fs;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
+use super::ledger::Left;
 use super::objects::Objects;
 use super::refs::{self, replace, replace_by};
 use super::segment::bad;
-use super::staged;
+use super::{settings, staged};
 use crate::git::index::{self, Entry, Stat};
 use crate::git::{Format, Id, config, is_ref_name, parse_path};
 use crate::guest::files::stream::Incoming;
@@ -34,11 +35,13 @@ pub struct Before<'a> {
     pub placed: Option<&'a Placed>,
     /// [`index::digest`] of the index that it brought.
     pub index: Option<Id>,
+    pub left: Option<&'a Left>,
 }
 
 /// What has been made of a repository, for the next [`Before`].
 pub struct Applied {
     pub index: Option<Id>,
+    pub left: Left,
     /// Commits that had to be kept, by the refs that lead to them now.
     pub kept: Vec<(String, String)>,
 }
@@ -197,7 +200,6 @@ impl Module<'_> {
         mut stat: impl FnMut(&[u8], &Entry) -> Option<Stat>,
     ) -> io::Result<Applied> {
         let (git, wanted) = (&self.git, self.wanted);
-        replace(&git.join("info/exclude"), wanted.exclude.as_bytes())?;
         let rests = self.rests(before.placed).map_err(io::Error::other)?
             || before.placed.is_some_and(|before| self.is_the_guests(before));
         let shallow = git.join("shallow");
@@ -210,9 +212,9 @@ impl Module<'_> {
                 _ => {}
             },
         }
-        refs::add_tags(git, &wanted.tags)?;
+        let left = self.leave(before.left.unwrap_or(&Left::default()))?;
         if rests {
-            return Ok(Applied { index: before.index, kept: vec![] });
+            return Ok(Applied { index: before.index, left, kept: vec![] });
         }
         let mut kept = vec![];
         let brought = |id: &String| before.placed.is_some_and(|before| before.heads.contains(id));
@@ -255,7 +257,17 @@ impl Module<'_> {
             out.write_all(head.as_bytes())?;
             Ok(true)
         })?;
-        Ok(Applied { index: Some(digest), kept })
+        Ok(Applied { index: Some(digest), left, kept })
+    }
+
+    /// Brings what the guest may make something else of.
+    fn leave(&self, last: &Left) -> io::Result<Left> {
+        let (git, wanted) = (&self.git, self.wanted);
+        Ok(Left {
+            config: settings::bring(&git.join("config"), &self.config(), last.config.as_ref())?,
+            exclude: settings::bring(&git.join("info/exclude"), &wanted.exclude, last.exclude.as_ref())?,
+            tags: refs::add_tags(git, &wanted.tags, &last.tags)?,
+        })
     }
 }
 

@@ -101,6 +101,23 @@ fn a_branch_that_came_back_and_was_merged_is_there_already() {
 }
 
 #[test]
+fn what_is_the_same_on_both_sides_is_so_though_the_guests_commits_stay_its_own() {
+    let host = Host::new();
+    let guest = Agent::new();
+    guest.prepare(&host.gather(), false).expect("brings");
+    guest.write("a", "guest's\n");
+    guest.git(&["commit", "-qam", "in the guest"]);
+    let theirs = guest.git(&["rev-parse", "HEAD"]);
+    apply(&host, &guest.patch(&host), &[]);
+    for _ in 0..2 {
+        let done = guest.prepare(&host.gather(), false).expect("both are the same");
+        assert_eq!((done.sent, done.removed, done.head_stays), (0, 0, true));
+    }
+    assert_eq!(guest.git(&["rev-parse", "HEAD"]), theirs);
+    assert_eq!((guest.git(&["status", "--porcelain"]), guest.patch(&host)), (String::new(), String::new()));
+}
+
+#[test]
 fn what_is_not_quite_the_same_on_both_sides_is_refused_and_nothing_is_taken_for_placed() {
     use std::os::unix::fs::PermissionsExt;
     let host = Host::new();
@@ -224,4 +241,49 @@ fn a_guests_history_ends_where_it_ended_if_this_host_has_none_of_what_was_brough
         guest.git(&["fsck", "--full", "--strict"]);
     }
     assert_eq!(guest.git(&["rev-list", "--count", "HEAD"]), "5");
+}
+
+#[test]
+fn a_tag_is_moved_where_this_host_has_placed_it_and_stays_where_the_guest_has() {
+    let host = Host::new();
+    host.git(&["tag", "moved"]);
+    let guest = Agent::new();
+    guest.prepare(&host.gather(), false).expect("brings");
+    guest.git(&["tag", "both"]);
+    guest.git(&["pack-refs", "--all"]);
+    let first = host.git(&["rev-parse", "HEAD"]);
+    let second = host.commit("second");
+    host.git(&["tag", "-f", "moved"]);
+    host.git(&["tag", "both"]);
+    guest.prepare(&host.gather(), false).expect("brings");
+    assert_eq!(guest.git(&["rev-parse", "moved", "both"]), format!("{second}\n{first}"));
+}
+#[test]
+fn what_the_guest_has_made_of_its_settings_stays_and_what_it_has_not_touched_is_brought() {
+    let host = Host::new();
+    let exclude = |at: &std::path::Path, text: &str| {
+        std::fs::create_dir_all(at.join(".git/info")).expect("makes");
+        std::fs::write(at.join(".git/info/exclude"), text).expect("writes");
+    };
+    let excluded =
+        |at: &std::path::Path| std::fs::read_to_string(at.join(".git/info/exclude")).expect("reads");
+    let origin = |url: &str| host.git(&["config", "remote.origin.url", url]);
+    exclude(&host.top(), "*.one\n");
+    origin("https://example.com/one.git");
+    let guest = Agent::new();
+    guest.prepare(&host.gather(), false).expect("brings");
+    exclude(&host.top(), "*.two\n");
+    origin("https://example.com/two.git");
+    guest.prepare(&host.gather(), false).expect("brings");
+    assert_eq!(excluded(&guest.top()), excluded(&host.top()));
+    assert_eq!(guest.git(&["config", "remote.origin.url"]), "https://example.com/two.git");
+    exclude(&guest.top(), "guest's\n");
+    guest.git(&["config", "remote.origin.url", "guest's"]);
+    exclude(&host.top(), "*.three\n");
+    origin("https://example.com/three.git");
+    for _ in 0..2 {
+        guest.prepare(&host.gather(), false).expect("brings");
+        assert_eq!(excluded(&guest.top()), "guest's\n");
+        assert_eq!(guest.git(&["config", "remote.origin.url"]), "guest's");
+    }
 }
