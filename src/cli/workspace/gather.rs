@@ -9,7 +9,7 @@ use super::repository::{self, Listing, Repo, directory};
 use super::source::Source;
 use super::tree::{Item, Tree};
 use super::{names, plain, stamp};
-use crate::git::Mode;
+use crate::git::{Mode, is_ref_name};
 use crate::proto::workspace::MAX_PATHS;
 
 /// How many commits of history are brought if nothing else is said.
@@ -178,7 +178,7 @@ fn sizes(read: &Repo, items: &mut [Item]) -> Result<(), WorkspaceError> {
 fn check_branch(found: &super::source::Found, branch: &str) -> Result<(), WorkspaceError> {
     // It also takes @{-1}, for which it says another name.
     match found.git.line(&["check-ref-format", "--branch", branch]) {
-        Ok(Some(name)) if name == branch => Ok(()),
+        Ok(Some(name)) if name == branch && is_ref_name(branch) => Ok(()),
         Ok(_) | Err(crate::host::cmd::CmdError::Failed { .. }) => {
             WorkspaceError::refused(format!("{branch:?} is no name for a branch (git check-ref-format)"))
         }

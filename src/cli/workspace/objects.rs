@@ -15,6 +15,7 @@ use super::error::WorkspaceError;
 use super::history::{Objects, Walk, boundary, walk};
 use super::index::{is_id, parse_tree};
 use super::repository::Repo;
+use crate::git::is_ref_name;
 use crate::host::cmd::CmdError;
 use crate::host::cmd::git::{Git, Running, path_of};
 use crate::proto::workspace::Placed;
@@ -227,7 +228,8 @@ fn tags(
         let [id, peeled, name] = words[..] else { continue };
         let commit = if peeled.is_empty() { id } else { peeled };
         let Some(name) = name.strip_prefix("refs/tags/") else { continue };
-        if is_id(id) && commits.is_none_or(|commits| commits.contains(commit)) {
+        // git keeps names that it would not take from a person, such as -x; nor does the guest.
+        if is_id(id) && is_ref_name(name) && commits.is_none_or(|commits| commits.contains(commit)) {
             tags.push((name.to_owned(), id.to_owned()));
         }
     }
