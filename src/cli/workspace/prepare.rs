@@ -46,7 +46,19 @@ struct Decided {
     head: Head,
 }
 
+/// What both sides have come to, and nothing done yet.
+struct Agreed<'g> {
+    /// None: there is no repository, or it stays as it is.
+    brought: Option<&'g Brought>,
+    planned: Option<Planned>,
+    changes: Changes,
+    done: Done,
+}
+
 /// Tells what [`bring`] would do, and leaves the guest as it is.
+///
+/// # Errors
+/// As those of [`bring`].
 pub fn compare_with(
     gathered: &Gathered,
     guest: Guest,
@@ -55,11 +67,8 @@ pub fn compare_with(
 ) -> Result<(Changes, Done), WorkspaceError> {
     let Guest { held, connection } = guest;
     let mut peer = Peer::new(connection, attention);
-    let Decided { changes, head } = decide(gathered, &held, force, &mut peer)?;
-    let mut done = of(gathered, &changes, head);
-    if let (Some(brought), Head::Set { .. }) = (&gathered.repository, head) {
-        done.commits = Planned::of(brought, placed(&held))?.commits();
-    }
+    // The guest changes nothing before it has an index.
+    let Agreed { changes, done, .. } = agree(gathered, &held, force, &mut peer)?;
     Ok((changes, done))
 }
 
@@ -76,27 +85,7 @@ pub fn bring(
     let Guest { held, connection } = guest;
     let mut peer = Peer::new(connection, attention);
     peer.stage("comparing with the guest".to_owned(), 0);
-    let Decided { changes, head } = decide(gathered, &held, force, &mut peer)?;
-    let mut done = of(gathered, &changes, head);
-    let brought = gathered.repository.as_ref().filter(|_| matches!(head, Head::Set { .. }));
-    let planned = brought.map(|brought| Planned::of(brought, placed(&held))).transpose()?;
-    let repository = match (brought, &planned) {
-        (Some(brought), Some(planned)) => {
-            let keep_before = matches!(head, Head::Set { keep: true });
-            let repository = planned.repository(&brought.read, keep_before);
-            Some(Repository { head: brought.head.clone(), branch: brought.branch.clone(), ..repository })
-        }
-        _ => None,
-    };
-    let format = gathered.repository.as_ref().map_or(Format::Sha1, |brought| brought.read.found.format);
-    // Only strings and lists of them; there is nothing in it that JSON does not take.
-    let order = serde_json::to_vec(&Order { repository, format })
-        .map_err(|e| WorkspaceError::Guest(CopyError::Connection(e.into())))?;
-    peer.put(&order)?;
-    peer.put(b"\n")?;
-    peer.end()?;
-    tell_wanted(&gathered.items, &changes, &mut peer)?;
-    refuse_in_the_way(&peer.segment()?, force)?;
+    let Agreed { brought, planned, changes, mut done } = agree(gathered, &held, force, &mut peer)?;
 
     let asked = match (brought, &planned) {
         (Some(brought), Some(planned)) => {
@@ -121,8 +110,39 @@ pub fn bring(
     peer.end()?;
     peer.segment()?;
     done.bytes += packed;
-    done.commits = planned.map_or(0, |planned| planned.commits());
     Ok(done)
+}
+
+/// Decides, and hears whether the guest has anything against it.
+fn agree<'g>(
+    gathered: &'g Gathered,
+    held: &Held,
+    force: bool,
+    peer: &mut Peer<'_, '_>,
+) -> Result<Agreed<'g>, WorkspaceError> {
+    let Decided { changes, head } = decide(gathered, held, force, peer)?;
+    let brought = gathered.repository.as_ref().filter(|_| matches!(head, Head::Set { .. }));
+    let planned = brought.map(|brought| Planned::of(brought, placed(held))).transpose()?;
+    let repository = match (brought, &planned) {
+        (Some(brought), Some(planned)) => {
+            let keep_before = matches!(head, Head::Set { keep: true });
+            let repository = planned.repository(&brought.read, keep_before);
+            Some(Repository { head: brought.head.clone(), branch: brought.branch.clone(), ..repository })
+        }
+        _ => None,
+    };
+    let format = gathered.repository.as_ref().map_or(Format::Sha1, |brought| brought.read.found.format);
+    // Only strings and lists of them; there is nothing in it that JSON does not take.
+    let order = serde_json::to_vec(&Order { repository, format })
+        .map_err(|e| WorkspaceError::Guest(CopyError::Connection(e.into())))?;
+    peer.put(&order)?;
+    peer.put(b"\n")?;
+    peer.end()?;
+    tell_wanted(&gathered.items, &changes, peer)?;
+    refuse_in_the_way(&peer.segment()?, force)?;
+    let commits = planned.as_ref().map_or(0, Planned::commits);
+    let done = Done { commits, ..of(gathered, &changes, head) };
+    Ok(Agreed { brought, planned, changes, done })
 }
 
 /// How many commits a guest that has none gets.
@@ -187,7 +207,8 @@ fn ledger(peer: &mut Peer<'_, '_>, limits: Limits) -> Result<HashMap<Vec<u8>, Re
             WorkspaceError::Refused(format!("the guest's list of files is not understood: {e}"))
         })?;
         ledger.insert(record.path.clone(), record);
-    }
+        Ok(())
+    })?;
     Ok(ledger)
 }
 
@@ -200,8 +221,7 @@ fn same(
 ) -> Result<bool, WorkspaceError> {
     if let Some(id) = &item.blob {
         return Ok(*id == record.id);
-        Ok(())
-    })?;
+    }
     let Contents::Tree(tree) = contents else { return Ok(false) };
     let path = tree.shown(&item.path);
     let id = match item.mode {

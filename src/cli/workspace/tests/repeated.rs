@@ -1,7 +1,14 @@
 //! A second prepare: only what changed is sent, and nothing of the guest's is lost.
 
+use std::os::unix::net::UnixStream;
+
 use super::guest::Guest;
 use super::{Host, sentence};
+use crate::cli::client::Attention;
+use crate::cli::render::Progress;
+use crate::cli::workspace::{Guest as Met, compare_with};
+use crate::proto::frame::{Frame, Kind};
+use crate::proto::workspace::Held;
 
 fn read(guest: &Guest, name: &str) -> Option<String> {
     std::fs::read_to_string(guest.path(name)).ok()
@@ -126,4 +133,31 @@ fn names_that_the_guest_would_not_take_stay_here() {
     guest.prepare(&gathered, false).expect("brings");
     assert_eq!(guest.git(&["tag"]), "good");
     assert_eq!(guest.git(&["rev-parse", "--abbrev-ref", "HEAD"]), "HEAD");
+}
+
+/// A guest that has nothing on record, and finds `path` in the way.
+fn obstructed(path: &'static [u8]) -> Met {
+    let (near, mut far) = UnixStream::pair().expect("a pair");
+    std::thread::spawn(move || -> std::io::Result<()> {
+        Frame::new(Kind::Eof, []).write(&mut far)?;
+        // The order, and the wanted tree.
+        let mut ended = 0;
+        while ended < 2 {
+            ended += usize::from(Frame::read(&mut far)?.is_some_and(|frame| frame.kind == Kind::Eof));
+        }
+        Frame::new(Kind::Data, [path, b"\0"].concat()).write(&mut far)?;
+        Frame::new(Kind::Eof, []).write(&mut far)
+    });
+    Met { held: Held::default(), connection: near.into() }
+}
+
+#[test]
+fn what_is_in_the_way_is_told_by_whoever_only_asks() {
+    let host = Host::new();
+    let mut progress = Progress::silent();
+    let told = compare_with(&host.gather(), obstructed(b"a"), false, &mut Attention::to(&mut progress));
+    assert_eq!(
+        sentence(told),
+        "in the way in the guest, and not brought by banger: a; --force overwrites what is there"
+    );
 }
