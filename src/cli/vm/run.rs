@@ -261,6 +261,7 @@ impl Run {
             depth: self.depth,
             untracked: self.include_untracked,
             copy: self.copy,
+            stays_at: None,
         };
         Ok(Some(gather(&options.wish(path.as_ref())?)?))
     }

@@ -68,7 +68,7 @@ impl Guest {
         })
     }
 
-    fn held(&self) -> Held {
+    pub fn held(&self) -> Held {
         let head = try_git(&self.top(), &["rev-parse", "--verify", "-q", "HEAD"]);
         let branch = try_git(&self.top(), &["symbolic-ref", "-q", "--short", "HEAD"]);
         let has = self.path(".git").exists();
