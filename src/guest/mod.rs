@@ -36,8 +36,8 @@ mod spawn;
 mod stats;
 mod syscalls;
 mod users;
-mod wire;
-mod workspace;
+pub mod wire;
+pub mod workspace;
 
 use std::error::Error;
 use std::ffi::OsString;
