@@ -68,7 +68,7 @@ impl Guest {
         })
     }
 
-    pub fn held(&self) -> Held {
+    fn held(&self) -> Held {
         let head = try_git(&self.top(), &["rev-parse", "--verify", "-q", "HEAD"]);
         let branch = try_git(&self.top(), &["symbolic-ref", "-q", "--short", "HEAD"]);
         let has = self.path(".git").exists();

@@ -1,16 +1,7 @@
 //! A second prepare: only what changed is sent, and nothing of the guest's is lost.
 
-use std::os::unix::net::UnixStream;
-
 use super::guest::Guest;
 use super::{Host, sentence};
-use crate::cli::client::Attention;
-use crate::cli::render::Progress;
-use crate::cli::workspace::gather::{Gathered, Wish, gather};
-use crate::cli::workspace::{Done, Guest as Met, compare_with};
-use crate::proto::frame::{Frame, Kind};
-use crate::proto::workspace::Held;
-use crate::vm::workspace::Workspace;
 
 fn read(guest: &Guest, name: &str) -> Option<String> {
     std::fs::read_to_string(guest.path(name)).ok()
@@ -120,114 +111,6 @@ fn a_repository_that_the_guest_has_deleted_is_made_anew() {
     assert_eq!(guest.git(&["rev-parse", "HEAD"]), host.git(&["rev-parse", "HEAD"]));
 }
 
-/// Brings `wish` as one who knows what was brought before.
-fn again(guest: &mut Guest, wish: &Wish, known: &Workspace) -> Result<(Done, Workspace), String> {
-    let mut gathered = gather(wish).map_err(|e| e.to_string())?;
-    gathered.keep_branch(known, &guest.held());
-    let done = guest.prepare(&gathered, false).map_err(|e| e.to_string())?;
-    Ok((done, record(&gathered)))
-}
-
-fn record(gathered: &Gathered) -> Workspace {
-    gathered.record("/root/repo", 1)
-}
-
-#[test]
-fn a_branch_from_another_commit_stays_there_until_a_branch_is_asked_for() {
-    let host = Host::new();
-    let first = host.git(&["rev-parse", "HEAD"]);
-    host.write("a", "second\n");
-    host.commit("second");
-    let mut guest = Guest::new();
-    let (branch, from) = (Some("try".to_owned()), Some("HEAD~".to_owned()));
-    let gathered = gather(&Wish { branch, from, ..host.wish() }).expect("is read");
-    guest.prepare(&gathered, false).expect("brings");
-    let known = record(&gathered);
-    assert_eq!(known.from.as_ref(), Some(&first));
-    let plain = Wish { from: known.from.clone(), ..host.wish() };
-
-    // Whatever becomes of this host: another commit, another branch, that very commit with changes.
-    let here = [&["commit", "-q", "--allow-empty", "-m", "third"][..], &["checkout", "-q", "-b", "other"]];
-    for moved in [&here[..], &[&["checkout", "-q", "--detach", &first]]] {
-        moved.iter().for_each(|args| drop(host.git(args)));
-        host.write("a", "not committed\n");
-        let (done, known) = again(&mut guest, &plain, &known).expect("brings");
-        assert_eq!((done.sent, done.removed, done.commits), (0, 0, 0), "{moved:?}");
-        assert_eq!(guest.git(&["rev-parse", "HEAD"]), first);
-        assert_eq!(guest.git(&["status", "--porcelain", "-b"]), "## try");
-        assert_eq!(known.from.as_ref(), Some(&first));
-        host.git(&["checkout", "-q", "-f", "other"]);
-    }
-    guest.git(&["commit", "-q", "--allow-empty", "-m", "the guest's"]);
-    let (done, known) = again(&mut guest, &plain, &known).expect("brings");
-    assert!(done.head_stays);
-    guest.git(&["reset", "-q", "--hard", &first]);
-
-    // Also one that is the host's own by name.
-    let other = Wish { branch: Some("other".to_owned()), ..host.wish() };
-    let (_, known) = again(&mut guest, &other, &known).expect("brings");
-    assert_eq!(guest.git(&["status", "--porcelain", "-b"]), "## other");
-    assert_eq!(guest.git(&["rev-parse", "HEAD"]), host.git(&["rev-parse", "HEAD"]));
-    assert_eq!(known.from, None);
-
-    let gone = Wish { from: Some("1".repeat(40)), ..host.wish() };
-    let said = again(&mut guest, &gone, &known).expect_err("is gone");
-    assert!(said.contains("no longer has the commit 1111") && said.ends_with("--branch brings what is here"));
-}
-
-#[test]
-fn a_branch_of_the_guests_own_lasts_as_long_as_the_one_here() {
-    let host = Host::new();
-    let mut guest = Guest::new();
-    let gathered = gather(&Wish { branch: Some("try".to_owned()), ..host.wish() }).expect("is read");
-    guest.prepare(&gathered, false).expect("brings");
-    let known = record(&gathered);
-    host.commit("second");
-    let (_, known) = again(&mut guest, &host.wish(), &known).expect("brings");
-    assert_eq!(guest.git(&["status", "--porcelain", "-b"]), "## try");
-    let main = Wish { branch: Some("main".to_owned()), ..host.wish() };
-    let (_, known) = again(&mut guest, &main, &known).expect("brings");
-    assert_eq!(guest.git(&["status", "--porcelain", "-b"]), "## main");
-    host.git(&["checkout", "-q", "-b", "other"]);
-    again(&mut guest, &host.wish(), &known).expect("brings");
-    assert_eq!(guest.git(&["status", "--porcelain", "-b"]), "## other");
-}
-
-#[test]
-fn a_tree_that_was_moved_here_is_known_by_its_commit() {
-    let host = Host::new();
-    let known = record(&host.gather());
-    let other = Host::new();
-    assert!(host.gather().is_of(&known) && !other.gather().is_of(&known));
-    other.git(&[
-        "pull",
-        "-q",
-        "--rebase=false",
-        "--allow-unrelated-histories",
-        "--no-edit",
-        host.top().to_str().expect("text"),
-    ]);
-    assert!(!other.gather().has_moved_from(&known), "it is still there");
-    let moved = host.dir.path().join("moved");
-    std::fs::rename(host.top(), &moved).expect("moves");
-    let gathered = gather(&Wish { path: moved, ..host.wish() }).expect("is read");
-    assert!(!gathered.is_of(&known) && gathered.has_moved_from(&known));
-    assert!(!Host::new().gather().has_moved_from(&Workspace { head: Some("1".repeat(40)), ..known.clone() }));
-    assert!(!gathered.has_moved_from(&Workspace { head: None, ..known }));
-}
-
-#[test]
-fn a_directory_in_a_repository_brings_all_of_it_and_says_so() {
-    let host = Host::new();
-    host.write("sub/b", "b");
-    host.commit("more");
-    let gathered = gather(&Wish { path: host.path("sub"), ..host.wish() }).expect("is read");
-    let top = host.top().canonicalize().expect("is there");
-    let note = format!("{} is in {}, which is brought whole", top.join("sub").display(), top.display());
-    assert_eq!(gathered.notes, [note]);
-    assert_eq!(host.gather().notes, [""; 0]);
-}
-
 #[test]
 fn names_that_the_guest_would_not_take_stay_here() {
     let host = Host::new();
@@ -243,31 +126,4 @@ fn names_that_the_guest_would_not_take_stay_here() {
     guest.prepare(&gathered, false).expect("brings");
     assert_eq!(guest.git(&["tag"]), "good");
     assert_eq!(guest.git(&["rev-parse", "--abbrev-ref", "HEAD"]), "HEAD");
-}
-
-/// A guest that has nothing on record, and finds `path` in the way.
-fn obstructed(path: &'static [u8]) -> Met {
-    let (near, mut far) = UnixStream::pair().expect("a pair");
-    std::thread::spawn(move || -> std::io::Result<()> {
-        Frame::new(Kind::Eof, []).write(&mut far)?;
-        // The order, and the wanted tree.
-        let mut ended = 0;
-        while ended < 2 {
-            ended += usize::from(Frame::read(&mut far)?.is_some_and(|frame| frame.kind == Kind::Eof));
-        }
-        Frame::new(Kind::Data, [path, b"\0"].concat()).write(&mut far)?;
-        Frame::new(Kind::Eof, []).write(&mut far)
-    });
-    Met { held: Held::default(), connection: near.into() }
-}
-
-#[test]
-fn what_is_in_the_way_is_told_by_whoever_only_asks() {
-    let host = Host::new();
-    let mut progress = Progress::silent();
-    let told = compare_with(&host.gather(), obstructed(b"a"), false, &mut Attention::to(&mut progress));
-    assert_eq!(
-        sentence(told),
-        "in the way in the guest, and not brought by banger: a; --force overwrites what is there"
-    );
 }
