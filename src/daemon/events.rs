@@ -222,6 +222,7 @@ mod tests {
             source: "/a".to_owned(),
             head: None,
             branch: None,
+            from: None,
             prepared_at: 1,
             untracked: false,
         };

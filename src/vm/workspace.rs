@@ -12,6 +12,9 @@ pub struct Workspace {
     /// The commit that the host's HEAD was at; None: a plain copy.
     pub head: Option<String>,
     pub branch: Option<String>,
+    /// The commit that was asked for (--from), whose files were brought; None: what was on disk.
+    #[serde(default)]
+    pub from: Option<String>,
     /// Seconds since 1970.
     pub prepared_at: u64,
     /// Untracked files were brought too.
@@ -37,6 +40,7 @@ mod tests {
             source: "/src".to_owned(),
             head: None,
             branch: None,
+            from: None,
             prepared_at: at,
             untracked: false,
         };

@@ -42,19 +42,30 @@ fn repo_of(dir: &tempfile::TempDir) -> String {
 
 /// A guest that has nothing and takes everything, or says `objection` in the place of its first word.
 fn guest(asked: &Asked, objection: Option<&str>) {
+    meet(asked, nothing(), objection);
+}
+
+/// Passes over a segment; false: there is none.
+fn heard_to_the_end(agent: &mut Agent) -> bool {
+    std::iter::from_fn(|| agent.hear()).any(|frame| frame.kind == Kind::Eof)
+}
+
+/// As [`guest`], of one that has `held`.
+fn meet(asked: &Asked, held: Value, objection: Option<&str>) {
     let (near, far) = UnixStream::pair().expect("a pair");
-    asked.done_with(json!({ "placed": null, "head": null, "branch": null }), near.into());
+    asked.done_with(held, near.into());
     let mut agent = Agent(far);
     if let Some(objection) = objection {
         agent.say(Kind::Failed, objection.as_bytes());
         return;
     }
-    for (says, hears) in [(true, 2), (true, 2), (true, 1), (true, 0)] {
-        if says {
-            agent.say(Kind::Eof, b"");
-        }
+    for hears in [2, 2, 1, 0] {
+        agent.say(Kind::Eof, b"");
         for _ in 0..hears {
-            agent.hear_of(Kind::Eof);
+            // Whoever only asks hangs up.
+            if !heard_to_the_end(&mut agent) {
+                return;
+            }
         }
     }
 }
@@ -215,4 +226,118 @@ fn ctrl_c_ends_the_reading_of_a_work_tree_in_which_git_waits() {
     let ended = Ran::of(banger.wait_with_output().expect("ends"));
     assert_eq!((ended.code, &*ended.err), (Some(130), "banger: cancelled\n"));
     assert!(!Path::new("/proc").join(git).exists(), "git is left");
+}
+
+/// A daemon whose VM has this work tree, and a guest that has `held` of it and takes everything.
+fn known(tree: Value, held: Value) -> Fake {
+    Fake::start(move |request, asked| match request {
+        Request::VmShow(_) | Request::VmWorkspace(_) => {
+            let mut view = vm("dev", 1, "running");
+            view["workspaces"] = json!([tree]);
+            asked.done(view);
+        }
+        Request::VmPrepare(_) => meet(&asked, held.clone(), None),
+        Request::VmExec(_) => {
+            let (near, far) = UnixStream::pair().expect("a pair");
+            asked.done_with(Value::Null, near.into());
+            Agent(far).say(Kind::Exit, &[0]);
+        }
+        other => panic!("{other:?}"),
+    })
+}
+
+fn nothing() -> Value {
+    json!({ "placed": null, "head": null, "branch": null })
+}
+
+#[test]
+fn a_tree_is_not_brought_over_another_one_of_the_same_name() {
+    let (dir, other) = (repository(), repository());
+    let path = repo_of(&dir);
+    let tree = json!({ "guest_path": "/root/repo", "source": repo_of(&other), "head": "1".repeat(40), "branch": "main", "prepared_at": 1 });
+    let fake = known(tree, nothing());
+    for more in [&[][..], &["--dry-run"], &["--guest-path", "/root/repo"]] {
+        let ran = fake.run(&[&["vm", "workspace", "prepare", "-q", "dev", &path], more].concat());
+        let want = format!("/root/repo of VM dev is where {} was brought; bring {path} to", repo_of(&other));
+        assert!(
+            ran.code == Some(1) && ran.err.contains(&want) && ran.err.contains("--guest-path"),
+            "{ran:?}"
+        );
+        assert_eq!(ran.err.lines().count(), 1, "{ran:?}");
+    }
+    assert!(!fake.methods().contains(&"vm.workspace.prepare".to_owned()), "{:?}", fake.methods());
+    for more in ["--guest-path=/root/two", "--force"] {
+        let ran = fake.run(&["vm", "workspace", "prepare", "-q", "dev", &path, more]);
+        assert_eq!(ran.code, Some(0), "{ran:?}");
+    }
+}
+
+#[test]
+fn a_commit_that_was_asked_for_once_is_brought_again() {
+    let dir = repository();
+    let path = std::fs::canonicalize(repo_of(&dir)).expect("is there");
+    let first = git(&path, &["rev-parse", "HEAD"]);
+    git(&path, &["commit", "-q", "-a", "-m", "second"]);
+    let tree = json!({ "guest_path": "/root/repo", "source": path, "head": first, "branch": "main", "from": first, "prepared_at": 1 });
+    let asked = |fake: &Fake| {
+        let brought = fake.seen().into_iter().find_map(|request| match request {
+            Request::VmWorkspace(brought) => Some(brought.workspace),
+            _ => None,
+        });
+        brought.expect("it was brought").from
+    };
+    let again: [&[&str]; 3] = [
+        &["vm", "exec", "--auto-prepare", "dev", "--", "true"],
+        &["vm", "workspace", "prepare", "dev"],
+        &["vm", "workspace", "prepare", "dev", path.to_str().expect("text")],
+    ];
+    for args in again {
+        let fake = known(tree.clone(), nothing());
+        let ran = fake.run(args);
+        assert_eq!(ran.code, Some(0), "{ran:?}");
+        assert!(!ran.err.contains("when it was brought"), "{ran:?}");
+        assert_eq!(asked(&fake).as_ref(), Some(&first), "{args:?}");
+    }
+    let fake = known(tree, nothing());
+    let ran = fake.run(&["vm", "workspace", "prepare", "dev", "--branch", "main"]);
+    assert_eq!((ran.code, asked(&fake)), (Some(0), None), "{ran:?}");
+}
+
+#[test]
+fn what_would_be_done_is_told_of_the_branch_that_would_be_kept() {
+    let dir = repository();
+    let path = repo_of(&dir);
+    let head = git(path.as_ref(), &["rev-parse", "HEAD"]);
+    let source = std::fs::canonicalize(&path).expect("is there");
+    let tree = json!({ "guest_path": "/root/repo", "source": source, "head": head, "branch": "main", "prepared_at": 1 });
+    let held = json!({ "placed": { "head": head, "branch": "try", "heads": [head] }, "head": "1".repeat(40), "branch": "try" });
+    for more in [&["--dry-run"][..], &[]] {
+        let fake = known(tree.clone(), held.clone());
+        let ran = fake.run(&[&["vm", "workspace", "prepare", "dev"], more].concat());
+        assert_eq!(ran.code, Some(0), "{ran:?}");
+    }
+}
+
+#[test]
+fn a_repository_around_what_was_brought_is_not_brought_in_its_place() {
+    let dir = repository();
+    let path = std::fs::canonicalize(repo_of(&dir)).expect("is there");
+    let tree = json!({ "guest_path": "/root/repo", "source": path, "head": "1".repeat(40), "branch": "main", "prepared_at": 1 });
+    std::fs::remove_dir_all(path.join(".git")).expect("removes");
+    git(dir.path(), &["init", "-q", "-b", "main"]);
+    git(dir.path(), &["add", "-A"]);
+    git(dir.path(), &["commit", "-q", "-m", "around"]);
+    let fake = known(tree, nothing());
+    let again: [&[&str]; 2] = [
+        &["vm", "exec", "--auto-prepare", "dev", "--", "true"],
+        &["vm", "workspace", "prepare", "-q", "dev"],
+    ];
+    for args in again {
+        let ran = fake.run(args);
+        let want = format!("{} is no work tree of its own any more", path.display());
+        assert!(ran.code == Some(1) && ran.err.contains(&want), "{ran:?}");
+    }
+    assert!(!fake.methods().contains(&"vm.workspace.prepare".to_owned()), "{:?}", fake.methods());
+    let ran = fake.run(&["vm", "run", "--dry-run", path.to_str().expect("text")]);
+    assert!(ran.err.contains("/repo is in ") && ran.err.contains(", which is brought whole"), "{ran:?}");
 }

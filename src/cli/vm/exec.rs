@@ -170,7 +170,8 @@ const COURTESY: Duration = Duration::from_secs(5);
 
 /// A word about a work tree that is another commit's here than in the VM; None where it is not, or is not here any more.
 fn older(vm: &str, tree: &Workspace, patience: &Patience) -> Option<String> {
-    let there = tree.head.as_ref()?;
+    // One that stays at a commit of its own (--from) is not behind.
+    let there = tree.head.as_ref().filter(|_| tree.from.is_none())?;
     let here = head_of(Path::new(&tree.source), &patience.at_most(COURTESY)).filter(|here| here != there)?;
     Some(format!(
         "{} is at {here:.10} now, and was at {there:.10} when it was brought; `banger vm workspace prepare {vm}` brings it again, and so does --auto-prepare",

@@ -263,6 +263,7 @@ impl Run {
             untracked: self.include_untracked,
             copy: self.copy,
             patience,
+            stays_at: None,
         };
         Ok(Some(gather(&options.wish(path.as_ref())?)?))
     }

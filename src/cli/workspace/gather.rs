@@ -6,10 +6,10 @@ use super::error::WorkspaceError;
 use super::index::{parse_tree, written};
 use super::prepare::{Done, commits};
 use super::repository::{self, Listing, Repo, directory};
-use super::source::Source;
+use super::source::{Found, Source};
 use super::tree::{Item, Tree};
 use super::{names, plain, stamp};
-use crate::git::Mode;
+use crate::git::{Mode, is_ref_name};
 use crate::host::cmd::git::Patience;
 use crate::proto::workspace::MAX_PATHS;
 
@@ -24,7 +24,8 @@ pub struct Wish {
     pub copy: bool,
     /// The branch that the guest's HEAD is to be on; None: the host's.
     pub branch: Option<String>,
-    /// The commit that it is at; None: HEAD, with the files as they are on disk.
+    /// The commit that it is at; None: HEAD, with the files as they are on disk. So it is with HEAD's own name too, but where there is no
+    /// `branch`: then it is the commit of an earlier time.
     pub from: Option<String>,
     /// How many commits of history; None: all.
     pub depth: Option<usize>,
@@ -55,6 +56,8 @@ pub struct Brought {
     /// The commit and the branch that the guest's HEAD is to be at.
     pub head: String,
     pub branch: Option<String>,
+    /// The branch is one that was asked for.
+    pub asked: bool,
     /// The files are a commit's, not those on disk.
     pub committed: bool,
     pub depth: Option<usize>,
@@ -73,26 +76,15 @@ pub fn gather(wish: &Wish) -> Result<Gathered, WorkspaceError> {
         }
         Source::Repository(found) => {
             let top = found.top.clone();
+            let within = wish.path.canonicalize().ok().filter(|path| *path != top);
             if let Some(branch) = &wish.branch {
                 check_branch(&found, branch)?;
             }
-            let from = match &wish.from {
-                None => None,
-                Some(from) => {
-                    names::begins_here(&found, from)?;
-                    match repository::commit(&found, from)? {
-                        Some(id) => Some(id),
-                        None => {
-                            return WorkspaceError::refused(format!(
-                                "{} has no commit {from}",
-                                top.display()
-                            ));
-                        }
-                    }
-                }
-            };
+            let from =
+                wish.from.as_ref().map(|from| asked_for(&found, from, wish.branch.is_none())).transpose()?;
             let here = repository::commit(&found, "HEAD")?;
-            let (read, listing, committed) = match from.filter(|from| Some(from) != here.as_ref()) {
+            let from = from.filter(|from| wish.branch.is_none() || Some(from) != here.as_ref());
+            let (read, mut listing, committed) = match from {
                 None => {
                     let (read, listing) = repository::read(found, wish.untracked)?;
                     (read, listing, None)
@@ -104,9 +96,14 @@ pub fn gather(wish: &Wish) -> Result<Gathered, WorkspaceError> {
                     (read, listing, Some(from))
                 }
             };
+            if let Some(path) = within {
+                let note = format!("{} is in {}, which is brought whole", path.display(), top.display());
+                listing.notes.insert(0, note);
+            }
             let brought = Brought {
                 head: committed.clone().unwrap_or_else(|| read.head.clone()),
                 branch: wish.branch.clone().or_else(|| read.branch.clone()),
+                asked: wish.branch.is_some(),
                 committed: committed.is_some(),
                 depth: wish.depth,
                 read,
@@ -122,6 +119,19 @@ pub fn gather(wish: &Wish) -> Result<Gathered, WorkspaceError> {
         ));
     }
     Ok(gathered)
+}
+
+/// The commit that `from` means, somebody's word for it now or, if it is `again`, at an earlier time.
+fn asked_for(found: &Found, from: &str, again: bool) -> Result<String, WorkspaceError> {
+    names::begins_here(found, from)?;
+    let top = found.top.display();
+    match repository::commit(found, from)? {
+        Some(id) => Ok(id),
+        None if again => WorkspaceError::refused(format!(
+            "{top} no longer has the commit {from}, which --from named; --branch brings what is here"
+        )),
+        None => WorkspaceError::refused(format!("{top} has no commit {from}")),
+    }
 }
 
 fn whole(
@@ -187,10 +197,10 @@ fn sizes(read: &Repo, items: &mut [Item]) -> Result<(), WorkspaceError> {
     Ok(())
 }
 
-fn check_branch(found: &super::source::Found, branch: &str) -> Result<(), WorkspaceError> {
+fn check_branch(found: &Found, branch: &str) -> Result<(), WorkspaceError> {
     // It also takes @{-1}, for which it says another name.
     match found.git.line(&["check-ref-format", "--branch", branch]) {
-        Ok(Some(name)) if name == branch => Ok(()),
+        Ok(Some(name)) if name == branch && is_ref_name(branch) => Ok(()),
         Ok(_) | Err(crate::host::cmd::CmdError::Failed { .. }) => {
             WorkspaceError::refused(format!("{branch:?} is no name for a branch (git check-ref-format)"))
         }

@@ -6,11 +6,13 @@
 //! | repository.rs, index.rs, origin.rs | what a repository holds and is configured to, through git |
 //! | tree.rs, plain.rs, stamp.rs, blob.rs | what is on disk, read without following a symlink |
 //! | gather.rs | all of that, as it is asked for: what there is to bring |
+//! | again.rs | what of an earlier time still counts |
 //! | history.rs, objects.rs | which commits and objects a guest gets, by what it has |
 //! | changes.rs | what is sent, what goes, and what stands against it |
 //! | peer.rs, records.rs, send.rs, prepare.rs | the conversation |
 //! | export/ | what became of it: changes, a patch, a branch |
 
+mod again;
 mod blob;
 mod changes;
 mod error;

@@ -15,8 +15,8 @@ use super::error::WorkspaceError;
 use super::history::Objects;
 use super::index::{is_id, parse_tree};
 use super::repository::Repo;
-use crate::git::Id;
 use crate::git::history::{Walk, boundary, walk};
+use crate::git::{Id, is_ref_name};
 use crate::host::cmd::CmdError;
 use crate::host::cmd::git::{Git, Running, path_of};
 use crate::proto::workspace::Placed;
@@ -237,7 +237,8 @@ fn tags(
         let [id, peeled, name] = words[..] else { continue };
         let commit = if peeled.is_empty() { id } else { peeled };
         let Some(name) = name.strip_prefix("refs/tags/") else { continue };
-        if is_id(id) && commits.is_none_or(|commits| commits.contains(commit)) {
+        // git keeps names that it would not take from a person, such as -x; nor does the guest.
+        if is_id(id) && is_ref_name(name) && commits.is_none_or(|commits| commits.contains(commit)) {
             tags.push((name.to_owned(), id.to_owned()));
         }
     }

@@ -49,7 +49,19 @@ struct Decided {
     head: Head,
 }
 
+/// What both sides have come to, and nothing done yet.
+struct Agreed<'g> {
+    /// None: there is no repository, or it stays as it is.
+    brought: Option<&'g Brought>,
+    planned: Option<Planned>,
+    changes: Changes,
+    done: Done,
+}
+
 /// Tells what [`bring`] would do, and leaves the guest as it is.
+///
+/// # Errors
+/// As those of [`bring`].
 pub fn compare_with(
     gathered: &Gathered,
     guest: Guest,
@@ -58,11 +70,8 @@ pub fn compare_with(
 ) -> Result<(Changes, Done), WorkspaceError> {
     let Guest { held, connection } = guest;
     let mut peer = Peer::new(connection, attention);
-    let Decided { changes, head } = decide(gathered, &held, force, &mut peer)?;
-    let mut done = of(gathered, &changes, head);
-    if let (Some(brought), Head::Set { .. }) = (&gathered.repository, head) {
-        done.commits = Planned::of(brought, placed(&held))?.commits();
-    }
+    // The guest changes nothing before it has an index.
+    let Agreed { changes, done, .. } = agree(gathered, &held, force, &mut peer)?;
     Ok((changes, done))
 }
 
@@ -79,32 +88,11 @@ pub fn bring(
     let Guest { held, connection } = guest;
     let mut peer = Peer::new(connection, attention);
     peer.stage("comparing with the guest".to_owned(), 0);
-    let Decided { mut changes, head } = decide(gathered, &held, force, &mut peer)?;
-    let brought = gathered.repository.as_ref().filter(|_| matches!(head, Head::Set { .. }));
-    let planned = brought.map(|brought| Planned::of(brought, placed(&held))).transpose()?;
-    let repository = match (brought, &planned) {
-        (Some(brought), Some(planned)) => {
-            let keep_before = matches!(head, Head::Set { keep: true });
-            let repository = planned.repository(&brought.read, keep_before);
-            Some(Repository { head: brought.head.clone(), branch: brought.branch.clone(), ..repository })
-        }
-        _ => None,
-    };
-    let format = format_of(gathered);
-    // Only strings and lists of them; there is nothing in it that JSON does not take.
-    let order = serde_json::to_vec(&Order { repository, format })
-        .map_err(|e| WorkspaceError::Guest(CopyError::Connection(e.into())))?;
-    peer.put(&order)?;
-    peer.put(b"\n")?;
-    peer.end()?;
-    tell_wanted(&gathered.items, &changes, &mut peer)?;
-    let in_the_way = in_the_way(&peer.segment()?, held.present)?;
-    refuse_in_the_way(gathered, in_the_way, force, &mut changes)?;
+    let Agreed { brought, planned, changes, mut done } = agree(gathered, &held, force, &mut peer)?;
     if held.present {
         changes.agreed.iter().try_for_each(|path| peer.put(&[path, &b"\0"[..]].concat()))?;
         peer.end()?;
     }
-    let mut done = of(gathered, &changes, head);
 
     let asked = match (brought, &planned) {
         (Some(brought), Some(planned)) => {
@@ -129,8 +117,40 @@ pub fn bring(
     peer.end()?;
     done.kept = kept(&peer.segment()?)?;
     done.bytes += packed;
-    done.commits = planned.map_or(0, |planned| planned.commits());
     Ok(done)
+}
+
+/// Decides, and hears whether the guest has anything against it.
+fn agree<'g>(
+    gathered: &'g Gathered,
+    held: &Held,
+    force: bool,
+    peer: &mut Peer<'_, '_>,
+) -> Result<Agreed<'g>, WorkspaceError> {
+    let Decided { mut changes, head } = decide(gathered, held, force, peer)?;
+    let brought = gathered.repository.as_ref().filter(|_| matches!(head, Head::Set { .. }));
+    let planned = brought.map(|brought| Planned::of(brought, placed(held))).transpose()?;
+    let repository = match (brought, &planned) {
+        (Some(brought), Some(planned)) => {
+            let keep_before = matches!(head, Head::Set { keep: true });
+            let repository = planned.repository(&brought.read, keep_before);
+            Some(Repository { head: brought.head.clone(), branch: brought.branch.clone(), ..repository })
+        }
+        _ => None,
+    };
+    let format = format_of(gathered);
+    // Only strings and lists of them; there is nothing in it that JSON does not take.
+    let order = serde_json::to_vec(&Order { repository, format })
+        .map_err(|e| WorkspaceError::Guest(CopyError::Connection(e.into())))?;
+    peer.put(&order)?;
+    peer.put(b"\n")?;
+    peer.end()?;
+    tell_wanted(&gathered.items, &changes, peer)?;
+    let in_the_way = in_the_way(&peer.segment()?, held.present)?;
+    refuse_in_the_way(gathered, in_the_way, force, &mut changes)?;
+    let commits = planned.as_ref().map_or(0, Planned::commits);
+    let done = Done { commits, ..of(gathered, &changes, head) };
+    Ok(Agreed { brought, planned, changes, done })
 }
 
 /// How many commits a guest that has none gets.

@@ -11,7 +11,7 @@ use super::origin::without_credentials;
 use super::source::{Found, in_the_way, open};
 use super::tree::{Item, There, Tree};
 use crate::git::index::Entry;
-use crate::git::{Id, Mode, parse_path};
+use crate::git::{Id, Mode, is_ref_name, parse_path};
 use crate::host::cmd::CmdError;
 use crate::host::cmd::git::Running;
 
@@ -21,7 +21,7 @@ pub struct Repo {
     pub found: Found,
     /// The commit that HEAD is at.
     pub head: String,
-    /// The branch that HEAD is on; None: detached, or one whose name is no text.
+    /// The branch that HEAD is on; None: detached, or one whose name is no text, or none that can be made anew.
     pub branch: Option<String>,
     pub settings: Settings,
     /// As it is sent.
@@ -74,7 +74,8 @@ pub fn commit(found: &Found, name: &str) -> Result<Option<String>, WorkspaceErro
 pub fn branch(found: &Found) -> Result<Option<String>, WorkspaceError> {
     let full = found.git.line(&["rev-parse", "--symbolic-full-name", "HEAD"])?;
     let branch = full.as_deref().and_then(|full| full.strip_prefix("refs/heads/"));
-    Ok(branch.filter(|branch| !branch.contains(char::REPLACEMENT_CHARACTER)).map(str::to_owned))
+    let fits = |branch: &&str| is_ref_name(branch) && !branch.contains(char::REPLACEMENT_CHARACTER);
+    Ok(branch.filter(fits).map(str::to_owned))
 }
 
 /// A repository without its paths.

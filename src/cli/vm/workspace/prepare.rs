@@ -44,7 +44,7 @@ pub struct PrepareTree {
     /// the branch that the guest's HEAD is on; the one here if not given
     #[argh(option, arg_name = "branch")]
     branch: Option<String>,
-    /// the commit that it is at, with the files as committed there; with --branch
+    /// with --branch: the commit that it is at, with the files as committed there, until a branch is asked for again
     #[argh(option, arg_name = "commit")]
     from: Option<String>,
     /// bring all of the history
@@ -99,6 +99,8 @@ pub struct Options<'a> {
     pub untracked: bool,
     pub copy: bool,
     pub patience: Patience,
+    /// The commit that an earlier time was at, until a branch is asked for.
+    pub stays_at: Option<&'a String>,
 }
 
 impl Options<'_> {
@@ -122,7 +124,7 @@ impl Options<'_> {
                 path: path.to_owned(),
                 copy: self.copy,
                 branch: self.branch.cloned(),
-                from: self.from.cloned(),
+                from: self.from.or(self.stays_at.filter(|_| self.branch.is_none() && !self.copy)).cloned(),
                 depth: (!self.full).then_some(self.depth.unwrap_or(DEPTH)),
                 untracked: self.untracked,
                 patience: self.patience.clone(),
@@ -163,20 +165,30 @@ impl PrepareTree {
                 && (self.include_untracked || known.is_some_and(|known| known.untracked)),
             copy: self.copy || again.is_some_and(|known| known.head.is_none()),
             patience: attention.patience(),
+            stays_at: known.and_then(|known| known.from.as_ref()),
         };
         if options.untracked && !self.include_untracked {
             attention.progress.say(
                 "untracked files are brought too, as the last time; --no-include-untracked leaves them here",
             );
         }
-        let gathered = gather(&options.wish(&path)?)?;
+        let wish = options.wish(&path)?;
+        if let (None, Some(from)) = (&wish.branch, &wish.from) {
+            attention
+                .progress
+                .say(&format!("it stays at {from:.10}, as the last time; --branch brings what is here"));
+        }
+        let gathered = gather(&wish)?;
+        if let Some(known) = again {
+            still_there(known, &gathered, &vm.record.name)?;
+        }
         let guest_path = self.guest_path.clone().or_else(|| known.map(|known| known.guest_path.clone()));
         let guest_path = guest_path.unwrap_or_else(|| gathered.guest_path());
         let job = Job { client: &client, vm: &vm, guest_path: &guest_path, force: self.force };
         match self.dry_run {
             false => job.bring(gathered, attention),
             true => {
-                let (sent, done) = job.compare(&gathered, attention)?;
+                let (gathered, sent, done) = job.compare(gathered, attention)?;
                 dry::show(&gathered, &guest_path, &sent, &done, self.json)
             }
         }
@@ -208,18 +220,9 @@ impl Job<'_> {
         for note in &gathered.notes {
             attention.progress.say(note);
         }
-        let guest = self.open(attention)?;
-        self.keep_branch(&mut gathered, &guest);
+        let guest = self.open(&mut gathered, attention)?;
         let done = bring(&gathered, guest, self.force, attention)?;
-        let brought = gathered.repository.as_ref();
-        let workspace = Workspace {
-            guest_path: self.guest_path.to_owned(),
-            source: gathered.top.to_string_lossy().into_owned(),
-            head: brought.map(|brought| brought.read.head.clone()),
-            branch: brought.and_then(|brought| brought.read.branch.clone()),
-            prepared_at: render::now(),
-            untracked: gathered.untracked,
-        };
+        let workspace = gathered.record(self.guest_path, render::now());
         self.client.call(VmWorkspace { vm: self.vm.record.id.to_string(), workspace }, attention)?;
         for line in kept(&self.vm.record.name, self.guest_path, &done) {
             attention.progress.say(&line);
@@ -231,31 +234,52 @@ impl Job<'_> {
     /// What would be sent, item by item, and what it would come to.
     fn compare(
         &self,
-        gathered: &Gathered,
+        mut gathered: Gathered,
         attention: &mut Attention<'_>,
-    ) -> Result<(Vec<bool>, Done), Error> {
-        let guest = self.open(attention)?;
-        let (changes, done) = compare_with(gathered, guest, self.force, attention)?;
-        Ok((changes.sent, done))
+    ) -> Result<(Gathered, Vec<bool>, Done), Error> {
+        let guest = self.open(&mut gathered, attention)?;
+        let (changes, done) = compare_with(&gathered, guest, self.force, attention)?;
+        Ok((gathered, changes.sent, done))
     }
 
-    fn open(&self, attention: &mut Attention<'_>) -> Result<Guest, Error> {
+    /// Meets the guest, with what is known of it in mind.
+    fn open(&self, gathered: &mut Gathered, attention: &mut Attention<'_>) -> Result<Guest, Error> {
+        let known = self.vm.record.workspaces.iter().find(|known| known.guest_path == self.guest_path);
+        if let Some(known) = known.filter(|_| !self.force) {
+            not_over_another(known, gathered, &self.vm.record.name)?;
+        }
         let prepare = Prepare { path: self.guest_path.to_owned(), present: true };
         let request = VmPrepare { vm: self.vm.record.id.to_string(), prepare };
         let (held, connection) = self.client.open_with(request, attention)?;
+        if let Some(known) = known {
+            gathered.keep_branch(known, &held);
+        }
         Ok(Guest { held, connection })
     }
+}
 
-    /// A branch that was made for the guest (--branch) stays its own as long as the one here is the same.
-    fn keep_branch(&self, gathered: &mut Gathered, guest: &Guest) {
-        let known = self.vm.record.workspaces.iter().find(|known| known.guest_path == self.guest_path);
-        let (Some(known), Some(brought)) = (known, &mut gathered.repository) else { return };
-        let unchanged = brought.branch == brought.read.branch && brought.read.branch == known.branch;
-        if let (true, Some(placed)) = (unchanged, &guest.held.placed)
-            && placed.branch.is_some()
-        {
-            brought.branch.clone_from(&placed.branch);
-        }
+/// Refuses to put a tree in the place of another one from this host.
+fn not_over_another(known: &Workspace, gathered: &Gathered, vm: &VmName) -> Result<(), Error> {
+    match gathered.is_of(known) || gathered.has_moved_from(known) {
+        true => Ok(()),
+        false => Err(Error::Refused(format!(
+            "{} of VM {vm} is where {} was brought; bring {} to another place with --guest-path, or over it with --force",
+            known.guest_path,
+            known.source,
+            gathered.top.display()
+        ))),
+    }
+}
+
+/// Refuses where `known`, which nobody has named now, is not what is found at its place: a repository around it that it was not in, say.
+fn still_there(known: &Workspace, gathered: &Gathered, vm: &VmName) -> Result<(), Error> {
+    match gathered.is_of(known) {
+        true => Ok(()),
+        false => Err(Error::Refused(format!(
+            "{} is no work tree of its own any more, and what is found from there is {}; `banger vm workspace prepare {vm} PATH` says what to bring",
+            known.source,
+            gathered.top.display()
+        ))),
     }
 }
 
@@ -305,9 +329,10 @@ pub fn again(
     attention: &mut Attention<'_>,
 ) -> Result<(), Error> {
     let copy = workspace.head.is_none();
-    let patience = attention.patience();
-    let options = Options { untracked: workspace.untracked, copy, patience, ..Options::default() };
+    let (patience, stays_at) = (attention.patience(), workspace.from.as_ref());
+    let options = Options { untracked: workspace.untracked, copy, patience, stays_at, ..Options::default() };
     let gathered = gather(&options.wish(Path::new(&workspace.source))?)?;
+    still_there(workspace, &gathered, &vm.record.name)?;
     Job { client, vm, guest_path: &workspace.guest_path, force: false }.bring(gathered, attention)
 }
 

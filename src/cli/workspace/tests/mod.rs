@@ -1,5 +1,6 @@
 //! Real repositories, looked at with git: brought to a guest that is made of git and tar alone (guest.rs), or to the agent itself (agent.rs).
 
+mod again;
 mod agent;
 mod flags;
 mod guest;

@@ -110,3 +110,20 @@ fn a_repository_that_the_guest_has_deleted_is_made_anew() {
     assert_eq!(done.commits, 1);
     assert_eq!(guest.git(&["rev-parse", "HEAD"]), host.git(&["rev-parse", "HEAD"]));
 }
+
+#[test]
+fn names_that_the_guest_would_not_take_stay_here() {
+    let host = Host::new();
+    let head = host.git(&["rev-parse", "HEAD"]);
+    let long = format!("refs/tags/{}", "long/".repeat(250));
+    for name in ["refs/tags/-x", "refs/tags/good", "refs/heads/-b", &(long + "x")] {
+        host.git(&["update-ref", name, &head]);
+    }
+    host.git(&["symbolic-ref", "HEAD", "refs/heads/-b"]);
+    let mut guest = Guest::new();
+    let gathered = host.gather();
+    assert_eq!(gathered.repository.as_ref().expect("a repository").branch, None);
+    guest.prepare(&gathered, false).expect("brings");
+    assert_eq!(guest.git(&["tag"]), "good");
+    assert_eq!(guest.git(&["rev-parse", "--abbrev-ref", "HEAD"]), "HEAD");
+}

@@ -67,6 +67,7 @@ impl Host {
             source: self.top().canonicalize().expect("is there").display().to_string(),
             head: Some("0".repeat(40)),
             branch: None,
+            from: None,
             prepared_at: 0,
             untracked: false,
         }
@@ -449,7 +450,6 @@ fn a_submodule_that_is_newer_than_the_commit_does_not_come_as_plain_files() {
     assert_eq!(String::from_utf8_lossy(&names), "dir/g\nsubway\n");
 }
 
-/// What becomes of a guest that says `records`, and `stream` when it is asked for contents.
 #[test]
 fn a_file_in_the_place_of_a_directory_with_a_submodule_is_in_a_patch_against_a_commit() {
     let host = Host::with(&tree(&[(b"f", F, b"1\n")]));
@@ -481,6 +481,7 @@ fn what_git_takes_into_no_tree_is_not_left_out_without_a_word() {
     assert!(error.starts_with("git takes .gitmodules into no tree as it is in the guest"), "{error}");
 }
 
+/// What becomes of a guest that says `records`, and `stream` when it is asked for contents.
 fn refused(
     records: &[u8],
     stream: impl Fn(&[Vec<u8>], &mut dyn Write) -> io::Result<()> + Send + 'static,
