@@ -112,6 +112,15 @@ fn what_became_of_a_work_tree_comes_back() {
     let left: Vec<_> = left.filter(|e| e.file_name().to_string_lossy().contains("workspace-")).collect();
     assert!(left.is_empty(), "{left:?}");
 
+    // Both sides are the same: once all of it is tracked here, there is nothing to bring, and nothing differs.
+    git(&repo, &["-c", "core.hooksPath=/dev/null", "add", "-A"]);
+    let again = rig.banger("vm workspace prepare dev");
+    assert_eq!(again.status, 0, "{}", again.stderr);
+    assert!(again.stderr.contains("/root/repo: nothing has changed; HEAD stays"), "{}", again.stderr);
+    let none = rig.banger("vm workspace export dev");
+    assert_eq!((none.status, none.stdout.as_str()), (0, ""), "{}", none.stderr);
+    rig.sh("dev", "cd /root/repo && printf 'once more' >>edit");
+
     // A reader that goes away is no error worth a word.
     let mut head = Command::new(crate::rig::binary());
     head.args(["vm", "workspace", "export", "dev"]).env("BANGER_ROOT", rig.path()).stdout(Stdio::piped());
