@@ -36,11 +36,8 @@ mod spawn;
 mod stats;
 mod syscalls;
 mod users;
-mod wire;
-mod workspace;
-
-#[cfg(test)]
-pub use workspace::prepare_on;
+pub mod wire;
+pub mod workspace;
 
 use std::error::Error;
 use std::ffi::OsString;

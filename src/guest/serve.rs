@@ -2,6 +2,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -172,8 +173,12 @@ fn converse(socket: OwnedFd, guest: &Guest) -> io::Result<After> {
         }
         Ok(Request::Read(wanted)) => files::send::run(&mut wire, &wanted)?,
         Ok(Request::Write(wanted)) => files::receive::run(&mut wire, &wanted)?,
-        Ok(Request::Prepare(wanted)) => workspace::prepare(&mut wire, &wanted)?,
-        Ok(Request::Changes(wanted)) => workspace::changes(&mut wire, &wanted)?,
+        Ok(Request::Prepare(wanted)) => {
+            workspace::prepare(&mut wire, &wanted, Path::new(workspace::LEDGERS))?
+        }
+        Ok(Request::Changes(wanted)) => {
+            workspace::changes(&mut wire, &wanted, Path::new(workspace::LEDGERS))?
+        }
         Ok(Request::Connect(wanted)) => return forward::run(wire, &wanted).map(|()| After::Nothing),
         Ok(Request::Ports) => wire.answer(&Answer::Ports { ports: ports::ports() })?,
         Ok(Request::Stats) => wire.answer(&Answer::Stats(Box::new(stats::read())))?,

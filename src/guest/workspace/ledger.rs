@@ -17,9 +17,6 @@ use crate::git::pack::hash_blob;
 use crate::git::{Format, Hasher, Id, MAX_PATH, Mode};
 use crate::proto::workspace::{Fate, MAX_PATHS, Placed, Record, Stamp};
 
-/// Where they are in a guest.
-pub const DIRECTORY: &str = "/var/lib/banger/workspaces";
-
 #[derive(Debug, Default)]
 pub struct Ledger {
     pub header: Header,

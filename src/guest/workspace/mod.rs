@@ -31,20 +31,15 @@ use crate::guest::Failed;
 use crate::guest::wire::Wire;
 use crate::proto::workspace::{Changes, Prepare};
 
-pub fn prepare(wire: &mut Wire, wanted: &Prepare) -> io::Result<()> {
-    prepare::run(wire, wanted, Path::new(ledger::DIRECTORY))
+/// Where what was placed is remembered in a guest.
+pub const LEDGERS: &str = "/var/lib/banger/workspaces";
+
+pub fn prepare(wire: &mut Wire, wanted: &Prepare, ledgers: &Path) -> io::Result<()> {
+    prepare::run(wire, wanted, ledgers)
 }
 
-pub fn changes(wire: &mut Wire, wanted: &Changes) -> io::Result<()> {
-    changes::run(wire, wanted, Path::new(ledger::DIRECTORY))
-}
-
-/// Serves one prepare on a connection, with ledgers elsewhere: for tests of the host's side.
-#[cfg(test)]
-pub fn prepare_on(connection: std::os::fd::OwnedFd, wanted: &Prepare, ledgers: &Path) -> io::Result<()> {
-    let mut wire = Wire::new(connection)?;
-    prepare::run(&mut wire, wanted, ledgers)?;
-    wire.finish().map(drop)
+pub fn changes(wire: &mut Wire, wanted: &Changes, ledgers: &Path) -> io::Result<()> {
+    changes::run(wire, wanted, ledgers)
 }
 
 /// Something that is not as it should be, though no call has failed.

@@ -1,68 +1,21 @@
-//! Both sides as they are: this host's, and the guest's agent, which brings it to a directory here.
+//! What a work tree is like beside its files, and what leaves it, between the two sides as they are.
 
-use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
-
-use super::{Host, git, sentence};
-use crate::cli::client::Attention;
-use crate::cli::render::Progress;
+use super::agent::Agent;
+use super::{Host, sentence};
 use crate::cli::workspace::gather::{Wish, gather};
-use crate::cli::workspace::{Done, Gathered, Guest, WorkspaceError, bring};
-use crate::guest::prepare_on;
-use crate::proto::agent::Answer;
-use crate::proto::frame::Frame;
-use crate::proto::workspace::Prepare;
 
-struct Agent {
-    dir: tempfile::TempDir,
-}
-
-impl Agent {
-    fn new() -> Self {
-        // In memory: a prepare waits for its whole file system to be on the disk, and with it for everybody else's files.
-        Self { dir: tempfile::tempdir_in("/dev/shm").expect("a directory") }
+/// What git says of the work tree and the index is the same on both sides.
+fn check(agent: &Agent, host: &Host) {
+    for args in [
+        &["status", "--porcelain=v2"][..],
+        &["ls-files", "-s", "-v"],
+        &["diff"],
+        &["diff", "--cached"],
+        &["diff-files", "--abbrev=40"],
+    ] {
+        assert_eq!(agent.git(args), host.git(args), "{args:?}");
     }
-
-    fn top(&self) -> PathBuf {
-        self.dir.path().join("work")
-    }
-
-    fn read(&self, name: &str) -> Option<String> {
-        std::fs::read_to_string(self.top().join(name)).ok()
-    }
-
-    fn prepare(&self, gathered: &Gathered) -> Result<Done, WorkspaceError> {
-        let (mut near, far) = UnixStream::pair().expect("a pair");
-        let wanted = Prepare { path: self.top().to_str().expect("text").to_owned() };
-        std::thread::scope(|scope| {
-            scope.spawn(move || {
-                // The host may have hung up.
-                prepare_on(far.into(), &wanted, &self.dir.path().join("ledgers")).unwrap_or_default();
-            });
-            let answer = Frame::read(&mut near).expect("reads").expect("an answer");
-            let held = match serde_json::from_slice(&answer.payload).expect("an answer") {
-                Answer::Held(held) => *held,
-                other => panic!("{other:?}"),
-            };
-            let mut progress = Progress::silent();
-            let guest = Guest { held, connection: near.into() };
-            bring(gathered, guest, false, &mut Attention::to(&mut progress))
-        })
-    }
-
-    /// What git says of the work tree and the index is the same on both sides.
-    fn check(&self, host: &Host) {
-        for args in [
-            &["status", "--porcelain=v2"][..],
-            &["ls-files", "-s", "-v"],
-            &["diff"],
-            &["diff", "--cached"],
-            &["diff-files", "--abbrev=40"],
-        ] {
-            assert_eq!(git(&self.top(), args), host.git(args), "{args:?}");
-        }
-        git(&self.top(), &["fsck", "--strict", "--full"]);
-    }
+    agent.git(&["fsck", "--strict", "--full"]);
 }
 
 #[test]
@@ -77,23 +30,23 @@ fn what_a_sparse_checkout_leaves_out_is_left_out_in_the_guest_too() {
         assert!(!host.path("out").exists());
         host.write("in/f", "changed");
         let agent = Agent::new();
-        agent.prepare(&host.gather()).expect("brings");
-        agent.check(&host);
-        assert!(!agent.top().join("out").exists(), "{index}");
-        assert_eq!(git(&agent.top(), &["status", "--porcelain"]), " M in/f");
-        let done = agent.prepare(&host.gather()).expect("brings");
+        agent.prepare(&host.gather(), false).expect("brings");
+        check(&agent, &host);
+        assert!(!agent.path("out").exists(), "{index}");
+        assert_eq!(agent.git(&["status", "--porcelain"]), " M in/f");
+        let done = agent.prepare(&host.gather(), false).expect("brings");
         assert_eq!((done.sent, done.removed), (0, 0));
         // And comes when it is here.
         host.git(&["sparse-checkout", "disable"]);
-        let done = agent.prepare(&host.gather()).expect("brings");
+        let done = agent.prepare(&host.gather(), false).expect("brings");
         assert_eq!((done.sent, done.removed), (3, 0), "{index}");
-        agent.check(&host);
+        check(&agent, &host);
         // git keeps what was changed.
         host.git(&["commit", "-qam", "changed"]);
         host.git(&["sparse-checkout", "set", index, "out"]);
-        let done = agent.prepare(&host.gather()).expect("brings");
+        let done = agent.prepare(&host.gather(), false).expect("brings");
         assert_eq!((done.sent, done.removed), (0, 2), "{index}");
-        agent.check(&host);
+        check(&agent, &host);
     }
 }
 
@@ -120,20 +73,20 @@ fn what_git_was_told_of_a_file_here_it_knows_in_the_guest() {
         host.write("staged-empty", "");
         host.git(&["add", "staged-empty"]);
         let agent = Agent::new();
-        agent.prepare(&host.gather()).expect("brings");
-        agent.check(&host);
+        agent.prepare(&host.gather(), false).expect("brings");
+        check(&agent, &host);
         assert_eq!(agent.read("skipped").as_deref(), Some("of this host alone"));
         assert_eq!(agent.read("announced").as_deref(), Some("x"));
-        let status = git(&agent.top(), &["status", "--porcelain"]);
+        let status = agent.git(&["status", "--porcelain"]);
         assert!(status.lines().any(|line| line == " A announced"), "{status}");
         assert!(status.lines().any(|line| line == "A  staged-empty"), "{status}");
         assert!(!status.contains("skipped") && !status.contains("assumed"), "{status}");
-        let done = agent.prepare(&host.gather()).expect("brings");
+        let done = agent.prepare(&host.gather(), false).expect("brings");
         assert_eq!((done.sent, done.removed), (0, 0));
         host.git(&["add", "announced"]);
         host.git(&["update-index", "--no-skip-worktree", "skipped"]);
-        agent.prepare(&host.gather()).expect("brings");
-        agent.check(&host);
+        agent.prepare(&host.gather(), false).expect("brings");
+        check(&agent, &host);
     }
 }
 
@@ -145,16 +98,16 @@ fn untracked_files_leave_the_guest_when_they_are_not_to_come_any_more() {
     }
     let gathered = |untracked| gather(&Wish { untracked, ..host.wish() }).expect("reads");
     let agent = Agent::new();
-    assert_eq!(agent.prepare(&gathered(true)).expect("brings").sent, 5);
-    std::fs::write(agent.top().join("changed"), "there").expect("writes");
-    std::fs::remove_file(agent.top().join("deleted")).expect("removes");
-    let done = agent.prepare(&gathered(false)).expect("brings");
+    assert_eq!(agent.prepare(&gathered(true), false).expect("brings").sent, 5);
+    agent.write("changed", "there");
+    std::fs::remove_file(agent.path("deleted")).expect("removes");
+    let done = agent.prepare(&gathered(false), false).expect("brings");
     assert_eq!((done.sent, done.removed, done.untracked.left, done.untracked.stayed), (0, 2, 2, 1));
-    assert!(!agent.top().join("u").exists());
+    assert!(!agent.path("u").exists());
     assert_eq!(agent.read("changed").as_deref(), Some("there"));
-    let done = agent.prepare(&gathered(false)).expect("brings");
+    let done = agent.prepare(&gathered(false), false).expect("brings");
     assert_eq!((done.sent, done.removed, done.untracked.left, done.untracked.stayed), (0, 0, 0, 0));
     // It is the guest's own now.
-    let said = sentence(agent.prepare(&gathered(true)));
+    let said = sentence(agent.prepare(&gathered(true), false));
     assert!(said.starts_with("in the way in the guest, and not brought by banger: changed;"), "{said}");
 }

@@ -1,18 +1,21 @@
-//! Real repositories, brought to a guest that is made of git and tar alone, and looked at with git.
+//! Real repositories, looked at with git: brought to a guest that is made of git and tar alone (guest.rs), or to the agent itself (agent.rs).
 
+mod agent;
 mod both;
 mod guest;
 mod hostile;
 mod odd;
 mod repeated;
+mod round_trip;
 mod waiting;
 mod whole;
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
+use std::io::Write as _;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use super::error::WorkspaceError;
 use super::gather::{DEPTH, Gathered, Wish, gather};
@@ -80,19 +83,24 @@ fn git(dir: &Path, args: &[&str]) -> String {
 }
 
 fn try_git(dir: &Path, args: &[&str]) -> (bool, String, String) {
-    let config =
-        ["user.name=A B", "user.email=a@b", "protocol.file.allow=always", "core.hooksPath=/dev/null"];
-    let config = config.iter().flat_map(|setting| ["-c", setting]);
-    let out = Command::new("git")
-        .current_dir(dir)
-        .args(config)
-        .args(args)
-        .env("GIT_CONFIG_NOSYSTEM", "1")
-        .env("HOME", "/nonexistent")
-        .output()
-        .expect("runs git");
+    let out = command(dir, args).output().expect("runs git");
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim_end().to_owned();
     (out.status.success(), text(&out.stdout), text(&out.stderr))
+}
+
+fn git_fed(dir: &Path, args: &[&str], input: &str) {
+    let mut git = command(dir, args).stdin(Stdio::piped()).spawn().expect("runs git");
+    git.stdin.take().expect("a pipe").write_all(input.as_bytes()).expect("writes");
+    assert!(git.wait().expect("ends").success(), "git {args:?} of {input}");
+}
+
+fn command(dir: &Path, args: &[&str]) -> Command {
+    let config =
+        ["user.name=A B", "user.email=a@b", "protocol.file.allow=always", "core.hooksPath=/dev/null"];
+    let mut git = Command::new("git");
+    git.current_dir(dir).args(config.iter().flat_map(|setting| ["-c", setting])).args(args);
+    git.env("GIT_CONFIG_NOSYSTEM", "1").env("HOME", "/nonexistent");
+    git
 }
 
 /// Everything below `dir`: kind, mode, times and content. What has been read only has the same afterwards.
