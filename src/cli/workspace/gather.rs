@@ -72,6 +72,7 @@ pub fn gather(wish: &Wish) -> Result<Gathered, WorkspaceError> {
             whole(top, None, listing, wish, false)
         }
         Source::Repository(found) => {
+            let found = *found;
             let top = found.top.clone();
             if let Some(branch) = &wish.branch {
                 check_branch(&found, branch)?;

@@ -61,7 +61,7 @@ impl Agent {
     pub fn patch(&self, host: &Host) -> String {
         let patience = Patience::default();
         let found = match Source::find(&host.top(), false, &patience).expect("is found") {
-            Source::Repository(found) => Some(found),
+            Source::Repository(found) => Some(*found),
             Source::Plain(_) => None,
         };
         let origin = Origin { found, cache: self.dir.path().join("cache"), patience };
