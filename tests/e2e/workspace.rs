@@ -144,12 +144,14 @@ fn a_guest_with_git_has_the_tree_as_it_is_here() {
         "14\n0\n"
     );
     // Untracked files too, from then on each time, until it is said that they are not to come.
+    fs::write(repo.join("later"), "u").expect("writes");
     rig.ok("vm workspace prepare dev --include-untracked");
+    assert_eq!(rig.sh("dev", "cat /root/repo/later"), "u");
     let sticky = rig.banger("vm workspace prepare dev");
     assert!(sticky.stderr.contains("; --no-include-untracked leaves them here\n"), "{}", sticky.stderr);
     let off = rig.banger("vm workspace prepare dev --no-include-untracked");
     assert!(off.stderr.contains("; 1 untracked file left the guest\n"), "{}", off.stderr);
-    assert!(!rig.sh("dev", "ls /root/repo").contains("untracked"));
+    assert!(!rig.sh("dev", "ls /root/repo").lines().any(|line| line == "later"));
     // A sparse checkout is one there as well.
     git(&repo, &["sparse-checkout", "set", "d1"]);
     rig.ok("vm workspace prepare dev");
