@@ -73,10 +73,17 @@ fn what_became_of_a_work_tree_comes_back() {
         assert!(status.lines().any(|l| l == line), "{line} in {status}");
     }
     assert!(status.starts_with("commits: the guest is at "), "{status}");
+    assert!(
+        status.lines().next().is_some_and(|line| line.contains(", on main, 2 commits past ")),
+        "{status}"
+    );
     assert!(!status.contains("skipped.o") && !status.contains('\u{1b}'), "{status}");
     let json: serde_json::Value =
         serde_json::from_str(&rig.ok("vm workspace status dev --json")).expect("JSON");
-    assert_eq!(json["guest_branch"], "main");
+    assert_eq!((&json["guest_branch"], &json["guest_commits"]), (&"main".into(), &2.into()));
+    let diff: serde_json::Value =
+        serde_json::from_str(&rig.ok("vm workspace diff dev --json")).expect("JSON");
+    assert_eq!(diff["changes"], json["changes"]);
     assert!(rig.ok("vm workspace diff dev --stat").contains("to-dir/x"));
     assert!(rig.ok("vm workspace diff dev --name-only").lines().any(|line| line == "moved"));
 

@@ -117,7 +117,7 @@ fn a_guest_with_git_has_the_tree_as_it_is_here() {
     let log = rig.sh("dev", "cd /root/repo && git log -1 --format=%s && git log -1 --format=%s $(git for-each-ref --format='%(refname)' refs/banger/before | tail -n 1)");
     assert_eq!(log, "here\nguest\n");
 
-    // All of the history; another commit elsewhere; a plain directory.
+    // All of the history.
     rig.ok("vm workspace prepare dev --full");
     assert_eq!(
         rig.sh(
@@ -126,6 +126,23 @@ fn a_guest_with_git_has_the_tree_as_it_is_here() {
         ),
         "14\n0\n"
     );
+    // Untracked files too, from then on each time, until it is said that they are not to come.
+    fs::write(repo.join("later"), "u").expect("writes");
+    rig.ok("vm workspace prepare dev --include-untracked");
+    assert_eq!(rig.sh("dev", "cat /root/repo/later"), "u");
+    let sticky = rig.banger("vm workspace prepare dev");
+    assert!(sticky.stderr.contains("; --no-include-untracked leaves them here\n"), "{}", sticky.stderr);
+    let off = rig.banger("vm workspace prepare dev --no-include-untracked");
+    assert!(off.stderr.contains("; 1 untracked file left the guest\n"), "{}", off.stderr);
+    assert!(!rig.sh("dev", "ls /root/repo").lines().any(|line| line == "later"));
+    // A sparse checkout is one there as well.
+    git(&repo, &["sparse-checkout", "set", "d1"]);
+    rig.ok("vm workspace prepare dev");
+    let status = ["status", "--porcelain=v2", "-uno"];
+    assert_eq!(rig.ok("vm exec dev -- git status --porcelain=v2 -uno"), git(&repo, &status));
+    assert_eq!(rig.ok("vm exec dev -- git ls-files -v"), git(&repo, &["ls-files", "-v"]));
+    git(&repo, &["sparse-checkout", "disable"]);
+    // Another commit elsewhere; a plain directory.
     rig.ok(&format!("vm workspace prepare dev {path} --guest-path /srv/two --branch try --from v1"));
     assert_eq!(rig.ok("vm exec dev -- git status --porcelain -b"), "## try\n");
     assert_eq!(rig.sh("dev", "cat /srv/two/staged"), "staged");

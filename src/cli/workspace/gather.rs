@@ -75,6 +75,7 @@ pub fn gather(wish: &Wish) -> Result<Gathered, WorkspaceError> {
             whole(top, None, listing, wish, false)
         }
         Source::Repository(found) => {
+            let found = *found;
             let top = found.top.clone();
             let within = wish.path.canonicalize().ok().filter(|path| *path != top);
             if let Some(branch) = &wish.branch {

@@ -36,7 +36,7 @@ pub struct Found {
 /// What is brought.
 #[derive(Debug, Clone)]
 pub enum Source {
-    Repository(Found),
+    Repository(Box<Found>),
     /// A directory, whole.
     Plain(PathBuf),
 }
@@ -64,7 +64,7 @@ impl Source {
             return Ok(Self::Plain(real));
         }
         match top_of(&real)? {
-            Some(top) => open(&top, None, patience).map(Self::Repository),
+            Some(top) => open(&top, None, patience).map(|found| Self::Repository(Box::new(found))),
             None if is_bare(&real) => WorkspaceError::refused(format!(
                 "{shown} is a bare repository and has no files; clone it, and name the clone"
             )),

@@ -8,6 +8,8 @@
 //! write objects and refs, index-pack and update-ref. On one of our own, whose configuration and files are ours ([`Git::alone`]), also
 //! fast-import, update-index, write-tree, diff-tree and check-ignore. Never status, diff, checkout.
 //!
+//! How long it is waited for is in patience.rs, what it is while it runs in running.rs.
+//!
 //! One thing is written by git even so: a split index has its shared part touched (mtime) by whoever reads it (read-cache.c,
 //! freshen_shared_index).
 

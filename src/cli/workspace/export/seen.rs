@@ -46,7 +46,7 @@ impl Origin {
         let found = match workspace.head {
             None => None,
             Some(_) => match Source::find(Path::new(&workspace.source), false, &patience)? {
-                Source::Repository(found) => Some(found),
+                Source::Repository(found) => Some(*found),
                 Source::Plain(_) => None,
             },
         };

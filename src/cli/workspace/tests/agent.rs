@@ -60,7 +60,7 @@ impl Agent {
     /// What `banger vm workspace export` prints.
     pub fn patch(&self, host: &Host) -> String {
         let found = match Source::find(&host.top(), false, &Patience::default()).expect("is found") {
-            Source::Repository(found) => Some(found),
+            Source::Repository(found) => Some(*found),
             Source::Plain(_) => None,
         };
         let origin = Origin {

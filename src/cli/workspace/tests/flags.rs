@@ -1,7 +1,7 @@
-//! What git was told of files here, in the guest.
+//! What a work tree is like beside its files, and what leaves it, between the two sides as they are.
 
 use super::agent::Agent;
-use super::{Host, git, sentence};
+use super::{Host, sentence};
 use crate::cli::workspace::gather::{Wish, gather};
 
 /// What git says of the work tree and the index is the same on both sides.
@@ -13,9 +13,9 @@ fn check(agent: &Agent, host: &Host) {
         &["diff", "--cached"],
         &["diff-files", "--abbrev=40"],
     ] {
-        assert_eq!(git(&agent.top(), args), host.git(args), "{args:?}");
+        assert_eq!(agent.git(args), host.git(args), "{args:?}");
     }
-    git(&agent.top(), &["fsck", "--strict", "--full"]);
+    agent.git(&["fsck", "--strict", "--full"]);
 }
 
 #[test]
@@ -32,8 +32,8 @@ fn what_a_sparse_checkout_leaves_out_is_left_out_in_the_guest_too() {
         let agent = Agent::new();
         agent.prepare(&host.gather(), false).expect("brings");
         check(&agent, &host);
-        assert!(!agent.top().join("out").exists(), "{index}");
-        assert_eq!(git(&agent.top(), &["status", "--porcelain"]), " M in/f");
+        assert!(!agent.path("out").exists(), "{index}");
+        assert_eq!(agent.git(&["status", "--porcelain"]), " M in/f");
         let done = agent.prepare(&host.gather(), false).expect("brings");
         assert_eq!((done.sent, done.removed), (0, 0));
         // And comes when it is here.
@@ -77,7 +77,7 @@ fn what_git_was_told_of_a_file_here_it_knows_in_the_guest() {
         check(&agent, &host);
         assert_eq!(agent.read("skipped").as_deref(), Some("of this host alone"));
         assert_eq!(agent.read("announced").as_deref(), Some("x"));
-        let status = git(&agent.top(), &["status", "--porcelain"]);
+        let status = agent.git(&["status", "--porcelain"]);
         assert!(status.lines().any(|line| line == " A announced"), "{status}");
         assert!(status.lines().any(|line| line == "A  staged-empty"), "{status}");
         assert!(!status.contains("skipped") && !status.contains("assumed"), "{status}");
@@ -99,11 +99,11 @@ fn untracked_files_leave_the_guest_when_they_are_not_to_come_any_more() {
     let gathered = |untracked| gather(&Wish { untracked, ..host.wish() }).expect("reads");
     let agent = Agent::new();
     assert_eq!(agent.prepare(&gathered(true), false).expect("brings").sent, 5);
-    std::fs::write(agent.top().join("changed"), "there").expect("writes");
-    std::fs::remove_file(agent.top().join("deleted")).expect("removes");
+    agent.write("changed", "there");
+    std::fs::remove_file(agent.path("deleted")).expect("removes");
     let done = agent.prepare(&gathered(false), false).expect("brings");
     assert_eq!((done.sent, done.removed, done.untracked.left, done.untracked.stayed), (0, 2, 2, 1));
-    assert!(!agent.top().join("u").exists());
+    assert!(!agent.path("u").exists());
     assert_eq!(agent.read("changed").as_deref(), Some("there"));
     let done = agent.prepare(&gathered(false), false).expect("brings");
     assert_eq!((done.sent, done.removed, done.untracked.left, done.untracked.stayed), (0, 0, 0, 0));

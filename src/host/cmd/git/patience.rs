@@ -76,11 +76,9 @@ impl Watch {
         let piece = (self.patience.idle / 4).clamp(Duration::from_millis(1), Duration::from_secs(1));
         let timeout = Timespec::try_from(piece).map_err(io::Error::other)?;
         let mut idle = Duration::ZERO;
-        let mut before = self.used();
+        let mut before = None;
         loop {
-            if let Some(signal) = self.patience.asked_to_end() {
-                return Err(io::Error::other(GivenUp::Signal(signal)));
-            }
+            self.go_on()?;
             let mut fds = vec![PollFd::from_borrowed_fd(fd, flags)];
             fds.extend(self.patience.ending.as_ref().map(|ending| PollFd::new(ending, PollFlags::IN)));
             match poll(&mut fds, Some(&timeout)) {
@@ -98,6 +96,10 @@ impl Watch {
                 return Err(io::Error::other(GivenUp::Idle(self.patience.idle)));
             }
         }
+    }
+
+    fn go_on(&self) -> io::Result<()> {
+        self.patience.asked_to_end().map_or(Ok(()), |signal| Err(io::Error::other(GivenUp::Signal(signal))))
     }
 
     fn used(&self) -> Option<Used> {
@@ -119,10 +121,12 @@ impl<F: AsFd> Pipe<F> {
 
 impl<F: AsFd + Read> Read for Pipe<F> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.watch.go_on()?;
         loop {
-            self.watch.wait(self.end.as_fd(), PollFlags::IN)?;
             match self.end.read(buffer) {
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
+                    self.watch.wait(self.end.as_fd(), PollFlags::IN)?
+                }
                 read => return read,
             }
         }
@@ -131,10 +135,12 @@ impl<F: AsFd + Read> Read for Pipe<F> {
 
 impl<F: AsFd + Write> Write for Pipe<F> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.watch.go_on()?;
         loop {
-            self.watch.wait(self.end.as_fd(), PollFlags::OUT)?;
             match self.end.write(bytes) {
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
+                    self.watch.wait(self.end.as_fd(), PollFlags::OUT)?
+                }
                 written => return written,
             }
         }
