@@ -45,6 +45,8 @@ use argh::ArgsInfo;
 
 use self::error::Error;
 use self::tree::{Banger, Meaning, Noun};
+#[cfg(fuzzing)]
+pub use self::workspace::export::what_a_guest_says_of_its_work_tree;
 
 /// Does what `args` (without the program's name) say, and returns the exit status: 0, or 1 for any error; `vm run` and
 /// `vm exec` return the command's.

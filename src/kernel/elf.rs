@@ -54,8 +54,12 @@ pub(super) const SHF_ALLOC: u64 = 2;
 pub(super) const SHT_NULL: u32 = 0;
 pub(super) const SHT_NOBITS: u32 = 8;
 const PT_NOTE: u32 = 4;
-/// More sections than any kernel or module has (a kernel has about 60, a module about 100).
-const MAX_HEADERS: u16 = 8192;
+/// More sections than any kernel or module has (a kernel has about 60, a module about 100), and more segments (a kernel has 5, a module none).
+/// Each may be as long as the file.
+const MAX_SECTIONS: u16 = 8192;
+const MAX_SEGMENTS: u16 = 64;
+/// The longest name of a section, in bytes: that of a function (kernel: KSYM_NAME_LEN), and what it is to the function.
+const MAX_NAME: usize = 4096;
 
 impl Machine {
     /// As images name it.
@@ -105,6 +109,9 @@ impl<'a> Elf<'a> {
 
 fn sections<'a>(bytes: &'a [u8], header: &[u8]) -> Result<Vec<Section<'a>>, BadElf> {
     let (count, names) = (u16_at(header, 0x3c)?, u16_at(header, 0x3e)?);
+    if count > MAX_SECTIONS {
+        return Err(BadElf::Damaged);
+    }
     let table = table(bytes, u64_at(header, SHOFF)?, count, u16_at(header, 0x3a)?, SECTION_HEADER)?;
     let content = |entry: &[u8]| match u32_at(entry, 4)? {
         SHT_NULL | SHT_NOBITS => Ok(&[][..]),
@@ -118,7 +125,7 @@ fn sections<'a>(bytes: &'a [u8], header: &[u8]) -> Result<Vec<Section<'a>>, BadE
     entries()
         .map(|entry| {
             let name = names.get(u32_at(entry, 0)? as usize..).ok_or(BadElf::Damaged)?;
-            let end = name.iter().position(|b| *b == 0).ok_or(BadElf::Damaged)?;
+            let end = name.iter().take(MAX_NAME).position(|b| *b == 0).ok_or(BadElf::Damaged)?;
             Ok(Section {
                 name: std::str::from_utf8(&name[..end]).map_err(|_| BadElf::Damaged)?,
                 kind: u32_at(entry, 4)?,
@@ -132,7 +139,11 @@ fn sections<'a>(bytes: &'a [u8], header: &[u8]) -> Result<Vec<Section<'a>>, BadE
 
 fn segments<'a>(bytes: &'a [u8], header: &[u8]) -> Result<Vec<Segment<'a>>, BadElf> {
     const ENTRY: usize = 56;
-    table(bytes, u64_at(header, PHOFF)?, u16_at(header, PHNUM)?, u16_at(header, 0x36)?, ENTRY)?
+    let count = u16_at(header, PHNUM)?;
+    if count > MAX_SEGMENTS {
+        return Err(BadElf::Damaged);
+    }
+    table(bytes, u64_at(header, PHOFF)?, count, u16_at(header, 0x36)?, ENTRY)?
         .chunks_exact(ENTRY)
         .map(|entry| {
             Ok(Segment {
@@ -149,7 +160,7 @@ fn table(bytes: &[u8], offset: u64, count: u16, size: u16, known: usize) -> Resu
     if count == 0 {
         return Ok(&[]);
     }
-    if usize::from(size) != known || count > MAX_HEADERS {
+    if usize::from(size) != known {
         return Err(BadElf::Damaged);
     }
     range(bytes, offset, u64::from(count) * known as u64)

@@ -19,10 +19,13 @@ pub fn slim(bytes: &[u8]) -> Result<Vec<u8>, BadElf> {
     let table = usize::try_from(table).map_err(|_| BadElf::Damaged)?;
     let length = elf.sections().len() * SECTION_HEADER;
     let mut headers = bytes.get(table..table.saturating_add(length)).ok_or(BadElf::Damaged)?.to_vec();
+    // Sections share nothing in the file; thousands that did would become as many times the file.
+    let mut left = bytes.len();
     for (section, header) in elf.sections().iter().zip(headers.chunks_exact_mut(SECTION_HEADER)) {
         if section.kind == SHT_NULL {
             continue;
         }
+        left = left.checked_sub(section.bytes.len()).ok_or(BadElf::Damaged)?;
         let content = if needless(section.name, section.flags) { &[] } else { section.bytes };
         if content.is_empty() && !section.bytes.is_empty() {
             header[0x20..0x28].copy_from_slice(&0u64.to_le_bytes());
@@ -50,6 +53,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::kernel::elf::tests::elf;
     use crate::kernel::modinfo::tests::module;
 
     #[test]
@@ -63,6 +67,15 @@ mod tests {
         assert_eq!(after.section(".modinfo"), before.section(".modinfo"));
         assert_eq!(after.section(".BTF"), b"");
         assert!(!slim.ends_with(b"appended~\n"));
+    }
+
+    #[test]
+    fn a_module_whose_sections_are_all_the_same_bytes_does_not_grow() {
+        let mut file = elf(&[(".text", &[7; 10_000]), (".data", b"x")], &[]);
+        let headers = file.len() - 4 * SECTION_HEADER;
+        let text = file[headers + SECTION_HEADER..][..SECTION_HEADER].to_vec();
+        file[headers + 2 * SECTION_HEADER..][0x18..0x28].copy_from_slice(&text[0x18..0x28]);
+        assert_eq!(slim(&file), Err(BadElf::Damaged));
     }
 
     proptest! {

@@ -63,6 +63,8 @@ pub use limits::{FREE_OF_RATIO, Limits};
 use region::Region;
 use registries::Registries;
 pub use registry::Patience;
+#[cfg(fuzzing)]
+pub use registry::what_a_registry_says;
 use registry::{Doubt, Registry};
 use select::Found;
 

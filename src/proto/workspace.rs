@@ -384,16 +384,21 @@ fn bad(record: &[u8]) -> BadRecord {
 
 /// Lower-case hexadecimal of either format's length, or nothing.
 fn parse_id(word: &[u8], record: &[u8]) -> Result<String, BadRecord> {
-    let hex = word.iter().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
-    match word.len() {
-        0 | 40 | 64 if hex => Ok(String::from_utf8_lossy(word).into_owned()),
+    match (word.len(), hex(word)) {
+        (0 | 40 | 64, Some(id)) => Ok(id.to_owned()),
         _ => Err(bad(record)),
     }
 }
 
 fn parse_stamp(word: &[u8], record: &[u8]) -> Result<Stamp, BadRecord> {
-    let text = std::str::from_utf8(word).ok().filter(|text| text.len() == 32);
+    let text = hex(word).filter(|text| text.len() == 32);
     text.and_then(|text| Stamp::from_str_radix(text, 16).ok()).ok_or_else(|| bad(record))
+}
+
+/// Lower-case digits alone: Rust would take a sign as well.
+fn hex(word: &[u8]) -> Option<&str> {
+    let plain = word.iter().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+    std::str::from_utf8(word).ok().filter(|_| plain)
 }
 
 impl fmt::Display for BadRecord {
@@ -453,7 +458,14 @@ mod tests {
             bytes.pop();
             assert_eq!(Difference::parse(&bytes), Ok(difference));
         }
-        for text in ["", "100644", "100644 1 S\ta", "100600 00000000000000000000000000000001 S\ta"] {
+        for text in [
+            "",
+            "100644",
+            "100644 1 S\ta",
+            "100600 00000000000000000000000000000001 S\ta",
+            "100644 +0000000000000000000000000000001 S\ta",
+            "100644 0000000000000000000000000000000A S\ta",
+        ] {
             assert!(Wanted::parse(text.as_bytes()).is_err(), "{text:?}");
         }
     }

@@ -10,6 +10,8 @@ use crate::catalog::bundle::BundleError;
 use crate::image::manifest::harmless;
 
 const BLOCK: u64 = 512;
+/// No file is so large (2^63 is what a file's size may be, off_t), and with its padding it still is a number.
+const MAX_SIZE: u64 = 1 << 63;
 
 /// What a member is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -118,7 +120,7 @@ fn parse(header: &Header) -> Result<(Member, u64), BundleError> {
     if !is_plain(text) {
         return Err(bad("has a path that is not made of plain names"));
     }
-    let size = header.entry_size().map_err(|_| bad("has no size"))?;
+    let size = header.entry_size().ok().filter(|size| *size < MAX_SIZE).ok_or_else(|| bad("has no size"))?;
     let kind = match kind {
         EntryType::Regular => Kind::File(size),
         EntryType::Directory | EntryType::Symlink if size > 0 => {
@@ -213,6 +215,8 @@ mod tests {
         }
         let large = header(EntryType::Regular, "rootfs.ext4", "", 20 << 30);
         assert!(matches!(parse(&large), Ok((_, size)) if size == 20 << 30));
+        let endless = header(EntryType::Regular, "rootfs.ext4", "", u64::MAX);
+        assert!(read(endless.as_bytes()).is_err());
     }
 
     #[test]

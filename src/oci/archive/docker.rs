@@ -15,6 +15,9 @@ use crate::oci::hash;
 use crate::oci::layer::Layer;
 use crate::oci::select::none;
 
+/// So many configurations, which may all be the same large one, are read to find the one that is for this machine.
+const MAX_SAVED: usize = 256;
+
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct Saved {
@@ -45,6 +48,12 @@ pub fn manifest(shelf: &Shelf) -> Result<Option<Vec<Saved>>, OciError> {
 
 /// Opens the saved image that is for this machine.
 pub fn open(name: &str, shelf: &Shelf, saved: Vec<Saved>, wanted: &Platform) -> Result<Image, OciError> {
+    if saved.len() > MAX_SAVED {
+        return Err(no_image(
+            name,
+            &format!("it has {} images; save the one that is meant alone", saved.len()),
+        ));
+    }
     let mut have = vec![];
     let mut fitting = vec![];
     for one in saved {
@@ -113,4 +122,18 @@ pub fn local_names<'a>(names: impl Iterator<Item = &'a str>) -> Vec<String> {
         }
     }
     known
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_list_without_end_of_one_configuration_is_refused_before_it_is_read() {
+        let shelf = Shelf::directory("/nowhere".into());
+        let list = format!("[{}]", vec![r#"{"Config":"a"}"#; MAX_SAVED + 1].join(","));
+        let saved = serde_json::from_str(&list).expect("a list");
+        let error = open("x.tar", &shelf, saved, &Platform::linux("amd64")).expect_err("refused").to_string();
+        assert!(error.contains("it has 257 images; save the one that is meant alone"), "{error}");
+    }
 }

@@ -343,3 +343,20 @@ fn header(response: &ureq::http::Response<ureq::Body>, name: &str) -> Option<Str
 fn content_digest(response: &ureq::http::Response<ureq::Body>) -> Option<Digest> {
     header(response, "docker-content-digest")?.parse().ok()
 }
+
+/// For tests/fuzz: what is made of a registry's headers and bodies.
+#[cfg(fuzzing)]
+pub fn what_a_registry_says(bytes: &[u8]) {
+    assert!(!refusal::said(bytes).contains(|c: char| c.is_control()));
+    drop(token::read(bytes));
+    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    challenge::choose([text].into_iter());
+    range::ContentRange::parse(text);
+    retry::retry_after(text, std::time::SystemTime::now());
+    for from in ["https://registry.example/v2/", "http://127.0.0.1:5000/v2/"] {
+        let from = from.parse().expect("a URL");
+        if let Ok(to) = redirect::redirected(&from, text) {
+            assert!(to.scheme_str() == Some("https") || from.scheme_str() == Some("http"));
+        }
+    }
+}

@@ -38,3 +38,24 @@ pub use self::run::{Ran, run};
 pub use self::scratch::Scratch;
 pub use self::seen::Origin;
 pub use self::status::{Change, Status};
+
+/// For tests/fuzz: reads the paths that the guest tells of, and the contents of two of them.
+#[cfg(fuzzing)]
+pub fn what_a_guest_says_of_its_work_tree(
+    guest: std::os::fd::OwnedFd,
+) -> Result<Vec<Vec<u8>>, Box<dyn std::error::Error>> {
+    let mut progress = crate::cli::render::Progress::silent();
+    let mut attention = crate::cli::client::Attention::to(&mut progress);
+    let mut peer = super::peer::Peer::new(guest, &mut attention);
+    let listed = listing::read(&mut peer, super::records::Limits { paths: 1000, bytes: 1 << 20 })?;
+    let paths = listed.into_iter().map(|difference| difference.path).collect();
+    drop(contents::ask(&mut peer, &[b"a", b"b"], |_, _, size, content| {
+        let mut bytes = vec![];
+        content
+            .read_to_end(&mut bytes)
+            .map(|n| assert!(n as u64 <= size))
+            .map_err(crate::copy::CopyError::Connection)?;
+        Ok(())
+    }));
+    Ok(paths)
+}
