@@ -8,9 +8,13 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGWINCH};
 use signal_hook::iterator::backend::SignalDelivery;
 use signal_hook::iterator::exfiltrator::SignalOnly;
 
+use crate::host::cmd::git::Patience;
+use crate::host::ending::Ending;
+
 /// Catches signals from its making on; a descriptor becomes readable when there are some.
 pub struct Signals {
     delivery: SignalDelivery<UnixStream, SignalOnly>,
+    ending: Ending,
 }
 
 impl Signals {
@@ -18,11 +22,22 @@ impl Signals {
     /// ignore stay ignored: `nohup` means SIGHUP, and a shell's `&` without job control means SIGINT.
     pub fn catch() -> io::Result<Self> {
         let ignored = ignored(&std::fs::read_to_string("/proc/self/status")?);
-        let wanted = [SIGINT, SIGQUIT, SIGTERM, SIGHUP, SIGWINCH];
+        let caught = |signal: &i32| ignored & (1 << (signal - 1)) == 0;
+        let ends = [SIGINT, SIGQUIT, SIGTERM, SIGHUP].into_iter().filter(caught);
+        let ending = Ending::catch(ends.clone())?;
         let (read, write) = UnixStream::pair()?;
-        let caught = wanted.into_iter().filter(|signal| ignored & (1 << (signal - 1)) == 0);
-        let delivery = SignalDelivery::with_pipe(read, write, SignalOnly, caught)?;
-        Ok(Self { delivery })
+        let delivery = SignalDelivery::with_pipe(
+            read,
+            write,
+            SignalOnly,
+            ends.chain([SIGWINCH].into_iter().filter(caught)),
+        )?;
+        Ok(Self { delivery, ending })
+    }
+
+    /// For waiting for git, until one of those that ask to end arrives.
+    pub fn patience(&self) -> Patience {
+        Patience { ending: Some(self.ending.clone()), ..Patience::default() }
     }
 
     /// What has arrived since the last call.

@@ -1,8 +1,8 @@
 //! A stream from a guest becomes files below one directory, and nowhere else (A25).
 //!
 //! Every path is opened from the base's descriptor with RESOLVE_BENEATH and RESOLVE_NO_SYMLINKS (openat2(2)), so that no
-//! name and no symlink, whether it came with the stream or was there before, leads out. Names are made with O_EXCL; what
-//! was in the way is unlinked, never written through. A guest's word is not enough for a setuid bit or a device here.
+//! name and no symlink, whether it came with the stream or was there before, leads out. Names are made with O_EXCL, or renamed to; what
+//! was in the way goes, and is never written through. A guest's word is not enough for a setuid bit or a device here.
 
 use std::collections::HashSet;
 use std::ffi::{OsStr, OsString};
@@ -13,7 +13,8 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{
     AtFlags, FileType, Mode, OFlags, ResolveFlags, Timespec, Timestamps, chmodat, chownat, fchmod, fchown,
-    futimens, linkat, mkdirat, mknodat, openat, openat2, statat, symlinkat, unlinkat, utimensat,
+    fstat, futimens, linkat, mkdirat, mknodat, openat, openat2, renameat, statat, symlinkat, unlinkat,
+    utimensat,
 };
 use rustix::io::Errno;
 use rustix::process::geteuid;
@@ -156,19 +157,7 @@ impl<'a> Unpacker<'a> {
     fn fresh<T>(&mut self, at: &Spot, make: impl Fn() -> Result<T, Errno>) -> Result<T, CopyError> {
         let made = match make() {
             Err(Errno::EXIST) => {
-                let there = at.stat().map_err(at.error("look at"))?;
-                if self.made.contains(&(there.st_dev, there.st_ino)) {
-                    return Err(stream(&format!(
-                        "it has {:?} twice, or this file system does not tell upper from lower case",
-                        at.name
-                    )));
-                }
-                if FileType::from_raw_mode(there.st_mode).is_dir() {
-                    return Err(CopyError::Refused(format!(
-                        "{} is a directory, and what is copied is none",
-                        at.shown.display()
-                    )));
-                }
+                self.may_go(at)?;
                 unlinkat(&at.parent, &at.name, AtFlags::empty()).map_err(at.error("replace"))?;
                 make()
             }
@@ -178,6 +167,27 @@ impl<'a> Unpacker<'a> {
         let now = at.stat().map_err(at.error("look at"))?;
         self.made.insert((now.st_dev, now.st_ino));
         Ok(made)
+    }
+
+    /// Whether something else than a directory may take the place of what is there.
+    fn may_go(&self, at: &Spot) -> Result<(), CopyError> {
+        let there = match at.stat() {
+            Err(Errno::NOENT) => return Ok(()),
+            other => other.map_err(at.error("look at"))?,
+        };
+        if self.made.contains(&(there.st_dev, there.st_ino)) {
+            return Err(stream(&format!(
+                "it has {:?} twice, or this file system does not tell upper from lower case",
+                at.name
+            )));
+        }
+        match FileType::from_raw_mode(there.st_mode).is_dir() {
+            true => Err(CopyError::Refused(format!(
+                "{} is a directory, and what is copied is none",
+                at.shown.display()
+            ))),
+            false => Ok(()),
+        }
     }
 
     fn directory(&mut self, at: &Spot, path: PathBuf, entry: Entry) -> Result<(), CopyError> {
@@ -204,21 +214,44 @@ impl<'a> Unpacker<'a> {
         }
     }
 
+    /// What was there stays until the new file is whole.
     fn file(&mut self, at: &Spot, entry: &Entry, content: &mut dyn Read) -> Result<(), CopyError> {
+        self.may_go(at)?;
+        let (mut file, beside) = self.beside(at)?;
+        let mut fill = || {
+            let copied = io::copy(content, &mut file).map_err(|e| CopyError::here("write", &at.shown)(e))?;
+            if copied != entry.size {
+                return Err(stream(&format!("it ends in the middle of {:?}", at.name)));
+            }
+            if self.owners {
+                fchown(&file, Some(uid(entry)), Some(gid(entry))).map_err(at.error("set the owner of"))?;
+            }
+            fchmod(&file, self.permissions(entry)).map_err(at.error("set the mode of"))?;
+            futimens(&file, &times(entry)).map_err(at.error("set the time of"))?;
+            let made = fstat(&file).map_err(at.error("look at"))?;
+            renameat(&at.parent, &beside, &at.parent, &at.name).map_err(at.error("replace"))?;
+            self.made.insert((made.st_dev, made.st_ino));
+            Ok(())
+        };
+        let filled = fill();
+        if filled.is_err() {
+            unlinkat(&at.parent, &beside, AtFlags::empty()).map_err(at.error("remove"))?;
+        }
+        filled
+    }
+
+    /// An empty file in the same directory, and its name.
+    fn beside(&self, at: &Spot) -> Result<(File, String), CopyError> {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let fd = self.fresh(at, || openat(&at.parent, &at.name, flags, Mode::from_raw_mode(0o600)))?;
-        let mut file = File::from(fd);
-        let written = io::copy(content, &mut file);
-        if let Err(e) = written {
-            // Half a file is worse than none.
-            unlinkat(&at.parent, &at.name, AtFlags::empty()).map_err(at.error("remove"))?;
-            return Err(CopyError::here("write", &at.shown)(e));
+        let mut number = 0;
+        loop {
+            let name = format!(".banger-{}-{number}", std::process::id());
+            match openat(&at.parent, &*name, flags, Mode::from_raw_mode(0o600)) {
+                Ok(fd) => return Ok((File::from(fd), name)),
+                Err(Errno::EXIST) => number += 1,
+                Err(e) => return Err(at.error("create")(e)),
+            }
         }
-        if self.owners {
-            fchown(&file, Some(uid(entry)), Some(gid(entry))).map_err(at.error("set the owner of"))?;
-        }
-        fchmod(&file, self.permissions(entry)).map_err(at.error("set the mode of"))?;
-        futimens(&file, &times(entry)).map_err(at.error("set the time of"))
     }
 
     fn hard_link(&mut self, at: &Spot, target: &[OsString]) -> Result<(), CopyError> {

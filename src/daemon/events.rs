@@ -53,14 +53,7 @@ impl Events {
 
     fn tell(&self, happening: Happening) {
         let mut inner = self.lock();
-        inner.listeners.retain(|listener| match listener.queue.try_send(happening.clone()) {
-            Ok(()) => true,
-            Err(TrySendError::Full(_)) => {
-                listener.lost.fetch_add(1, Ordering::Relaxed);
-                true
-            }
-            Err(TrySendError::Closed(_)) => false,
-        });
+        inner.listeners.retain(|listener| listener.tell(&happening));
         if inner.past.len() == REMEMBERED {
             inner.past.pop_front();
         }
@@ -147,17 +140,45 @@ fn difference(before: &VmRecord, after: &VmRecord) -> Option<(What, Option<Strin
     (!same).then(|| (What::VmChanged, Some(after.spec.to_string())))
 }
 
+impl Telling {
+    /// Returns whether anybody listens still.
+    fn tell(&self, happening: &Happening) -> bool {
+        // What was lost is told where it is missing: behind what waited then, and before what comes now.
+        let lost = self.lost.swap(0, Ordering::Relaxed);
+        let first = (lost > 0).then(|| losses(lost));
+        for (told, next) in first.into_iter().chain([happening.clone()]).enumerate() {
+            match self.queue.try_send(next) {
+                Ok(()) => {}
+                Err(TrySendError::Full(_)) => {
+                    let again = if told == 0 { lost } else { 0 };
+                    self.lost.fetch_add(again + 1, Ordering::Relaxed);
+                    return true;
+                }
+                Err(TrySendError::Closed(_)) => return false,
+            }
+        }
+        true
+    }
+}
+
 impl Listener {
     /// The next one. None: nothing more will come.
     async fn next(&mut self) -> Option<Happening> {
         if let Some(past) = self.past.pop_front() {
             return Some(past);
         }
+        if let Ok(waiting) = self.queue.try_recv() {
+            return Some(waiting);
+        }
         match self.lost.swap(0, Ordering::Relaxed) {
             0 => self.queue.recv().await.ok(),
-            count => Some(Happening { count: Some(count), ..Happening::new(now_ms(), What::Lost) }),
+            count => Some(losses(count)),
         }
     }
+}
+
+fn losses(count: u64) -> Happening {
+    Happening { count: Some(count), ..Happening::new(now_ms(), What::Lost) }
 }
 
 /// Tells the client of `op` what happens, until it has gone.
@@ -221,10 +242,17 @@ mod tests {
             events.kernel(None, What::KernelChanged, &format!("k{n}"));
         }
         smol::block_on(async {
-            let first = slow.next().await.expect("is told");
-            assert_eq!((first.what, first.count), (What::Lost, Some(7)));
-            for n in 0..WAITING {
+            for n in 0..2 {
                 assert_eq!(slow.next().await.and_then(|h| h.name), Some(format!("k{n}")));
+            }
+            events.kernel(None, What::KernelChanged, "later");
+            events.kernel(None, What::KernelChanged, "lost");
+            for n in 2..WAITING {
+                assert_eq!(slow.next().await.and_then(|h| h.name), Some(format!("k{n}")));
+            }
+            for (what, count) in [(What::Lost, Some(7)), (What::KernelChanged, None), (What::Lost, Some(1))] {
+                let next = slow.next().await.expect("is told");
+                assert_eq!((next.what, next.count), (what, count));
             }
         });
         drop(slow);

@@ -1,6 +1,8 @@
 //! Text that a guest, a registry or an archive has made, before a person sees it (FAULTS A19).
 
-/// `text` with every control character escaped, cut after `max` characters.
+use crate::host::terminal::acts_on;
+
+/// `text` with all that a terminal acts on escaped, cut after `max` characters.
 pub fn harmless(text: &str, max: usize) -> String {
     let mut out = String::with_capacity(text.len().min(max));
     for (n, c) in text.chars().enumerate() {
@@ -8,12 +10,8 @@ pub fn harmless(text: &str, max: usize) -> String {
             out.push_str("...");
             break;
         }
-        // Direction marks reorder what is around them, up to the end of the line (Unicode TR 9).
         match c {
-            c if c.is_control() => out.extend(c.escape_default()),
-            '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => {
-                out.extend(c.escape_default());
-            }
+            c if acts_on(c) => out.extend(c.escape_default()),
             c => out.push(c),
         }
     }

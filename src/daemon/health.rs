@@ -154,7 +154,7 @@ fn judge(facts: &Facts<'_>) -> Vec<Finding> {
             Some(problem) => Finding::fail(
                 "port",
                 format!("{to}: {problem}"),
-                format!("It is tried again; `banger vm set {name}` publishes another one."),
+                format!("It is tried again; `banger vm set {name} --unpublish {} --publish PORT:{}` takes another one.", port.publish.place(), port.publish.guest),
             ),
         });
     }

@@ -1,9 +1,10 @@
-//! git's index: read as `git ls-files -s -z` prints it, written as gitformat-index has it (version 2); and a digest of what one says, to know whether
-//! two say the same.
+//! git's index: read as `git ls-files -s -z` prints it, with a word for its flags, written as gitformat-index has it (version 2, or 3 where it has to
+//! be); and a digest of what one says, to know whether two say the same.
 
+use std::fmt;
 use std::io::{self, Write};
 
-use super::{Format, Hasher, Id, Mode, parse_path};
+use super::{BadPath, Format, Hasher, Id, Mode, parse_path};
 
 /// A line of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -12,7 +13,27 @@ pub struct Entry {
     pub id: Id,
     /// 0, or of a conflict 1 to 3.
     pub stage: u8,
+    pub flags: Flags,
     pub path: Vec<u8>,
+}
+
+/// What git has been told of a path, beside what is in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Flags {
+    /// Its file is not looked at (`git update-index --assume-unchanged`).
+    pub assumed: bool,
+    /// Its file is not to be there, or not looked at (skip-worktree: a sparse checkout's).
+    pub skipped: bool,
+    /// It is to be added, and nothing of it is here yet (`git add -N`).
+    pub announced: bool,
+}
+
+/// Why a line is no entry.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum BadEntry {
+    Line(Vec<u8>),
+    /// It may not be checked out.
+    Path(BadPath),
 }
 
 /// What git compares to know a file unchanged without reading it. All zero: it reads.
@@ -28,20 +49,72 @@ pub struct Stat {
 }
 
 impl Entry {
-    /// Parses `mode id stage TAB path`, without the NUL after it. None: it is no such line, or not one that may be checked out.
-    pub fn parse(line: &[u8], format: Format) -> Option<Self> {
-        let tab = line.iter().position(|b| *b == b'\t')?;
-        let mut words = line[..tab].split(|b| *b == b' ');
-        let mode = Mode::listed(words.next()?).filter(|mode| *mode != Mode::Directory)?;
-        let id = Id::parse(words.next()?).filter(|id| id.bytes().len() == format.id_bytes())?;
-        let stage = match words.next()? {
-            [digit @ b'0'..=b'3'] => digit - b'0',
-            _ => return None,
-        };
-        let path = parse_path(&line[tab + 1..]).ok()?.to_vec();
-        words.next().is_none().then_some(Self { mode, id, stage, path })
+    /// Parses `mode id stage TAB path`, or `mode id stage flags TAB path`, without the NUL after it.
+    pub fn parse(line: &[u8], format: Format) -> Result<Self, BadEntry> {
+        let bad = || BadEntry::Line(line.to_vec());
+        let tab = line.iter().position(|b| *b == b'\t').ok_or_else(bad)?;
+        let (mode, id, stage, flags) = words(&line[..tab], format).ok_or_else(bad)?;
+        let path = parse_path(&line[tab + 1..]).map_err(BadEntry::Path)?.to_vec();
+        Ok(Self { mode, id, stage, flags, path })
+    }
+
+    /// As it is parsed, and a NUL.
+    pub fn write_line(&self, to: &mut Vec<u8>) {
+        to.extend(format!("{} {} {}", self.mode.word(), self.id, self.stage).into_bytes());
+        if self.flags != Flags::default() {
+            to.push(b' ');
+            to.extend(self.flags.letters());
+        }
+        to.push(b'\t');
+        to.extend(&self.path);
+        to.push(0);
     }
 }
+
+fn words(text: &[u8], format: Format) -> Option<(Mode, Id, u8, Flags)> {
+    let mut words = text.split(|b| *b == b' ');
+    let mode = Mode::listed(words.next()?).filter(|mode| *mode != Mode::Directory)?;
+    let id = Id::parse(words.next()?).filter(|id| id.bytes().len() == format.id_bytes())?;
+    let stage = match words.next()? {
+        [digit @ b'0'..=b'3'] => digit - b'0',
+        _ => return None,
+    };
+    let flags = words.next().map_or(Some(Flags::default()), Flags::parse)?;
+    words.next().is_none().then_some((mode, id, stage, flags))
+}
+
+impl Flags {
+    fn parse(letters: &[u8]) -> Option<Self> {
+        let has = |letter| letters.contains(&letter);
+        let flags = Self { assumed: has(b'a'), skipped: has(b's'), announced: has(b'n') };
+        (!letters.is_empty() && flags.letters().eq(letters.iter().copied())).then_some(flags)
+    }
+
+    fn letters(self) -> impl Iterator<Item = u8> {
+        let all = [(self.assumed, b'a'), (self.skipped, b's'), (self.announced, b'n')];
+        all.into_iter().filter_map(|(is, letter)| is.then_some(letter))
+    }
+
+    /// Those of every entry (gitformat-index), and those that there are from version 3 on.
+    fn bits(self) -> (u16, u16) {
+        let bit = |is: bool, bit: u16| if is { bit } else { 0 };
+        let more = bit(self.skipped, SKIPPED) | bit(self.announced, ANNOUNCED);
+        (bit(self.assumed, ASSUMED_VALID), more)
+    }
+}
+
+impl fmt::Display for BadEntry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Line(line) => {
+                write!(f, "\"{}\" is no entry of an index", line[..line.len().min(200)].escape_ascii())
+            }
+            Self::Path(e) => e.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for BadEntry {}
 
 /// Writes an index of `entries`, which are sorted by path, then stage, and what `stat` says of each.
 pub fn write(
@@ -55,7 +128,8 @@ pub fn write(
         hasher.update(bytes);
         to.write_all(bytes)
     };
-    put(b"DIRC\0\0\0\x02")?;
+    let extended = entries.iter().any(|entry| entry.flags.bits().1 != 0);
+    put(if extended { b"DIRC\0\0\0\x03" } else { b"DIRC\0\0\0\x02" })?;
     put(&(entries.len() as u32).to_be_bytes())?;
     let mut bytes = vec![];
     for entry in entries {
@@ -79,7 +153,12 @@ pub fn write(
         }
         bytes.extend(entry.id.bytes());
         let length = entry.path.len().min(0xfff) as u16;
-        bytes.extend((u16::from(entry.stage) << 12 | length).to_be_bytes());
+        let (flags, more) = entry.flags.bits();
+        let flags = flags | if more == 0 { 0 } else { EXTENDED };
+        bytes.extend((flags | u16::from(entry.stage) << 12 | length).to_be_bytes());
+        if more != 0 {
+            bytes.extend(more.to_be_bytes());
+        }
         bytes.extend(&entry.path);
         // One to eight NULs, so that its length is a multiple of eight.
         bytes.resize((bytes.len() + 8) & !7, 0);
@@ -92,7 +171,9 @@ pub fn write(
 pub fn digest(format: Format, entries: &[Entry]) -> Id {
     let mut hasher = Hasher::new(format);
     for entry in entries {
-        add(&mut hasher, bits(entry.mode), entry.id.bytes(), u16::from(entry.stage) << 12, 0, &entry.path);
+        let (flags, more) = entry.flags.bits();
+        let flags = flags | u16::from(entry.stage) << 12;
+        add(&mut hasher, bits(entry.mode), entry.id.bytes(), flags, more, &entry.path);
     }
     hasher.finish()
 }
@@ -150,6 +231,9 @@ pub fn digest_of_file(format: Format, file: &[u8]) -> Option<Id> {
 const ASSUMED_VALID: u16 = 0x8000;
 const EXTENDED: u16 = 0x4000;
 const STAGE: u16 = 0x3000;
+/// Of those that there are more.
+const SKIPPED: u16 = 0x4000;
+const ANNOUNCED: u16 = 0x2000;
 
 fn add(hasher: &mut Hasher, mode: u32, id: &[u8], flags: u16, more: u16, path: &[u8]) {
     hasher.update(&mode.to_be_bytes());
@@ -187,8 +271,11 @@ mod tests {
     #[test]
     fn an_index_that_is_cut_off_or_needs_another_file_is_not_read() {
         let id = Id::parse(b"0123456789abcdef0123456789abcdef01234567").expect("an id");
-        let entry = |path: &str| Entry { mode: Mode::File, id, stage: 0, path: path.into() };
-        let entries = ["a", "bcdefgh", &"long".repeat(1100)].map(entry);
+        let entry = |(path, announced): (&str, bool)| {
+            let flags = Flags { announced, ..Flags::default() };
+            Entry { mode: Mode::File, id, stage: 0, flags, path: path.into() }
+        };
+        let entries = [("a", false), ("bcdefgh", true), (&*"long".repeat(1100), false)].map(entry);
         let mut file = vec![];
         write(&mut file, Format::Sha1, &entries, |_| Stat::default()).expect("writes");
         assert_eq!(digest_of_file(Format::Sha1, &file), Some(digest(Format::Sha1, &entries)));
@@ -211,19 +298,34 @@ mod tests {
         for line in
             [format!("100644 {id} 0\ta\tb"), format!("160000 {id} 3\ts"), format!("100664 {id} 0\told")]
         {
-            assert!(parse(&line).is_some(), "{line:?}");
+            let entry = parse(&line).expect(&line);
+            let mut written = vec![];
+            entry.write_line(&mut written);
+            assert_eq!(Entry::parse(&written[..written.len() - 1], Format::Sha1), Ok(entry));
+        }
+        for (word, assumed, skipped, announced) in
+            [("a", true, false, false), ("sn", false, true, true), ("asn", true, true, true)]
+        {
+            let entry = parse(&format!("100644 {id} 0 {word}\ta")).expect(word);
+            assert_eq!(entry.flags, Flags { assumed, skipped, announced });
+            let mut written = vec![];
+            entry.write_line(&mut written);
+            assert_eq!(written, format!("100644 {id} 0 {word}\ta\0").into_bytes());
         }
         for line in [
             String::new(),
             format!("100644 {id} 4\ta"),
             format!("100644 {id} 0 x\ta"),
+            format!("100644 {id} 0 \ta"),
+            format!("100644 {id} 0 sa\ta"),
+            format!("100644 {id} 0 a s\ta"),
             format!("040000 {id} 0\ta"),
             format!("100644 {id}00 0\ta"),
             format!("100644 {id} 0\t.git/config"),
             format!("100644 {id} 0 a"),
             format!("100644 {id}{} 0\ta", "0".repeat(24)),
         ] {
-            assert!(parse(&line).is_none(), "{line:?}");
+            assert!(parse(&line).is_err(), "{line:?}");
         }
     }
 }

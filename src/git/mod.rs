@@ -2,6 +2,7 @@
 
 pub mod config;
 mod format;
+pub mod history;
 mod id;
 pub mod index;
 mod mode;

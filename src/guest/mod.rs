@@ -36,8 +36,8 @@ mod spawn;
 mod stats;
 mod syscalls;
 mod users;
-pub(crate) mod wire;
-pub(crate) mod workspace;
+pub mod wire;
+pub mod workspace;
 
 use std::error::Error;
 use std::ffi::OsString;

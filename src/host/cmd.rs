@@ -6,6 +6,7 @@ pub mod git;
 use std::ffi::OsStr;
 use std::fmt;
 use std::io::{self, Write};
+use std::path::PathBuf;
 use std::process::{Command, ExitStatus, Output, Stdio};
 use std::time::Duration;
 
@@ -20,6 +21,10 @@ pub enum CmdError {
     Failed { program: String, status: ExitStatus, stderr: String },
     /// It was still running when its time was over.
     TooSlow { program: String, limit: Duration },
+    /// It has neither said nor done anything for so long, and was ended; `at` is what it worked on.
+    Idle { program: String, at: PathBuf, limit: Duration },
+    /// A signal that asked this process to end came while it was waited for; it was ended.
+    Interrupted(i32),
 }
 
 /// Where system programs are, whatever the user's PATH is.
@@ -110,6 +115,13 @@ impl fmt::Display for CmdError {
             }
             Self::Failed { program, stderr, .. } => write!(f, "{program} failed: {stderr}"),
             Self::TooSlow { program, limit } => write!(f, "{program} did not end within {limit:?}"),
+            Self::Idle { program, at, limit } => write!(
+                f,
+                "{program} did nothing for {limit:?} in {0} and was ended: something that it reads there does not answer, such as a named \
+                 pipe in the place of a file; `find {0} -type p` lists those, for you to remove",
+                at.display()
+            ),
+            Self::Interrupted(_) => f.write_str("cancelled"),
         }
     }
 }
@@ -118,7 +130,7 @@ impl std::error::Error for CmdError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             Self::Spawn { source, .. } => Some(source),
-            Self::Failed { .. } | Self::TooSlow { .. } => None,
+            Self::Failed { .. } | Self::TooSlow { .. } | Self::Idle { .. } | Self::Interrupted(_) => None,
         }
     }
 }

@@ -10,12 +10,13 @@
 //! | 2 | guest | the ledger, a [`Record`] for each path that the last prepare has placed, empty if there was none |
 //! | 3 | host | the [`Order`], one line of JSON |
 //! | 4 | host | the wanted tree, a [`Wanted`] for each path; what is in the ledger and not in it goes |
-//! | 5 | guest | paths that are in the way (NUL after each): they exist, were not placed by a prepare, and are wanted, or are no directory where one is wanted |
-//! | 6 | host | git's index, as `git ls-files -s -z` prints it; empty without [`Order::repository`]. Then a segment for the index of each of [`Repository::submodules`], depth first, paths relative to that submodule |
+//! | 5 | guest | an [`Obstacle`] for each path that is in the way: it exists, was not placed by a prepare, and is wanted, or is no directory where one is wanted |
+//! | 5a | host | only with [`Held::present`]: paths (NUL after each) of which 2 or 5 has told a blob that is the same here. They stay as they are, count as placed, and do not come in 7 |
+//! | 6 | host | git's index, as [`crate::git::index::Entry`] writes it; empty without [`Order::repository`]. Then a segment for the index of each of [`Repository::submodules`], depth first, paths relative to that submodule |
 //! | 7 | host | a tar stream of the paths that are [`Wanted::sent`] |
 //! | 8 | guest | the ids of the blobs that it made of what it was sent, one in a line |
 //! | 9 | host | a pack of the objects that the guest lacks, those of submodules too; empty if it lacks none |
-//! | 10 | guest | Eof when all of it is on disk |
+//! | 10 | guest | Eof when all of it is on disk; before it, if it had to keep commits, a list of [`Kept`], one line of JSON |
 //!
 //! After 5 the host hangs up if it does not want to overwrite them. Until 9 has been received whole, HEAD, refs and index stay as they were;
 //! files that came in 7 are there, and are in the ledger of the next prepare (whose `placed` is still what it was).
@@ -35,6 +36,8 @@
 //!
 //! 3 and 4 may be repeated; the host hangs up when it has enough.
 //!
+//! An agent that is older or newer than the host tells of what is [`Present`] only if both know of it.
+//!
 //! Paths are bytes, relative to the work tree, and hold no NUL; [`crate::git::parse_path`] refuses those that git would not check out.
 
 use std::fmt;
@@ -47,6 +50,9 @@ use crate::git::{Format, Mode, parse_path};
 pub struct Prepare {
     /// Where the work tree is or will be: absolute, in the guest.
     pub path: String,
+    /// Tell what is there now of what was changed or is in the way. A host that does not ask for it does not understand it.
+    #[serde(default)]
+    pub present: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -66,6 +72,32 @@ pub struct Held {
     pub head: Option<String>,
     /// The branch that HEAD is on now, without `refs/heads/`.
     pub branch: Option<String>,
+    /// Where HEAD of submodules is now, by path in the work tree, as far as it is not where it was placed.
+    #[serde(default)]
+    pub submodules: Vec<(String, At)>,
+    /// It is told what is there now, as [`Prepare::present`] asks.
+    #[serde(default)]
+    pub present: bool,
+    /// In answer to Changes: how many commits HEAD has that were not brought; None: that is not known.
+    #[serde(default)]
+    pub ahead: Option<usize>,
+}
+
+/// Where HEAD is.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct At {
+    pub head: Option<String>,
+    pub branch: Option<String>,
+}
+
+/// A commit that HEAD or a branch was moved away from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Kept {
+    /// The submodule's path in the work tree; empty: the repository's own.
+    pub path: String,
+    pub id: String,
+    /// The ref that leads to it now.
+    pub name: String,
 }
 
 /// What a prepare placed.
@@ -86,6 +118,19 @@ pub struct Placed {
     /// The same of each submodule's repository, by path relative to this one.
     #[serde(default)]
     pub submodules: Vec<(String, Placed)>,
+}
+
+impl Placed {
+    /// What was placed at a submodule's path in the work tree, or at the empty one.
+    pub fn at(&self, path: &str) -> Option<&Self> {
+        if path.is_empty() {
+            return Some(self);
+        }
+        self.submodules.iter().find_map(|(below, sub)| match path.strip_prefix(below.as_str())? {
+            "" => Some(sub),
+            deeper => sub.at(deeper.strip_prefix('/')?),
+        })
+    }
 }
 
 /// What the host wants done beside the files.
@@ -142,6 +187,24 @@ pub struct Record {
     pub id: String,
     pub stamp: Stamp,
     pub fate: Fate,
+    /// What has become of it, if it was changed.
+    pub now: Option<Present>,
+    pub path: Vec<u8>,
+}
+
+/// What is at a path of the guest's now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Present {
+    pub mode: Mode,
+    /// Of the blob that it is, or would be; empty for a directory.
+    pub id: String,
+}
+
+/// A path that is in the way.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Obstacle {
+    /// None: no file or symlink, or it was not asked for.
+    pub now: Option<Present>,
     pub path: Vec<u8>,
 }
 
@@ -183,18 +246,20 @@ pub const MAX_PATHS: usize = 4_000_000;
 pub const MAX_ORDER: usize = 64 << 20;
 
 impl Record {
-    /// `mode id stamp fate TAB path NUL`.
+    /// `mode id stamp fate TAB path NUL`; of what was changed, `mode id` of now behind the fate.
     pub fn write(&self, to: &mut Vec<u8>) {
         let fate = match self.fate {
             Fate::Unchanged => '=',
             Fate::Changed => '~',
             Fate::Deleted => '-',
         };
-        line(to, &format!("{} {} {:032x} {fate}", self.mode.word(), self.id, self.stamp), &self.path);
+        let now = self.now.as_ref().map_or(String::new(), |now| format!(" {}", now.words()));
+        line(to, &format!("{} {} {:032x} {fate}{now}", self.mode.word(), self.id, self.stamp), &self.path);
     }
 
     pub fn parse(record: &[u8]) -> Result<Self, BadRecord> {
-        let ([mode, id, stamp, fate], path) = fields(record)?;
+        let (words, path) = words(record)?;
+        let (&[mode, id, stamp, fate], now) = words.split_first_chunk().ok_or_else(|| bad(record))?;
         let fate = match fate {
             b"=" => Fate::Unchanged,
             b"~" => Fate::Changed,
@@ -202,7 +267,37 @@ impl Record {
             _ => return Err(bad(record)),
         };
         let mode = Mode::parse(mode).ok_or_else(|| bad(record))?;
-        Ok(Self { mode, id: parse_id(id, record)?, stamp: parse_stamp(stamp, record)?, fate, path })
+        let now = if now.is_empty() { None } else { Present::parse(now, record)? };
+        Ok(Self { mode, id: parse_id(id, record)?, stamp: parse_stamp(stamp, record)?, fate, now, path })
+    }
+}
+
+impl Present {
+    fn words(&self) -> String {
+        format!("{} {}", self.mode.word(), self.id)
+    }
+
+    fn parse(words: &[&[u8]], record: &[u8]) -> Result<Option<Self>, BadRecord> {
+        match words {
+            [b"-", b"-"] => Ok(None),
+            [mode, id] => {
+                let mode = Mode::parse(mode).ok_or_else(|| bad(record))?;
+                Ok(Some(Self { mode, id: parse_id(id, record)? }))
+            }
+            _ => Err(bad(record)),
+        }
+    }
+}
+
+impl Obstacle {
+    /// `mode id TAB path NUL`; `- -` in the place of what is not told.
+    pub fn write(&self, to: &mut Vec<u8>) {
+        line(to, &self.now.as_ref().map_or("- -".to_owned(), Present::words), &self.path);
+    }
+
+    pub fn parse(record: &[u8]) -> Result<Self, BadRecord> {
+        let (words, path) = words(record)?;
+        Ok(Self { now: Present::parse(&words, record)?, path })
     }
 }
 
@@ -267,12 +362,16 @@ fn line(to: &mut Vec<u8>, words: &str, path: &[u8]) {
 }
 
 /// The words before the tab, and the path after it, which is a safe one. `record` is without its NUL.
-fn fields<const N: usize>(record: &[u8]) -> Result<([&[u8]; N], Vec<u8>), BadRecord> {
+fn words(record: &[u8]) -> Result<(Vec<&[u8]>, Vec<u8>), BadRecord> {
     let tab = record.iter().position(|b| *b == b'\t').ok_or_else(|| bad(record))?;
     let (words, path) = (&record[..tab], &record[tab + 1..]);
-    let words: Vec<&[u8]> = words.split(|b| *b == b' ').collect();
-    let words = <[&[u8]; N]>::try_from(words).map_err(|_| bad(record))?;
-    Ok((words, parse_path(path).map_err(|e| BadRecord(e.to_string()))?.to_vec()))
+    let path = parse_path(path).map_err(|e| BadRecord(e.to_string()))?.to_vec();
+    Ok((words.split(|b| *b == b' ').collect(), path))
+}
+
+fn fields<const N: usize>(record: &[u8]) -> Result<([&[u8]; N], Vec<u8>), BadRecord> {
+    let (words, path) = words(record)?;
+    Ok((<[&[u8]; N]>::try_from(words).map_err(|_| bad(record))?, path))
 }
 
 fn bad(record: &[u8]) -> BadRecord {
@@ -315,15 +414,32 @@ mod tests {
             id: id.clone(),
             stamp: 7 << 100,
             fate: Fate::Changed,
+            now: None,
             path: path.clone(),
         };
+        let now = Some(Present { mode: Mode::Executable, id: id.clone() });
+        let changed = Record { now: now.clone(), ..record.clone() };
+        let directory = Some(Present { mode: Mode::Directory, id: String::new() });
+        let replaced = Record { now: directory, ..record.clone() };
         let wanted = Wanted { mode: Mode::Executable, stamp: 1, sent: true, path: path.clone() };
         let new = Difference { old: None, new: Some((Mode::File, 5)), differs: true, path: path.clone() };
-        let gone = Difference { old: Some((Mode::File, id)), new: None, differs: true, path };
+        let gone = Difference { old: Some((Mode::File, id)), new: None, differs: true, path: path.clone() };
         let mut bytes = vec![];
         record.write(&mut bytes);
         assert_eq!(bytes.pop(), Some(0));
         assert_eq!(Record::parse(&bytes), Ok(record));
+        for record in [changed, replaced] {
+            bytes.clear();
+            record.write(&mut bytes);
+            bytes.pop();
+            assert_eq!(Record::parse(&bytes), Ok(record));
+        }
+        for obstacle in [Obstacle { now, path: path.clone() }, Obstacle { now: None, path: path.clone() }] {
+            bytes.clear();
+            obstacle.write(&mut bytes);
+            bytes.pop();
+            assert_eq!(Obstacle::parse(&bytes), Ok(obstacle));
+        }
         bytes.clear();
         wanted.write(&mut bytes);
         bytes.pop();

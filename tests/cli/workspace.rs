@@ -311,3 +311,33 @@ fn a_repository_around_what_was_brought_is_not_brought_in_its_place() {
     let ran = fake.run(&["vm", "run", "--dry-run", path.to_str().expect("text")]);
     assert!(ran.err.contains("/repo is in ") && ran.err.contains(", which is brought whole"), "{ran:?}");
 }
+
+#[test]
+fn ctrl_c_ends_the_reading_of_a_work_tree_in_which_git_waits() {
+    let dir = repository();
+    let repo = dir.path().join("repo");
+    std::fs::create_dir(repo.join("new")).expect("makes");
+    let made = Command::new("mkfifo").arg(repo.join("new/.gitignore")).status().expect("runs mkfifo");
+    assert!(made.success());
+    let fake = Fake::absent();
+    let mut command = fake.banger(&["vm", "run", "--dry-run", &repo_of(&dir)]);
+    let banger = command.stderr(std::process::Stdio::piped()).spawn().expect("starts");
+    let children = format!("/proc/{0}/task/{0}/children", banger.id());
+    let git = loop {
+        let pids = std::fs::read_to_string(&children).expect("it runs");
+        let listing = |pid: &&str| {
+            let words = std::fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            words.contains("ls-files")
+        };
+        if let Some(pid) = pids.split_whitespace().find(listing) {
+            break pid.to_owned();
+        }
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    };
+    // To banger alone, as no terminal would send it.
+    let sent = Command::new("kill").args(["-INT", &banger.id().to_string()]).status().expect("runs kill");
+    assert!(sent.success());
+    let ended = Ran::of(banger.wait_with_output().expect("ends"));
+    assert_eq!((ended.code, &*ended.err), (Some(130), "banger: cancelled\n"));
+    assert!(!Path::new("/proc").join(git).exists(), "git is left");
+}

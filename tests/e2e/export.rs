@@ -5,18 +5,8 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use crate::host_git::{apply, git, listing};
 use crate::rig::Rig;
-
-fn git(dir: &Path, args: &[&str]) -> String {
-    let out = Command::new("git")
-        .current_dir(dir)
-        .args(["-c", "user.name=A B", "-c", "user.email=a@b"])
-        .args(args)
-        .output()
-        .expect("runs git");
-    assert!(out.status.success(), "git {args:?}: {out:?}");
-    String::from_utf8_lossy(&out.stdout).trim().to_owned()
-}
 
 fn repository(dir: &Path) -> std::path::PathBuf {
     let repo = dir.join("repo");
@@ -33,17 +23,6 @@ fn repository(dir: &Path) -> std::path::PathBuf {
     // It travels as it is: the patch has to fit this.
     fs::write(repo.join("edit"), "edit\nnot committed here\n").expect("writes");
     repo
-}
-
-/// Everything in a work tree but git's own: names, kinds, modes, contents.
-fn listing(dir: &Path) -> String {
-    let script = "find . -path ./.git -prune -o ! -type d -printf '%p %y %m %l\\n' -type f -exec sha256sum {} + | LC_ALL=C sort";
-    let out = Command::new("sh").args(["-c", script]).current_dir(dir).output().expect("runs");
-    String::from_utf8_lossy(&out.stdout).into_owned()
-}
-
-fn apply(repo: &Path, patch: &Path) {
-    git(repo, &["apply", "--whitespace=nowarn", patch.to_str().expect("text")]);
 }
 
 #[test]
@@ -114,7 +93,7 @@ fn what_became_of_a_work_tree_comes_back() {
     assert_eq!(branch.status, 0, "{}", branch.stderr);
     assert!(branch.stdout.starts_with("branch guest: 2 commits, at "), "{}", branch.stdout);
     assert!(branch.stderr.contains("--base-commit guest` brings them as a patch"), "{}", branch.stderr);
-    assert_eq!(git(&repo, &["log", "--format=%s", "guest"]), "two\none\nfirst");
+    assert_eq!(git(&repo, &["log", "--format=%s", "guest"]), "two\none\nfirst\n");
     assert_eq!(git(&repo, &["fsck", "--strict"]), "");
     assert_eq!(listing(&repo), there, "nothing is checked out");
     let rest = rig.path().join("rest");

@@ -3,26 +3,9 @@
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
+use crate::host_git::{commit, git};
 use crate::rig::Rig;
-
-fn git(dir: &Path, args: &[&str]) -> String {
-    let config = ["user.name=A B", "user.email=a@b", "protocol.file.allow=always"];
-    let out = Command::new("git")
-        .current_dir(dir)
-        .args(config.iter().flat_map(|setting| ["-c", setting]))
-        .args(args)
-        .output()
-        .expect("runs git");
-    assert!(out.status.success(), "git {args:?}: {out:?}");
-    String::from_utf8_lossy(&out.stdout).into_owned()
-}
-
-fn commit(repo: &Path, message: &str) {
-    git(repo, &["add", "-A"]);
-    git(repo, &["commit", "-q", "-m", message]);
-}
 
 /// A repository of many kinds of files, with a submodule, and changes of every kind.
 fn repository(dir: &Path) -> PathBuf {

@@ -22,6 +22,7 @@ use self::wire::{Lines, send_line};
 use crate::cli::render::Progress;
 use crate::cli::signals::Signals;
 use crate::config::Places;
+use crate::host::cmd::git::Patience;
 use crate::host::dirs::{Dirs, NoHome};
 use crate::host::process;
 use crate::host::trusted::Untrusted;
@@ -93,6 +94,11 @@ impl<'a> Attention<'a> {
     /// Shows progress; signals have their usual effect.
     pub fn to(progress: &'a mut Progress) -> Self {
         Self { progress, signals: None }
+    }
+
+    /// For waiting for git.
+    pub fn patience(&self) -> Patience {
+        self.signals.as_ref().map(|signals| signals.patience()).unwrap_or_default()
     }
 }
 

@@ -1,9 +1,10 @@
 //! The only place that prints for people. Results go to stdout; progress, notes and errors go to stderr.
 //!
-//! Text that a guest, an image or a registry chose is made harmless here ([`text::escape`]); the bytes of a command's own
-//! output, of a log on a pipe, and of a tar stream are not text and do not come through here.
+//! Text that a guest, an image or a registry chose is made harmless here ([`text::escape`]), a command's output if it goes to a terminal that
+//! is not its own ([`Plain`]); the bytes of that elsewhere, of a log on a pipe, and of a tar stream are not text and do not come through here.
 
 mod patch;
+mod plain;
 mod progress;
 pub mod screen;
 mod table;
@@ -16,6 +17,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use serde::Serialize;
 
 pub use self::patch::PatchLines;
+pub use self::plain::Plain;
 pub use self::progress::Progress;
 pub use self::table::{fields, rows, table};
 pub use self::text::{age, bytes, escape, log_line, span};

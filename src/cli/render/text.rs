@@ -3,10 +3,12 @@
 use std::borrow::Cow;
 use std::fmt::Write;
 
+use crate::host::terminal::acts_on;
+
 /// Returns `text` without anything that a terminal would act on: control characters of both ranges, DEL, and the Unicode
 /// characters that reorder or break lines, each written as an escape. Guests, images and registries choose such text (A19).
 pub fn escape(text: &str) -> Cow<'_, str> {
-    if !text.chars().any(is_unsafe) {
+    if !text.chars().any(acts_on) {
         return Cow::Borrowed(text);
     }
     let mut out = String::with_capacity(text.len() + 16);
@@ -16,23 +18,19 @@ pub fn escape(text: &str) -> Cow<'_, str> {
     Cow::Owned(out)
 }
 
-fn push(out: &mut String, c: char) {
+/// Adds `c` as [`escape`] writes it.
+pub fn push(out: &mut String, c: char) {
     match c {
         '\n' => out.push_str("\\n"),
         '\t' => out.push_str("\\t"),
         '\r' => out.push_str("\\r"),
-        c if is_unsafe(c) && u32::from(c) < 0x100 => {
+        c if acts_on(c) && u32::from(c) < 0x100 => {
             // Writing to a String does not fail.
             write!(out, "\\x{:02x}", u32::from(c)).unwrap_or_default();
         }
-        c if is_unsafe(c) => write!(out, "\\u{{{:x}}}", u32::from(c)).unwrap_or_default(),
+        c if acts_on(c) => write!(out, "\\u{{{:x}}}", u32::from(c)).unwrap_or_default(),
         c => out.push(c),
     }
-}
-
-fn is_unsafe(c: char) -> bool {
-    c.is_control()
-        || matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}' | '\u{e0000}'..='\u{e007f}')
 }
 
 /// Returns a line of a log for a terminal: colours are left out, tabs kept, a final carriage return dropped, and everything
@@ -70,7 +68,7 @@ pub fn escape_line(line: &[u8]) -> String {
 }
 
 /// The length of the SGR sequence (ECMA-48, 8.3.117) that `text` begins with.
-fn colour(text: &str) -> Option<usize> {
+pub fn colour(text: &str) -> Option<usize> {
     let body = text.strip_prefix("\x1b[")?;
     let end = body.find(|c: char| !(c.is_ascii_digit() || c == ';'))?;
     body[end..].starts_with('m').then_some(2 + end + 1)
@@ -81,7 +79,7 @@ pub fn escape_json(json: &str) -> String {
     let mut out = String::with_capacity(json.len());
     for c in json.chars() {
         // The newlines are the layout; within strings serde_json has escaped the C0 range already.
-        if c == '\n' || !is_unsafe(c) {
+        if c == '\n' || !acts_on(c) {
             out.push(c);
         } else {
             for unit in c.encode_utf16(&mut [0; 2]) {
@@ -173,7 +171,7 @@ mod tests {
     fn json_stays_the_same_json() {
         let value = serde_json::json!({ "name": "a\u{9b}2J\u{202e}\u{e0041}b\n" });
         let json = escape_json(&serde_json::to_string_pretty(&value).expect("serialises"));
-        assert!(json.chars().all(|c| c == '\n' || !is_unsafe(c)), "{json}");
+        assert!(json.chars().all(|c| c == '\n' || !acts_on(c)), "{json}");
         assert_eq!(serde_json::from_str::<serde_json::Value>(&json).expect("parses"), value);
     }
 

@@ -77,6 +77,13 @@ pub fn run(guest: &OwnedFd, how: How, signals: &mut Signals) -> Result<Ended, Se
     {
         pump.resize(size);
     }
+    for (output, terminal) in
+        [(Output::Stdout, io::stdout().is_terminal()), (Output::Stderr, io::stderr().is_terminal())]
+    {
+        if terminal && !how.tty {
+            pump.make_harmless(output);
+        }
+    }
     loop {
         if let Some(ended) = pump.is_over()? {
             return Ok(ended);

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use signal_hook::consts::{SIGHUP, SIGTERM};
 
 use super::{Ended, How, SessionError};
+use crate::cli::render::Plain;
 use crate::proto::agent::Tty;
 use crate::proto::frame::{BadFrame, Frame, HEADER, Header, Kind, MAX_PAYLOAD, STDIN_WINDOW};
 
@@ -29,6 +30,8 @@ pub struct Pump {
     /// Frames for the guest.
     outbound: Queue,
     outputs: [Queue; 2],
+    /// What goes through here is harmless to the terminal that it goes to.
+    plain: [Option<Plain>; 2],
     stderr_dropped: bool,
     stdin_open: bool,
     /// How many bytes of stdin the guest still takes.
@@ -77,6 +80,7 @@ impl Pump {
             inbound: vec![],
             outbound: Queue::default(),
             outputs: [Queue::default(), Queue::default()],
+            plain: [None, None],
             stderr_dropped: false,
             stdin_open: how.stdin,
             credit: STDIN_WINDOW,
@@ -84,6 +88,11 @@ impl Pump {
             last: None,
             stopped: None,
         }
+    }
+
+    /// `output` goes to a terminal that is not the command's own.
+    pub fn make_harmless(&mut self, output: Output) {
+        self.plain[output as usize] = Some(Plain::default());
     }
 
     /// How it ended, if it has: at once when there is a reason to stop, else when the guest is done and all that it
@@ -143,6 +152,7 @@ impl Pump {
 
     pub fn drop_stderr(&mut self) {
         self.outputs[Output::Stderr as usize] = Queue::default();
+        self.plain[Output::Stderr as usize] = None;
         self.stderr_dropped = true;
     }
 
@@ -188,7 +198,29 @@ impl Pump {
     }
 
     pub fn guest_hung_up(&mut self) {
-        self.last.get_or_insert(Err(Last::HungUp));
+        if self.last.is_none() {
+            self.end(Err(Last::HungUp));
+        }
+    }
+
+    fn end(&mut self, last: Result<u8, Last>) {
+        self.last = Some(last);
+        for (queue, plain) in self.outputs.iter_mut().zip(&mut self.plain) {
+            if let Some(plain) = plain {
+                queue.push(plain.end().as_bytes());
+            }
+        }
+    }
+
+    fn output(&mut self, output: Output, bytes: &[u8]) {
+        if output == Output::Stderr && self.stderr_dropped {
+            return;
+        }
+        let queue = &mut self.outputs[output as usize];
+        match &mut self.plain[output as usize] {
+            Some(plain) => queue.push(plain.take(bytes).as_bytes()),
+            None => queue.push(bytes),
+        }
     }
 
     /// Takes bytes from the guest, in any pieces.
@@ -212,18 +244,17 @@ impl Pump {
 
     fn take(&mut self, frame: Frame) -> Result<(), BadFrame> {
         match frame.kind {
-            Kind::Stdout => self.outputs[Output::Stdout as usize].push(&frame.payload),
-            Kind::Stderr if self.stderr_dropped => {}
-            Kind::Stderr => self.outputs[Output::Stderr as usize].push(&frame.payload),
+            Kind::Stdout => self.output(Output::Stdout, &frame.payload),
+            Kind::Stderr => self.output(Output::Stderr, &frame.payload),
             Kind::Window => {
                 let more = usize::try_from(frame.as_window()?).unwrap_or(usize::MAX);
                 // It cannot have consumed more than it was sent.
                 self.credit = self.credit.saturating_add(more).min(STDIN_WINDOW);
             }
-            Kind::Exit => self.last = Some(Ok(frame.as_byte()?)),
+            Kind::Exit => self.end(Ok(frame.as_byte()?)),
             Kind::Failed => {
                 let message = String::from_utf8_lossy(&frame.payload).into_owned();
-                self.last = Some(Err(Last::Failed(message)));
+                self.end(Err(Last::Failed(message)));
             }
             Kind::Answer | Kind::Stdin | Kind::Resize | Kind::Signal | Kind::Data | Kind::Eof => {
                 return Err(BadFrame::Unexpected(frame.kind));
@@ -250,6 +281,21 @@ mod tests {
         for frame in frames {
             pump.arrived(&frame.bytes()).expect("takes");
         }
+    }
+
+    #[test]
+    fn what_a_terminal_that_is_not_the_commands_gets_is_harmless_to_the_last_byte() {
+        let mut pump = Pump::new(PIPES);
+        pump.make_harmless(Output::Stderr);
+        let all = [
+            Frame::new(Kind::Stdout, *b"\x1b[2J"),
+            Frame::new(Kind::Stderr, *b"a\x1b"),
+            Frame::new(Kind::Stderr, *b"[31mb\x07\x1b["),
+            Frame::new(Kind::Exit, [0]),
+        ];
+        feed(&mut pump, &all);
+        assert_eq!(pump.pending(Output::Stdout), b"\x1b[2J");
+        assert_eq!(pump.pending(Output::Stderr), br"ab\x07\x1b[");
     }
 
     #[test]

@@ -32,6 +32,7 @@ use crate::cli::render::screen::Screen;
 use crate::cli::render::{self, Progress};
 use crate::cli::session;
 use crate::cli::signals::Signals;
+use crate::cli::ssh;
 use crate::cli::vm::asked::tty_size;
 use crate::cli::vm::exec;
 use crate::cli::vm::logs::last_lines;
@@ -234,7 +235,10 @@ impl Live {
         std::thread::spawn(move || {
             let outcome = match act {
                 Act::Stop => client.ask(VmStop { vm: id, force: false }).map(drop),
-                Act::Delete => client.ask(VmDelete { vm: id, only_if_ended: false }),
+                Act::Delete => {
+                    let vm = id.clone();
+                    client.ask(VmDelete { vm, only_if_ended: false }).inspect(|()| ssh::forget(&id))
+                }
             };
             post.send(News::Note(match outcome {
                 Ok(()) => format!("{name} is {done}"),

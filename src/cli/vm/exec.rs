@@ -1,6 +1,7 @@
 //! `banger vm exec` and `banger vm shell`: a further command in a running VM.
 
 use std::path::Path;
+use std::time::Duration;
 
 use argh::{ArgsInfo, FromArgs};
 
@@ -13,6 +14,7 @@ use crate::cli::render::{self, Progress};
 use crate::cli::session::{self, Ended, How, on_a_terminal};
 use crate::cli::signals::Signals;
 use crate::cli::workspace::head_of;
+use crate::host::cmd::git::Patience;
 use crate::image::config::Asked;
 use crate::proto::api::{VmExec, VmShow};
 use crate::vm::workspace::Workspace;
@@ -29,7 +31,8 @@ use crate::vm::workspace::Workspace;
                banger vm exec -i dev -- sh -c 'cat > /tmp/notes' < notes\n\
                banger vm exec dev                     # a shell",
     note = "stdin reaches the command with -i or -t only, so that it can be used in loops that read from it; a shell always has it.\n\
-            What follows -- is the command. Its exit status is banger's: 128 and the signal's number if a signal ended it, 126 and 127 as in a shell."
+            What follows -- is the command. Its exit status is banger's: 128 and the signal's number if a signal ended it, 126 and 127 as in a shell.\n\
+            Without -t, what it writes to a terminal has no colours, and control characters in it are shown and not obeyed."
 )]
 pub struct Exec {
     /// the VM's name, its id, or the beginning of its id
@@ -95,8 +98,12 @@ impl Exec {
     /// Brings the work tree again.
     fn prepare(&self, client: &Client) -> Result<(), Error> {
         let vm = client.ask(VmShow { vm: self.vm.clone() })?;
+        let mut signals =
+            Signals::catch().map_err(|source| Error::Host { what: "catch signals".to_owned(), source })?;
+        let mut progress = Progress::new(false);
+        let attention = &mut Attention { progress: &mut progress, signals: Some(&mut signals) };
         match vm.record.workspaces.last() {
-            Some(tree) => again(client, &vm, tree, &mut Attention::to(&mut Progress::new(false))),
+            Some(tree) => again(client, &vm, tree, attention),
             None => Err(Error::Refused(format!(
                 "VM {0} has no work tree to bring again; `banger vm workspace prepare {0} PATH` brings one",
                 vm.record.name
@@ -152,17 +159,20 @@ pub fn session(
     let (tree, guest) = client.open_with(request, attention).map_err(Error::of_exec)?;
     // The terminal is the command's from here on.
     progress.clear();
-    if let Some(text) = tree.and_then(|tree| older(&vm, &tree)) {
+    if let Some(text) = tree.and_then(|tree| older(&vm, &tree, &signals.patience())) {
         render::say(&text);
     }
     Ok(session::run(&guest, how, signals)?)
 }
 
+/// How long a git that does nothing is waited for where it is about a word only.
+const COURTESY: Duration = Duration::from_secs(5);
+
 /// A word about a work tree that is another commit's here than in the VM; None where it is not, or is not here any more.
-fn older(vm: &str, tree: &Workspace) -> Option<String> {
+fn older(vm: &str, tree: &Workspace, patience: &Patience) -> Option<String> {
     // One that stays at a commit of its own (--from) is not behind.
     let there = tree.head.as_ref().filter(|_| tree.from.is_none())?;
-    let here = head_of(Path::new(&tree.source)).filter(|here| here != there)?;
+    let here = head_of(Path::new(&tree.source), &patience.at_most(COURTESY)).filter(|here| here != there)?;
     Some(format!(
         "{} is at {here:.10} now, and was at {there:.10} when it was brought; `banger vm workspace prepare {vm}` brings it again, and so does --auto-prepare",
         tree.source

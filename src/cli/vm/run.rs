@@ -18,6 +18,7 @@ use crate::cli::session::{Ended, How, on_a_terminal};
 use crate::cli::signals::Signals;
 use crate::cli::ssh;
 use crate::cli::workspace::{Gathered, gather};
+use crate::host::cmd::git::Patience;
 use crate::host::environment::Environment;
 use crate::image::config::Asked;
 use crate::proto::api::{Call, Code, VmCreate, VmDelete, VmExec, VmShow, VmStart, VmView};
@@ -164,8 +165,10 @@ enum Fate {
 impl Run {
     pub fn run(&self, command: Vec<String>) -> Result<(), Error> {
         self.refuse_what_cannot_be_meant(&command)?;
+        let signals =
+            Signals::catch().map_err(|source| Error::Host { what: "catch signals".to_owned(), source })?;
         // Before there is a VM: what cannot be brought is told at once.
-        let tree = self.gather()?;
+        let tree = self.gather(signals.patience())?;
         if self.dry_run {
             return tree.map_or(Ok(()), |tree| self.show(&tree));
         }
@@ -175,8 +178,6 @@ impl Run {
         }
         let tty = self.tty || (command.is_empty() && on_a_terminal());
         let asked = asked::command(command, &self.env, self.workdir.as_deref(), self.user.as_deref(), tty)?;
-        let signals =
-            Signals::catch().map_err(|source| Error::Host { what: "catch signals".to_owned(), source })?;
         let mut at = At { client: Client::from_env()?, progress: Progress::new(self.quiet), signals };
 
         let vm = at.call(self.request()?)?;
@@ -252,7 +253,7 @@ impl Run {
     }
 
     /// Reads the work tree.
-    fn gather(&self) -> Result<Option<Gathered>, Error> {
+    fn gather(&self, patience: Patience) -> Result<Option<Gathered>, Error> {
         let Some(path) = &self.path else { return Ok(None) };
         let options = Options {
             branch: self.branch.as_ref(),
@@ -262,6 +263,7 @@ impl Run {
             untracked: self.include_untracked,
             copy: self.copy,
             stays_at: None,
+            patience,
         };
         Ok(Some(gather(&options.wish(path.as_ref())?)?))
     }

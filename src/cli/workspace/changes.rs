@@ -1,11 +1,11 @@
 //! What is sent, what goes, and what stands against it: this host's tree and the guest's ledger, path by path.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use super::stamp::NEVER;
 use super::tree::Item;
 use crate::git::Mode;
-use crate::proto::workspace::{Fate, Held, Record, Wanted};
+use crate::proto::workspace::{Fate, Held, Present, Record, Wanted};
 
 /// What is done with the wanted paths.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -16,13 +16,26 @@ pub struct Changes {
     pub removed: usize,
     /// Paths that were changed on both sides.
     pub conflicts: Vec<Vec<u8>>,
+    /// Paths that were changed on both sides to the same.
+    pub agreed: Vec<Vec<u8>>,
+    pub untracked: Untracked,
 }
 
-/// Compares. Where stamps differ, `same` is asked whether the content is still the blob that was placed.
+/// What becomes of files that were brought, are here, and stay behind now as they are not tracked.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Untracked {
+    /// Of those that are removed.
+    pub left: usize,
+    /// Changed in the guest: they are its own from now on.
+    pub stayed: usize,
+}
+
+/// Compares; `behind` are paths that are here and are not to come. Where stamps differ, `id` is asked which blob the content is.
 pub fn compare<E>(
     items: &[Item],
+    behind: &[Vec<u8>],
     ledger: &HashMap<Vec<u8>, Record>,
-    mut same: impl FnMut(&Item, &Record) -> Result<bool, E>,
+    mut id: impl FnMut(&Item) -> Result<Option<String>, E>,
 ) -> Result<Changes, E> {
     let mut changes = Changes { sent: vec![true; items.len()], ..Changes::default() };
     let mut found = 0;
@@ -30,18 +43,33 @@ pub fn compare<E>(
         let Some(record) = ledger.get(&item.path) else { continue };
         found += 1;
         let stamped = item.stamp != NEVER && item.stamp == record.stamp;
-        let unchanged =
-            record.mode == item.mode && (stamped || item.mode == Mode::Directory || same(item, record)?);
-        changes.sent[at] = !unchanged;
-        if !unchanged && record.fate != Fate::Unchanged {
+        if record.mode == item.mode && (stamped || matches!(item.mode, Mode::Directory | Mode::Gitlink)) {
+            changes.sent[at] = false;
+            continue;
+        }
+        let id = id(item)?;
+        let unchanged = record.mode == item.mode && id.as_ref() == Some(&record.id);
+        let agreed = !unchanged && is_now(item, id, record.now.as_ref());
+        changes.sent[at] = !unchanged && !agreed;
+        if agreed {
+            changes.agreed.push(item.path.clone());
+        } else if !unchanged && record.fate != Fate::Unchanged {
             changes.conflicts.push(item.path.clone());
         }
     }
     if found < ledger.len() {
-        let wanted: std::collections::HashSet<&[u8]> = items.iter().map(|item| &item.path[..]).collect();
+        let wanted: HashSet<&[u8]> = items.iter().map(|item| &item.path[..]).collect();
+        let behind: HashSet<&[u8]> = behind.iter().map(|path| &path[..]).collect();
         for (path, record) in ledger.iter().filter(|(path, _)| !wanted.contains(&path[..])) {
+            let behind = behind.contains(&path[..]);
             match record.fate {
-                Fate::Unchanged => changes.removed += 1,
+                Fate::Unchanged => {
+                    changes.removed += 1;
+                    changes.untracked.left += usize::from(behind);
+                }
+                // It is gone on both sides; what is in the guest's directory is looked at by itself.
+                Fate::Changed if record.now.as_ref().is_some_and(|now| now.mode == Mode::Directory) => {}
+                Fate::Changed if behind => changes.untracked.stayed += 1,
                 Fate::Changed => changes.conflicts.push(path.clone()),
                 Fate::Deleted => {}
             }
@@ -49,6 +77,11 @@ pub fn compare<E>(
     }
     changes.conflicts.sort();
     Ok(changes)
+}
+
+/// Whether an item, of which this is the blob, is what the guest has there now.
+pub fn is_now(item: &Item, id: Option<String>, now: Option<&Present>) -> bool {
+    now.is_some_and(|now| now.mode == item.mode && id.as_ref() == Some(&now.id))
 }
 
 /// The wanted tree, as it is told to the guest.
@@ -75,12 +108,25 @@ pub fn head(held: &Held, head: &str, branch: Option<&str>, force: bool) -> Head 
     else {
         return Head::Set { keep: held.head.is_some() };
     };
-    let at = (placed.head.as_deref(), placed.branch.as_deref());
-    let guest_moved = (held.head.as_deref(), held.branch.as_deref()) != at;
-    let host_moved = (Some(head), branch) != at;
+    let placed = (placed.head.as_deref(), placed.branch.as_deref());
+    moved(placed, (held.head.as_deref(), held.branch.as_deref()), (Some(head), branch), force)
+}
+
+/// The same of a submodule, by its path in the work tree.
+pub fn head_of_submodule(held: &Held, path: &str, head: &str, branch: Option<&str>, force: bool) -> Head {
+    let placed = held.placed.as_ref().and_then(|placed| placed.at(path));
+    let now = held.submodules.iter().find(|(moved, at)| moved == path && at.head.is_some());
+    let (Some(placed), Some((_, now))) = (placed, now) else { return Head::Set { keep: false } };
+    let placed = (placed.head.as_deref(), placed.branch.as_deref());
+    moved(placed, (now.head.as_deref(), now.branch.as_deref()), (Some(head), branch), force)
+}
+
+/// A commit, and a branch.
+type At<'a> = (Option<&'a str>, Option<&'a str>);
+
+fn moved(placed: At<'_>, guest: At<'_>, host: At<'_>, force: bool) -> Head {
     // Both may have come to the same.
-    let agree = (held.head.as_deref(), held.branch.as_deref()) == (Some(head), branch);
-    match (guest_moved && !agree, host_moved, force) {
+    match (guest != placed && guest != host, host != placed, force) {
         (false, _, _) => Head::Set { keep: false },
         (true, false, _) => Head::Stays,
         (true, true, true) => Head::Set { keep: true },
@@ -110,7 +156,8 @@ mod tests {
     }
 
     fn record(path: &str, stamp: Stamp, fate: Fate) -> (Vec<u8>, Record) {
-        let record = Record { mode: Mode::File, id: String::new(), stamp, fate, path: path.into() };
+        let id = "placed".to_owned();
+        let record = Record { mode: Mode::File, id, stamp, fate, now: None, path: path.into() };
         (path.into(), record)
     }
 
@@ -136,15 +183,60 @@ mod tests {
         for (old, fate, new, content, sent, conflict) in table {
             let ledger = HashMap::from([record("f", old, fate)]);
             let items: Vec<Item> = new.map(|stamp| item("f", stamp)).into_iter().collect();
-            let got = compare::<Infallible>(&items, &ledger, |_, _| Ok(content)).expect("does not fail");
+            let id = if content { "placed" } else { "another" };
+            let got = compare::<Infallible>(&items, &[], &ledger, |_| Ok(Some(id.to_owned())))
+                .expect("does not fail");
             let case = format!("{old} {fate:?} {new:?} {content}");
             assert_eq!(got.sent, new.map(|_| sent).into_iter().collect::<Vec<_>>(), "{case}");
             assert_eq!(!got.conflicts.is_empty(), conflict, "{case}");
             assert_eq!(got.removed, usize::from(new.is_none() && fate == Unchanged), "{case}");
         }
-        let new =
-            compare::<Infallible>(&[item("g", 7)], &HashMap::new(), |_, _| Ok(true)).expect("does not fail");
+        let new = compare::<Infallible>(&[item("g", 7)], &[], &HashMap::new(), |_| Ok(None))
+            .expect("does not fail");
         assert_eq!(new.sent, [true]);
+    }
+
+    #[test]
+    fn what_changed_to_the_same_on_both_sides_is_neither_sent_nor_a_conflict() {
+        let file = |id: &str| Some((Mode::File, id.to_owned()));
+        let directory = Some((Mode::Directory, String::new()));
+        // What is in the guest now; what is here; whether it is sent, agreed, a conflict.
+        let table = [
+            (file("new"), file("new"), false, true, false),
+            (file("new"), file("other"), true, false, true),
+            (file("new"), file("placed"), false, false, false),
+            (file("new"), Some((Mode::Executable, "new".to_owned())), true, false, true),
+            (None, file("new"), true, false, true),
+            (directory.clone(), file("new"), true, false, true),
+            (directory, None, false, false, false),
+            (file("new"), None, false, false, true),
+        ];
+        for (now, here, sent, agreed, conflict) in table {
+            let case = format!("{now:?} {here:?}");
+            let (path, mut record) = record("f", 7, Fate::Changed);
+            record.now = now.map(|(mode, id)| Present { mode, id });
+            let items: Vec<Item> =
+                here.iter().map(|(mode, _)| Item { mode: *mode, ..item("f", 8) }).collect();
+            let id = here.map(|(_, id)| id);
+            let ledger = HashMap::from([(path, record)]);
+            let got = compare::<Infallible>(&items, &[], &ledger, |_| Ok(id.clone())).expect("does not fail");
+            let got = (got.sent == [true], !got.agreed.is_empty(), !got.conflicts.is_empty());
+            assert_eq!(got, (sent, agreed, conflict), "{case}");
+        }
+    }
+
+    #[test]
+    fn what_stays_behind_from_now_on_leaves_the_guest_unless_it_was_changed_there() {
+        let ledger = HashMap::from([
+            record("gone", 7, Fate::Unchanged),
+            record("kept", 7, Fate::Unchanged),
+            record("changed", 7, Fate::Changed),
+            record("deleted", 7, Fate::Deleted),
+        ]);
+        let behind = ["kept", "changed", "deleted", "never"].map(|path| path.as_bytes().to_vec());
+        let got = compare::<Infallible>(&[], &behind, &ledger, |_| Ok(None)).expect("does not fail");
+        assert_eq!((got.removed, got.conflicts), (2, vec![]));
+        assert_eq!(got.untracked, Untracked { left: 1, stayed: 1 });
     }
 
     #[test]
@@ -170,7 +262,7 @@ mod tests {
                 Placed { head, branch, ..Placed::default() }
             });
             let (at, on) = there.map_or((None, None), split);
-            let held = Held { placed, head: at, branch: on };
+            let held = Held { placed, head: at, branch: on, ..Held::default() };
             assert_eq!(head(&held, &here[..1], Some(&here[1..]), force), want, "{held:?} {here} {force}");
         }
     }

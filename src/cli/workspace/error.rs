@@ -41,6 +41,7 @@ impl From<CmdError> for WorkspaceError {
     fn from(e: CmdError) -> Self {
         match e {
             CmdError::Spawn { source, .. } if source.kind() == io::ErrorKind::NotFound => Self::NoGit,
+            CmdError::Interrupted(signal) => Self::Interrupted(signal),
             e => Self::Git(e),
         }
     }

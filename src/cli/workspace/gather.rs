@@ -3,20 +3,21 @@
 use std::path::{Path, PathBuf};
 
 use super::error::WorkspaceError;
-use super::index::parse_tree;
+use super::index::{parse_tree, written};
 use super::prepare::{Done, commits};
 use super::repository::{self, Listing, Repo, directory};
 use super::source::{Found, Source};
 use super::tree::{Item, Tree};
 use super::{names, plain, stamp};
 use crate::git::{Mode, is_ref_name};
+use crate::host::cmd::git::Patience;
 use crate::proto::workspace::MAX_PATHS;
 
 /// How many commits of history are brought if nothing else is said.
 pub const DEPTH: usize = 10;
 
 /// What is asked for.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Wish {
     pub path: PathBuf,
     /// A plain directory, whatever it is beside.
@@ -29,6 +30,8 @@ pub struct Wish {
     /// How many commits of history; None: all.
     pub depth: Option<usize>,
     pub untracked: bool,
+    /// How git is waited for.
+    pub patience: Patience,
 }
 
 /// What has been read.
@@ -43,6 +46,7 @@ pub struct Gathered {
     pub behind: Vec<Vec<u8>>,
     pub notes: Vec<String>,
     pub untracked: bool,
+    pub patience: Patience,
 }
 
 /// A repository, and what of it is wanted.
@@ -64,11 +68,11 @@ pub struct Brought {
 /// # Errors
 /// [`WorkspaceError::Refused`] wherever it cannot be brought.
 pub fn gather(wish: &Wish) -> Result<Gathered, WorkspaceError> {
-    let source = Source::find(&wish.path, wish.copy)?;
+    let source = Source::find(&wish.path, wish.copy, &wish.patience)?;
     let gathered = match source {
         Source::Plain(top) => {
-            let listing = plain::list(&mut Tree::open(&top)?)?;
-            whole(top, None, listing, false)
+            let listing = plain::list(&mut Tree::open(&top, &wish.patience)?)?;
+            whole(top, None, listing, wish, false)
         }
         Source::Repository(found) => {
             let top = found.top.clone();
@@ -104,7 +108,7 @@ pub fn gather(wish: &Wish) -> Result<Gathered, WorkspaceError> {
                 depth: wish.depth,
                 read,
             };
-            whole(top, Some(brought), listing, wish.untracked)
+            whole(top, Some(brought), listing, wish, wish.untracked)
         }
     };
     if gathered.items.len() > MAX_PATHS {
@@ -130,7 +134,13 @@ fn asked_for(found: &Found, from: &str, again: bool) -> Result<String, Workspace
     }
 }
 
-fn whole(top: PathBuf, repository: Option<Brought>, listing: Listing, untracked: bool) -> Gathered {
+fn whole(
+    top: PathBuf,
+    repository: Option<Brought>,
+    listing: Listing,
+    wish: &Wish,
+    untracked: bool,
+) -> Gathered {
     let Listing { items, untracked: found, mut notes } = listing;
     let behind = if untracked { vec![] } else { found };
     match behind.len() {
@@ -138,13 +148,15 @@ fn whole(top: PathBuf, repository: Option<Brought>, listing: Listing, untracked:
         1 => notes.push("1 untracked file stays behind; --include-untracked brings it".to_owned()),
         n => notes.push(format!("{n} untracked files stay behind; --include-untracked brings them")),
     }
-    Gathered { top, repository, items, behind, notes, untracked }
+    let patience = wish.patience.clone();
+    Gathered { top, repository, items, behind, notes, untracked, patience }
 }
 
 /// The paths of the commit `from`, in the place of those on disk.
 fn take_tree(read: &mut Repo, from: &str, listing: &mut Listing) -> Result<(), WorkspaceError> {
     let listed = read.found.git.read(&["ls-tree", "-r", "-z", "--full-tree", from])?;
-    let (entries, index) = parse_tree(&listed)?;
+    let entries = parse_tree(&listed, read.found.format)?;
+    read.index = written(&entries);
     let mut submodules = 0;
     for entry in entries {
         if entry.mode == Mode::Gitlink {
@@ -152,17 +164,17 @@ fn take_tree(read: &mut Repo, from: &str, listing: &mut Listing) -> Result<(), W
             listing.items.push(directory(entry.path));
             continue;
         }
-        let stamp = stamp::of_blob(&entry.id, entry.mode.word());
+        let id = entry.id.to_string();
+        let stamp = stamp::of_blob(&id, entry.mode.word());
         listing.items.push(Item {
             path: entry.path,
             mode: entry.mode,
             stamp,
             size: 0,
             mtime: 0,
-            blob: Some(entry.id),
+            blob: Some(id),
         });
     }
-    read.index = index;
     sizes(read, &mut listing.items)?;
     listing.notes.push("the files are as they were committed; uncommitted changes stay behind".to_owned());
     if submodules > 0 {
@@ -214,8 +226,8 @@ impl Gathered {
 }
 
 /// The commit that the repository at `path` is at; None: whatever stands in the way of knowing it.
-pub fn head_of(path: &Path) -> Option<String> {
-    match Source::find(path, false) {
+pub fn head_of(path: &Path, patience: &Patience) -> Option<String> {
+    match Source::find(path, false, patience) {
         Ok(Source::Repository(found)) => repository::commit(&found, "HEAD").ok().flatten(),
         Ok(Source::Plain(_)) | Err(_) => None,
     }

@@ -12,10 +12,11 @@ use std::process::Stdio;
 use rustix::fs::{MemfdFlags, memfd_create};
 
 use super::error::WorkspaceError;
-use super::history::{Objects, Walk, boundary, walk};
+use super::history::Objects;
 use super::index::{is_id, parse_tree};
 use super::repository::Repo;
-use crate::git::is_ref_name;
+use crate::git::history::{Walk, boundary, walk};
+use crate::git::{Id, is_ref_name};
 use crate::host::cmd::CmdError;
 use crate::host::cmd::git::{Git, Running, path_of};
 use crate::proto::workspace::Placed;
@@ -117,7 +118,15 @@ pub fn plan(
                 let lacks = lacking(&cut.iter().map(String::as_str).collect::<Vec<_>>())?;
                 plan.shallow.retain(|id| lacks.contains(id));
             }
+            if let Some(placed) = placed.filter(|placed| !placed.boundary.is_empty()) {
+                // Another history of the guest's ends where it ended, unless what it lacks comes now.
+                let whole = depth.is_none().then(|| commits(git, &[head])).transpose()?;
+                let new_commits = whole.as_ref().unwrap_or(&new.commits);
+                let comes = |id: &String| new_commits.contains(id) && !new.edge.contains(id);
+                plan.shallow.extend(placed.boundary.iter().filter(|id| !comes(id)).cloned());
+            }
             plan.shallow.sort();
+            plan.shallow.dedup();
             plan.commits = match (depth, heads.is_empty()) {
                 (Some(_), true) => new.commits.len(),
                 (Some(_), false) => lacking(&[head])?.intersection(&new.commits).count(),
@@ -196,9 +205,9 @@ impl Asked {
 fn staged(read: &Repo, head: &str) -> Result<Vec<String>, WorkspaceError> {
     let git = &read.found.git;
     let listing = git.read(&["ls-tree", "-r", "-z", "--full-tree", head])?;
-    let (committed, _) = parse_tree(&listing)?;
-    let committed: HashSet<&str> = committed.iter().map(|tracked| tracked.id.as_str()).collect();
-    let only: Vec<&String> = read.staged.iter().filter(|id| !committed.contains(id.as_str())).collect();
+    let committed: HashSet<Id> =
+        parse_tree(&listing, read.found.format)?.into_iter().map(|entry| entry.id).collect();
+    let only: Vec<String> = read.staged.difference(&committed).map(Id::to_string).collect();
     if only.is_empty() {
         return Ok(vec![]);
     }
@@ -207,7 +216,7 @@ fn staged(read: &Repo, head: &str) -> Result<Vec<String>, WorkspaceError> {
     // One that was only announced (`git add -N`) need not be.
     let there =
         String::from_utf8_lossy(&told).lines().map(|line| !line.ends_with(" missing")).collect::<Vec<_>>();
-    Ok(only.into_iter().zip(there).filter(|(_, there)| *there).map(|(id, _)| id.clone()).collect())
+    Ok(only.into_iter().zip(there).filter(|(_, there)| *there).map(|(id, _)| id).collect())
 }
 
 /// Tags of commits that go along: those in `commits`, or all that `head` has.

@@ -52,6 +52,7 @@ mod tests {
 
     use super::*;
     use crate::git::Mode;
+    use crate::host::cmd::git::Patience;
 
     #[test]
     fn all_of_a_directory_is_listed_but_for_repositories_and_what_is_no_file() {
@@ -65,7 +66,7 @@ mod tests {
         }
         symlink("/etc", at("l")).expect("links");
         let _socket = std::os::unix::net::UnixListener::bind(at("s")).expect("binds");
-        let listing = list(&mut Tree::open(dir.path()).expect("opens")).expect("lists");
+        let listing = list(&mut Tree::open(dir.path(), &Patience::default()).expect("opens")).expect("lists");
         let mut items: Vec<(&[u8], Mode)> = listing.items.iter().map(|i| (&i.path[..], i.mode)).collect();
         items.sort_by_key(|(path, _)| *path);
         let want = [

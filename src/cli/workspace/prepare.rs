@@ -6,7 +6,7 @@ use std::os::fd::OwnedFd;
 use std::process::Stdio;
 
 use super::blob;
-use super::changes::{Changes, Head, compare, head, named, wanted};
+use super::changes::{Changes, Head, Untracked, compare, head, head_of_submodule, is_now, named, wanted};
 use super::error::WorkspaceError;
 use super::gather::{Brought, Gathered};
 use super::history::Objects;
@@ -20,7 +20,7 @@ use super::tree::{Item, Tree};
 use crate::cli::client::Attention;
 use crate::copy::CopyError;
 use crate::git::{Format, Mode};
-use crate::proto::workspace::{Held, Order, Placed, Record, Repository};
+use crate::proto::workspace::{Held, Kept, Obstacle, Order, Placed, Record, Repository};
 
 /// What a prepare came to, or would.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -32,6 +32,9 @@ pub struct Done {
     pub bytes: u64,
     /// HEAD of the guest has gone its own way and stays there.
     pub head_stays: bool,
+    /// What the guest has had to keep of its commits.
+    pub kept: Vec<Kept>,
+    pub untracked: Untracked,
 }
 
 /// The guest's answer, and the connection behind it.
@@ -86,6 +89,10 @@ pub fn bring(
     let mut peer = Peer::new(connection, attention);
     peer.stage("comparing with the guest".to_owned(), 0);
     let Agreed { brought, planned, changes, mut done } = agree(gathered, &held, force, &mut peer)?;
+    if held.present {
+        changes.agreed.iter().try_for_each(|path| peer.put(&[path, &b"\0"[..]].concat()))?;
+        peer.end()?;
+    }
 
     let asked = match (brought, &planned) {
         (Some(brought), Some(planned)) => {
@@ -108,7 +115,7 @@ pub fn bring(
         None => 0,
     };
     peer.end()?;
-    peer.segment()?;
+    done.kept = kept(&peer.segment()?)?;
     done.bytes += packed;
     Ok(done)
 }
@@ -120,7 +127,7 @@ fn agree<'g>(
     force: bool,
     peer: &mut Peer<'_, '_>,
 ) -> Result<Agreed<'g>, WorkspaceError> {
-    let Decided { changes, head } = decide(gathered, held, force, peer)?;
+    let Decided { mut changes, head } = decide(gathered, held, force, peer)?;
     let brought = gathered.repository.as_ref().filter(|_| matches!(head, Head::Set { .. }));
     let planned = brought.map(|brought| Planned::of(brought, placed(held))).transpose()?;
     let repository = match (brought, &planned) {
@@ -131,7 +138,7 @@ fn agree<'g>(
         }
         _ => None,
     };
-    let format = gathered.repository.as_ref().map_or(Format::Sha1, |brought| brought.read.found.format);
+    let format = format_of(gathered);
     // Only strings and lists of them; there is nothing in it that JSON does not take.
     let order = serde_json::to_vec(&Order { repository, format })
         .map_err(|e| WorkspaceError::Guest(CopyError::Connection(e.into())))?;
@@ -139,7 +146,8 @@ fn agree<'g>(
     peer.put(b"\n")?;
     peer.end()?;
     tell_wanted(&gathered.items, &changes, peer)?;
-    refuse_in_the_way(&peer.segment()?, force)?;
+    let in_the_way = in_the_way(&peer.segment()?, held.present)?;
+    refuse_in_the_way(gathered, in_the_way, force, &mut changes)?;
     let commits = planned.as_ref().map_or(0, Planned::commits);
     let done = Done { commits, ..of(gathered, &changes, head) };
     Ok(Agreed { brought, planned, changes, done })
@@ -163,6 +171,8 @@ fn of(gathered: &Gathered, changes: &Changes, head: Head) -> Done {
         commits: 0,
         bytes: sent().map(|(item, _)| item.size).sum(),
         head_stays: head == Head::Stays,
+        kept: vec![],
+        untracked: changes.untracked,
     }
 }
 
@@ -174,9 +184,9 @@ fn decide(
     peer: &mut Peer<'_, '_>,
 ) -> Result<Decided, WorkspaceError> {
     let ledger = ledger(peer, Limits::WORK_TREE)?;
-    let format = gathered.repository.as_ref().map_or(Format::Sha1, |brought| brought.read.found.format);
+    let format = format_of(gathered);
     let changes = contents(gathered, |contents| {
-        compare(&gathered.items, &ledger, |item, record| same(item, record, format, contents))
+        compare(&gathered.items, &gathered.behind, &ledger, |item| id(item, format, contents))
     })?;
     if !changes.conflicts.is_empty() && !force {
         return WorkspaceError::refused(format!(
@@ -194,10 +204,36 @@ fn decide(
              --force goes on and keeps them in the guest as refs/banger/before/N",
         );
     }
+    if let (Some(brought), Head::Set { .. }) = (&gathered.repository, head) {
+        refuse_torn_submodules(&brought.read, held, force)?;
+    }
     Ok(Decided {
         changes,
         head: if gathered.repository.is_some() { head } else { Head::Set { keep: false } },
     })
+}
+
+fn refuse_torn_submodules(read: &Repo, held: &Held, force: bool) -> Result<(), WorkspaceError> {
+    let torn = below(read, "").into_iter().filter(|(path, sub)| {
+        head_of_submodule(held, path, &sub.head, sub.branch.as_deref(), force) == Head::Torn
+    });
+    let torn: Vec<Vec<u8>> = torn.map(|(path, _)| path.into_bytes()).collect();
+    match torn.is_empty() {
+        true => Ok(()),
+        false => WorkspaceError::refused(format!(
+            "HEAD of the submodule {} moved in the guest and here; --force goes on and keeps the guest's commits \
+             there, as refs/banger/before/N",
+            named(&torn)
+        )),
+    }
+}
+
+fn kept(text: &[u8]) -> Result<Vec<Kept>, WorkspaceError> {
+    if text.is_empty() {
+        return Ok(vec![]);
+    }
+    serde_json::from_slice(text)
+        .map_err(|e| WorkspaceError::Refused(format!("what the guest has kept is not understood: {e}")))
 }
 
 fn ledger(peer: &mut Peer<'_, '_>, limits: Limits) -> Result<HashMap<Vec<u8>, Record>, WorkspaceError> {
@@ -212,17 +248,16 @@ fn ledger(peer: &mut Peer<'_, '_>, limits: Limits) -> Result<HashMap<Vec<u8>, Re
     Ok(ledger)
 }
 
-/// Whether an item whose stamp does not say so is nevertheless what was placed.
-fn same(
-    item: &Item,
-    record: &Record,
-    format: Format,
-    contents: &mut Contents<'_>,
-) -> Result<bool, WorkspaceError> {
-    if let Some(id) = &item.blob {
-        return Ok(*id == record.id);
+fn format_of(gathered: &Gathered) -> Format {
+    gathered.repository.as_ref().map_or(Format::Sha1, |brought| brought.read.found.format)
+}
+
+/// The blob that an item is; None: it is being written to, or has none.
+fn id(item: &Item, format: Format, contents: &mut Contents<'_>) -> Result<Option<String>, WorkspaceError> {
+    if item.blob.is_some() {
+        return Ok(item.blob.clone());
     }
-    let Contents::Tree(tree) = contents else { return Ok(false) };
+    let Contents::Tree(tree) = contents else { return Ok(None) };
     let path = tree.shown(&item.path);
     let id = match item.mode {
         Mode::Symlink => {
@@ -230,16 +265,15 @@ fn same(
             blob::id(format, target.len() as u64, &mut &target[..])
         }
         Mode::File | Mode::Executable => {
-            let (file, stat) = tree.file(&item.path)?;
-            blob::id(format, stat.st_size.unsigned_abs(), &mut std::fs::File::from(file))
+            let (size, mut content) = tree.content(&item.path)?;
+            blob::id(format, size, &mut content)
         }
-        Mode::Directory | Mode::Gitlink => return Ok(true),
+        Mode::Directory | Mode::Gitlink => return Ok(None),
     };
     match id {
-        Ok(id) => Ok(id == record.id),
-        // It is being written to: it is not what it was.
-        Err(e) if e.kind() == std::io::ErrorKind::UnexpectedEof => Ok(false),
-        Err(e) => Err(WorkspaceError::here("read", &path)(e)),
+        Ok(id) => Ok(Some(id)),
+        Err(e) if e.kind() == std::io::ErrorKind::UnexpectedEof => Ok(None),
+        Err(e) => tree.go_on().and(Err(WorkspaceError::here("read", &path)(e))),
     }
 }
 
@@ -255,7 +289,7 @@ fn contents<T>(
             objects.close()?;
             Ok(value)
         }
-        _ => act(&mut Contents::Tree(&mut Tree::open(&gathered.top)?)),
+        _ => act(&mut Contents::Tree(&mut Tree::open(&gathered.top, &gathered.patience)?)),
     }
 }
 
@@ -274,9 +308,45 @@ fn tell_wanted(items: &[Item], changes: &Changes, peer: &mut Peer<'_, '_>) -> Re
     peer.end()
 }
 
-fn refuse_in_the_way(told: &[u8], force: bool) -> Result<(), WorkspaceError> {
-    let paths: Vec<Vec<u8>> =
-        told.split(|b| *b == 0).filter(|path| !path.is_empty()).map(<[u8]>::to_vec).collect();
+/// Reads what is in the way; without `present`, of an agent that tells only of paths.
+fn in_the_way(told: &[u8], present: bool) -> Result<Vec<Obstacle>, WorkspaceError> {
+    let records = told.split(|b| *b == 0).filter(|record| !record.is_empty());
+    let obstacles = records.map(|record| match present {
+        true => Obstacle::parse(record),
+        false => Ok(Obstacle { now: None, path: record.to_vec() }),
+    });
+    obstacles.collect::<Result<_, _>>().map_err(|e| {
+        WorkspaceError::Refused(format!("the guest's list of what is in the way is not understood: {e}"))
+    })
+}
+
+/// Refuses what is in the way, but for what is the same here: that need not be sent.
+fn refuse_in_the_way(
+    gathered: &Gathered,
+    obstacles: Vec<Obstacle>,
+    force: bool,
+    changes: &mut Changes,
+) -> Result<(), WorkspaceError> {
+    if obstacles.is_empty() {
+        return Ok(());
+    }
+    let format = format_of(gathered);
+    let at: HashMap<&[u8], usize> =
+        gathered.items.iter().enumerate().map(|(at, item)| (&item.path[..], at)).collect();
+    let mut paths = vec![];
+    contents(gathered, |contents| {
+        for Obstacle { now, path } in obstacles {
+            let item = at.get(&path[..]).filter(|_| now.is_some()).map(|at| (*at, &gathered.items[*at]));
+            match item {
+                Some((at, item)) if is_now(item, id(item, format, contents)?, now.as_ref()) => {
+                    changes.sent[at] = false;
+                    changes.agreed.push(path);
+                }
+                _ => paths.push(path),
+            }
+        }
+        Ok(())
+    })?;
     match paths.is_empty() || force {
         true => Ok(()),
         false => WorkspaceError::refused(format!(
@@ -304,7 +374,8 @@ fn pack(
     if lacking.is_empty() {
         return Ok(0);
     }
-    let below: Vec<_> = below(read).into_iter().map(|sub| sub.found.common.join("objects")).collect();
+    let below: Vec<_> =
+        below(read, "").into_iter().map(|(_, sub)| sub.found.common.join("objects")).collect();
     let git = read.found.git.with_objects(below.iter().map(AsRef::as_ref));
     let args = ["pack-objects", "--stdout", "-q", "--window=0", "--delta-base-offset", "--compression=1"];
     let mut running = git.start(&args, Stdio::from(objects::memory(&lacking)?))?;
@@ -326,9 +397,16 @@ fn pack(
     Ok(total)
 }
 
-/// All submodules, at whatever depth.
-fn below(read: &Repo) -> Vec<&Repo> {
-    read.submodules.iter().flat_map(|(_, sub)| [vec![sub], below(sub)].concat()).collect()
+/// All submodules, at whatever depth, by path in the work tree. `above`: where this one is, and a slash.
+fn below<'r>(read: &'r Repo, above: &str) -> Vec<(String, &'r Repo)> {
+    let mut all = vec![];
+    for (path, sub) in &read.submodules {
+        let path = format!("{above}{path}");
+        let within = below(sub, &format!("{path}/"));
+        all.push((path, sub));
+        all.extend(within);
+    }
+    all
 }
 
 /// What is planned for a repository and its submodules.

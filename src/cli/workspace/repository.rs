@@ -6,11 +6,14 @@ use std::io::Read;
 use std::path::PathBuf;
 
 use super::error::WorkspaceError;
-use super::index::{self, Tracked, is_id};
+use super::index::{self, is_id};
 use super::origin::without_credentials;
-use super::source::{Found, open};
+use super::source::{Found, in_the_way, open};
 use super::tree::{Item, There, Tree};
-use crate::git::{Mode, is_ref_name, parse_path};
+use crate::git::index::Entry;
+use crate::git::{Id, Mode, is_ref_name, parse_path};
+use crate::host::cmd::CmdError;
+use crate::host::cmd::git::Running;
 
 /// A repository that has been read.
 #[derive(Debug)]
@@ -21,10 +24,10 @@ pub struct Repo {
     /// The branch that HEAD is on; None: detached, or one whose name is no text, or none that can be made anew.
     pub branch: Option<String>,
     pub settings: Settings,
-    /// As `ls-files -s -z` prints it.
+    /// As it is sent.
     pub index: Vec<u8>,
     /// Blobs that the index names.
-    pub staged: HashSet<String>,
+    pub staged: HashSet<Id>,
     /// Commits that have lost their parents already.
     pub shallow: Vec<String>,
     /// Submodules with a work tree, by path relative to this repository's.
@@ -54,7 +57,7 @@ pub struct Listing {
 
 /// Reads a repository and what it has on disk.
 pub fn read(found: Found, with_untracked: bool) -> Result<(Repo, Listing), WorkspaceError> {
-    let mut tree = Tree::open(&found.top)?;
+    let mut tree = Tree::open(&found.top, found.git.patience())?;
     let mut listing = Listing::default();
     let read = one(found, b"", &mut tree, with_untracked, &mut listing)?;
     Ok((read, listing))
@@ -111,11 +114,14 @@ fn one(
     let looking =
         found.git.start(&["ls-files", "-o", "--exclude-standard", "-z"], std::process::Stdio::null())?;
     let mut read = state(found, &mut listing.notes)?;
-    read.index = read.found.git.read(&["ls-files", "-s", "-z"])?;
+    let entries = entries(&read.found)?;
+    read.index = index::written(&entries);
     let mut before: Option<Vec<u8>> = None;
-    for tracked in index::parse(&read.index)? {
+    let mut looked = HashSet::new();
+    for tracked in entries {
         // A path that is in conflict is there once for each side.
         if before.as_ref() != Some(&tracked.path) {
+            ignores_are_files(&below(prefix, &tracked.path), &mut looked, tree)?;
             place(&mut read, prefix, &tracked, tree, with_untracked, listing)?;
             before = Some(tracked.path);
         }
@@ -127,11 +133,42 @@ fn one(
     Ok(read)
 }
 
+/// What the index says.
+fn entries(found: &Found) -> Result<Vec<Entry>, WorkspaceError> {
+    let format = found.format;
+    let mut entries = index::parse(&found.git.read(&["ls-files", "-s", "-v", "-z"])?, format)?;
+    if entries.iter().any(|entry| index::may_be_announced(entry, format)) {
+        index::mark_announced(&mut entries, &found.git.read(&["ls-files", "-z", "--debug"])?, format);
+    }
+    Ok(entries)
+}
+
+/// Refuses where a `.gitignore` in a directory above `path` is no file: git would wait for it. `looked` knows directories that are fine.
+fn ignores_are_files(
+    path: &[u8],
+    looked: &mut HashSet<Vec<u8>>,
+    tree: &mut Tree,
+) -> Result<(), WorkspaceError> {
+    let mut above = path;
+    while let Some(slash) = above.iter().rposition(|b| *b == b'/') {
+        above = &path[..slash];
+        if looked.contains(above) {
+            break;
+        }
+        let file = below(above, b".gitignore");
+        if let There::Special = tree.look(&file)? {
+            return Err(in_the_way(&tree.shown(&file)));
+        }
+        looked.insert(above.to_vec());
+    }
+    Ok(())
+}
+
 /// Takes up a tracked path as it is on disk.
 fn place(
     read: &mut Repo,
     prefix: &[u8],
-    tracked: &Tracked,
+    tracked: &Entry,
     tree: &mut Tree,
     with_untracked: bool,
     listing: &mut Listing,
@@ -149,7 +186,7 @@ fn place(
             There::Nothing => listing.items.push(directory(path)),
             There::Item(_) | There::Directory | There::Special => {
                 let top = tree.shown(&path);
-                let found = open(&top, Some(&read.found.git_dir.join("modules")))?;
+                let found = open(&top, Some(&read.found.git_dir.join("modules")), read.found.git.patience())?;
                 let Ok(name) = String::from_utf8(tracked.path.clone()) else {
                     return WorkspaceError::refused(format!(
                         "the submodule {} has a name that is no text",
@@ -185,7 +222,7 @@ fn below(prefix: &[u8], path: &[u8]) -> Vec<u8> {
 }
 
 fn untracked(
-    mut looking: crate::host::cmd::git::Running,
+    mut looking: Running,
     prefix: &[u8],
     tree: &mut Tree,
     bring: bool,
@@ -227,7 +264,7 @@ fn settings(found: &Found, notes: &mut Vec<String>) -> Result<Settings, Workspac
     let told =
         match found.git.read(&["config", "--null", "--show-scope", "--show-origin", "--get-regexp", keys]) {
             Ok(told) => told,
-            Err(crate::host::cmd::CmdError::Failed { status, .. }) if status.code() == Some(1) => vec![],
+            Err(CmdError::Failed { status, .. }) if status.code() == Some(1) => vec![],
             Err(e) => return Err(e.into()),
         };
     let own = [found.common.join("config"), found.git_dir.join("config.worktree")];
@@ -273,7 +310,11 @@ fn parse_settings(told: &str, own: &[String], notes: &mut Vec<String>) -> Settin
 /// a repository could name any file of theirs.
 pub fn exclude(found: &Found) -> Result<String, WorkspaceError> {
     let args = ["config", "--global", "--includes", "--path", "--get", "core.excludesFile"];
-    let named = found.git.line(&args).ok().flatten().map(PathBuf::from);
+    let named = match found.git.line(&args) {
+        Ok(named) => named.map(PathBuf::from),
+        Err(CmdError::Failed { .. }) => None,
+        Err(e) => return Err(e.into()),
+    };
     let config = std::env::var_os("XDG_CONFIG_HOME").filter(|dir| !dir.is_empty()).map(PathBuf::from);
     let home = || std::env::var_os("HOME").map(|home: OsString| PathBuf::from(home).join(".config"));
     let own = named.or_else(|| config.or_else(home).map(|dir| dir.join("git/ignore")));

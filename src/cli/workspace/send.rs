@@ -67,12 +67,14 @@ fn blob(item: &Item, objects: &mut Objects, to: &mut Peer<'_, '_>) -> Result<(),
     header(&item.path, EntryType::Regular, mode(item), size, item.mtime, to)?;
     let mut left = size;
     while left > 0 {
-        let piece = objects.content().fill_buf().map_err(broken)?;
-        let n = usize::try_from(left).map_or(piece.len(), |left| left.min(piece.len()));
+        let n = match objects.content().fill_buf() {
+            Ok(piece) => usize::try_from(left).map_or(piece.len(), |left| left.min(piece.len())),
+            Err(e) => return Err(objects.broken(e)),
+        };
         if n == 0 {
-            return Err(broken(io::ErrorKind::UnexpectedEof.into()));
+            return Err(objects.broken(io::ErrorKind::UnexpectedEof.into()));
         }
-        to.put(&piece[..n])?;
+        to.put(&objects.content().buffer()[..n])?;
         objects.content().consume(n);
         left -= n as u64;
     }
@@ -86,7 +88,7 @@ fn target(objects: &mut Objects, item: &Item) -> Result<Vec<u8>, WorkspaceError>
         return WorkspaceError::refused(format!("the symlink \"{}\" is too long", item.path.escape_ascii()));
     }
     let mut target = vec![0; size as usize];
-    io::Read::read_exact(objects.content(), &mut target).map_err(broken)?;
+    io::Read::read_exact(objects.content(), &mut target).map_err(|e| objects.broken(e))?;
     objects.end()?;
     Ok(target)
 }
@@ -100,10 +102,6 @@ fn found(objects: &mut Objects, item: &Item) -> Result<u64, WorkspaceError> {
             item.path.escape_ascii()
         )),
     }
-}
-
-fn broken(source: io::Error) -> WorkspaceError {
-    WorkspaceError::Git(crate::host::cmd::CmdError::Spawn { program: "git cat-file".to_owned(), source })
 }
 
 fn mode(item: &Item) -> u32 {

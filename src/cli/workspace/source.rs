@@ -18,7 +18,7 @@ use super::error::WorkspaceError;
 use super::names;
 use crate::git::Format;
 use crate::host::cmd::CmdError;
-use crate::host::cmd::git::Git;
+use crate::host::cmd::git::{Git, Patience};
 
 /// A repository with a work tree, both absolute and without symlinks.
 #[derive(Debug, Clone)]
@@ -46,7 +46,7 @@ impl Source {
     ///
     /// # Errors
     /// One sentence for each kind of path that cannot be brought.
-    pub fn find(path: &Path, copy: bool) -> Result<Self, WorkspaceError> {
+    pub fn find(path: &Path, copy: bool, patience: &Patience) -> Result<Self, WorkspaceError> {
         let shown = path.display();
         let real = match path.canonicalize() {
             Ok(real) => real,
@@ -64,7 +64,7 @@ impl Source {
             return Ok(Self::Plain(real));
         }
         match top_of(&real)? {
-            Some(top) => open(&top, None).map(Self::Repository),
+            Some(top) => open(&top, None, patience).map(Self::Repository),
             None if is_bare(&real) => WorkspaceError::refused(format!(
                 "{shown} is a bare repository and has no files; clone it, and name the clone"
             )),
@@ -100,7 +100,7 @@ fn is_bare(path: &Path) -> bool {
 
 /// The repository whose work tree has its top at `top`, which is absolute and without symlinks. `modules` is where a submodule's
 /// repository may be beside its own directory; None: it is no submodule of another that is read.
-pub fn open(top: &Path, modules: Option<&Path>) -> Result<Found, WorkspaceError> {
+pub fn open(top: &Path, modules: Option<&Path>, patience: &Patience) -> Result<Found, WorkspaceError> {
     let shown = top.display();
     let dot_git = top.join(".git");
     let kind = fs::symlink_metadata(&dot_git).map_err(WorkspaceError::here("read", &dot_git))?.file_type();
@@ -115,25 +115,26 @@ pub fn open(top: &Path, modules: Option<&Path>) -> Result<Found, WorkspaceError>
     };
     let common = common(&git_dir)?;
     leads_nowhere_else(&git_dir, &common)?;
-    keeps_its_refs(top, &common)?;
-    let format = ask(top, &git_dir)?;
-    if !kind.is_dir() && !points_back(top, &git_dir, &common, modules) {
+    nothing_blocks(top, &git_dir, &common)?;
+    keeps_its_refs(top, &common, patience)?;
+    let git = Git::at(&git_dir, top).patient(patience);
+    let format = ask(top, &git_dir, patience)?;
+    if !kind.is_dir() && !points_back(&git, top, &git_dir, &common, modules) {
         return WorkspaceError::refused(format!(
             "{shown}/.git names {}, which is the repository of another work tree; --copy brings the files without their history",
             git_dir.display()
         ));
     }
-    let git = Git::at(&git_dir, top);
     let found = Found { top: top.to_owned(), git_dir, common, format, git };
     names::stay_here(&found)?;
     Ok(found)
 }
 
 /// Asks git whether the repository is one, and ours, and how it names objects.
-fn ask(top: &Path, git_dir: &Path) -> Result<Format, WorkspaceError> {
+fn ask(top: &Path, git_dir: &Path, patience: &Patience) -> Result<Format, WorkspaceError> {
     let shown = top.display();
     let question = ["rev-parse", "--absolute-git-dir", "--is-bare-repository", "--show-object-format"];
-    let answer = match Git::from(top).read(&question) {
+    let answer = match Git::from(top).patient(patience).read(&question) {
         Ok(answer) => answer,
         Err(CmdError::Failed { stderr, .. }) if stderr.contains("dubious ownership") => {
             return WorkspaceError::refused(format!(
@@ -194,7 +195,7 @@ fn common(git_dir: &Path) -> Result<PathBuf, WorkspaceError> {
 }
 
 /// Whether `git_dir`, which a `.git` file in `top` names, is of this work tree.
-fn points_back(top: &Path, git_dir: &Path, common: &Path, modules: Option<&Path>) -> bool {
+fn points_back(git: &Git, top: &Path, git_dir: &Path, common: &Path, modules: Option<&Path>) -> bool {
     if git_dir != common {
         let back = small(&git_dir.join("gitdir")).ok().flatten();
         return back
@@ -212,20 +213,20 @@ fn points_back(top: &Path, git_dir: &Path, common: &Path, modules: Option<&Path>
         "--get".as_ref(),
         "core.worktree".as_ref(),
     ];
-    let worktree = Git::at(git_dir, top).line::<&std::ffi::OsStr>(&args).ok().flatten();
+    let worktree = git.line::<&std::ffi::OsStr>(&args).ok().flatten();
     worktree
         .is_some_and(|worktree| resolve(git_dir, worktree.as_bytes()).is_ok_and(|worktree| worktree == top))
 }
 
 /// Refuses where the configuration has refs in another directory than their own, as git does from 2.54 on (extensions.refStorage, a URI).
 /// git reads that one file for it, and none that it includes (setup.c, read_repository_format).
-fn keeps_its_refs(top: &Path, common: &Path) -> Result<(), WorkspaceError> {
+fn keeps_its_refs(top: &Path, common: &Path, patience: &Patience) -> Result<(), WorkspaceError> {
     let config = common.join("config");
     let file = config.as_os_str();
     let args = ["config".as_ref(), "--file".as_ref(), file, "--null".as_ref(), "--get-all".as_ref()];
     let args = [&args[..], &["extensions.refStorage".as_ref()]].concat();
     // From elsewhere: in a repository whose refs it cannot read git does not even read a file.
-    let told = match Git::from(Path::new("/")).read::<&std::ffi::OsStr>(&args) {
+    let told = match Git::from(Path::new("/")).patient(patience).read::<&std::ffi::OsStr>(&args) {
         Err(CmdError::Failed { status, .. }) if status.code() == Some(1) => return Ok(()),
         told => told?,
     };
@@ -256,22 +257,74 @@ fn leads_nowhere_else(git_dir: &Path, common: &Path) -> Result<(), WorkspaceErro
 fn holds_no_symlink(dirs: impl Iterator<Item = PathBuf>) -> Result<(), WorkspaceError> {
     let mut dirs: Vec<PathBuf> = dirs.collect();
     while let Some(dir) = dirs.pop() {
-        let entries = match fs::read_dir(&dir) {
-            Ok(entries) => entries,
-            Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => continue,
-            Err(e) => return Err(WorkspaceError::here("read", &dir)(e)),
-        };
-        for entry in entries {
-            let entry = entry.map_err(WorkspaceError::here("read", &dir))?;
+        for entry in listed(&dir)? {
             let kind = entry.file_type().map_err(WorkspaceError::here("read", &dir))?;
             match () {
                 () if kind.is_dir() => dirs.push(entry.path()),
                 () if kind.is_file() => {}
+                () if !kind.is_symlink() => return Err(in_the_way(&entry.path())),
                 () => return elsewhere(&entry.path()),
             }
         }
     }
     Ok(())
+}
+
+/// Refuses where something that is no file stands in the place of one that git reads: it would wait for it, a named pipe for one, for
+/// ever. In the work tree only the top is looked at.
+fn nothing_blocks(top: &Path, git_dir: &Path, common: &Path) -> Result<(), WorkspaceError> {
+    for name in [".gitignore", ".gitattributes", ".gitmodules"] {
+        is_no_special(&top.join(name), fs::symlink_metadata(top.join(name)))?;
+    }
+    let own = ["HEAD", "index", "commondir", "gitdir", "config.worktree", "info/sparse-checkout"];
+    let shared = ["config", "packed-refs", "shallow", "info/exclude", "info/attributes"];
+    let shared = shared.into_iter().map(|name| common.join(name));
+    for path in shared.chain(own.into_iter().map(|name| git_dir.join(name))) {
+        is_no_special(&path, fs::metadata(&path))?;
+    }
+    for path in listed(git_dir)?.into_iter().map(|entry| entry.path()) {
+        // Of a split index; others may be sockets, such as that of git's file system monitor.
+        if path.file_name().is_some_and(|name| name.as_bytes().starts_with(b"sharedindex.")) {
+            is_no_special(&path, fs::metadata(&path))?;
+        }
+    }
+    let mut dirs = vec![common.join("objects")];
+    while let Some(dir) = dirs.pop() {
+        for entry in listed(&dir)? {
+            let kind = entry.file_type().map_err(WorkspaceError::here("read", &dir))?;
+            match () {
+                () if kind.is_dir() => dirs.push(entry.path()),
+                () if kind.is_file() => {}
+                () => is_no_special(&entry.path(), fs::metadata(entry.path()))?,
+            }
+        }
+    }
+    Ok(())
+}
+
+/// What is in a directory that may be missing.
+fn listed(dir: &Path) -> Result<Vec<fs::DirEntry>, WorkspaceError> {
+    match fs::read_dir(dir).and_then(Iterator::collect) {
+        Ok(entries) => Ok(entries),
+        Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(vec![]),
+        Err(e) => Err(WorkspaceError::here("read", dir)(e)),
+    }
+}
+
+fn is_no_special(path: &Path, meta: io::Result<fs::Metadata>) -> Result<(), WorkspaceError> {
+    match meta {
+        Ok(meta) if !meta.is_file() && !meta.is_dir() && !meta.is_symlink() => Err(in_the_way(path)),
+        // What is not there, or may not be read, git will speak of.
+        _ => Ok(()),
+    }
+}
+
+/// Something that git would wait for stands in the place of a file that it reads.
+pub fn in_the_way(path: &Path) -> WorkspaceError {
+    WorkspaceError::Refused(format!(
+        "{} is a named pipe, a socket or a device, in the place of a file that git reads; remove it",
+        path.display()
+    ))
 }
 
 pub fn elsewhere<T>(path: &Path) -> Result<T, WorkspaceError> {
@@ -322,7 +375,7 @@ fn beneath(dir: &Path, name: &Path, flags: OFlags) -> Result<OwnedFd, Errno> {
 }
 
 /// A small regular file without symlinks at its end; None: there is none.
-fn small(path: &Path) -> Result<Option<Vec<u8>>, WorkspaceError> {
+pub fn small(path: &Path) -> Result<Option<Vec<u8>>, WorkspaceError> {
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     match rustix::fs::open(path, flags, Mode::empty()) {
         Ok(fd) => whole(fd.into(), path),

@@ -1,6 +1,8 @@
 //! A directory of this host, path by path, without ever following a symlink: a tracked path behind one is not there, as git has it.
 
 use std::ffi::OsStr;
+use std::fs::File;
+use std::io::{self, Read};
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -12,6 +14,7 @@ use rustix::io::Errno;
 use super::error::WorkspaceError;
 use super::stamp;
 use crate::git::Mode;
+use crate::host::cmd::git::Patience;
 use crate::proto::workspace::Stamp;
 
 /// A directory that is read.
@@ -21,6 +24,7 @@ pub struct Tree {
     /// The directory that was looked into last: what comes in order comes from the same one.
     last: Option<(Vec<u8>, Option<OwnedFd>)>,
     now_ns: i128,
+    patience: Patience,
 }
 
 /// A path to bring.
@@ -47,16 +51,25 @@ pub enum There {
 }
 
 impl Tree {
-    pub fn open(path: &Path) -> Result<Self, WorkspaceError> {
+    /// Opens it; with what it is read, the signal of `patience` is looked for.
+    pub fn open(path: &Path, patience: &Patience) -> Result<Self, WorkspaceError> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let root = rustix::fs::open(path, flags, Perm::empty());
         let root = root.map_err(|e| WorkspaceError::here("open", path)(e.into()))?;
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_nanos());
-        Ok(Self { path: path.to_owned(), root, last: None, now_ns: i128::try_from(now).unwrap_or(0) })
+        let now_ns = i128::try_from(now).unwrap_or(0);
+        Ok(Self { path: path.to_owned(), root, last: None, now_ns, patience: patience.clone() })
+    }
+
+    /// # Errors
+    /// [`WorkspaceError::Interrupted`] if this process was asked to end.
+    pub fn go_on(&self) -> Result<(), WorkspaceError> {
+        self.patience.asked_to_end().map_or(Ok(()), |signal| Err(WorkspaceError::Interrupted(signal)))
     }
 
     /// What is at `path`, below the directory.
     pub fn look(&mut self, path: &[u8]) -> Result<There, WorkspaceError> {
+        self.go_on()?;
         let (dir, name) = split(path);
         let here = self.shown(path);
         let failed = |e: Errno| WorkspaceError::here("read", &here)(e.into());
@@ -81,6 +94,7 @@ impl Tree {
 
     /// Opens a regular file.
     pub fn file(&mut self, path: &[u8]) -> Result<(OwnedFd, Stat), WorkspaceError> {
+        self.go_on()?;
         let (dir, name) = split(path);
         let here = self.shown(path);
         let failed = |e: Errno| WorkspaceError::here("read", &here)(e.into());
@@ -95,6 +109,13 @@ impl Tree {
         }
     }
 
+    /// Reads a regular file whose size that is, looking for the signal all along.
+    pub fn content(&mut self, path: &[u8]) -> Result<(u64, impl Read), WorkspaceError> {
+        let (file, stat) = self.file(path)?;
+        let reading = Reading { file: file.into(), patience: self.patience.clone() };
+        Ok((stat.st_size.unsigned_abs(), reading))
+    }
+
     /// Where a symlink points.
     pub fn link(&mut self, path: &[u8]) -> Result<Vec<u8>, WorkspaceError> {
         let (dir, name) = split(path);
@@ -106,6 +127,7 @@ impl Tree {
 
     /// What is in a directory, sorted; no `.` and `..`.
     pub fn names(&mut self, path: &[u8]) -> Result<Vec<Vec<u8>>, WorkspaceError> {
+        self.go_on()?;
         let here = self.shown(path);
         let failed = |e: Errno| WorkspaceError::here("read", &here)(e.into());
         let dir = self.directory(path).map_err(failed)?.ok_or(Errno::NOENT).map_err(failed)?;
@@ -146,6 +168,20 @@ impl Tree {
     }
 }
 
+struct Reading {
+    file: File,
+    patience: Patience,
+}
+
+impl Read for Reading {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self.patience.asked_to_end() {
+            Some(_) => Err(io::Error::other("cancelled")),
+            None => self.file.read(buffer),
+        }
+    }
+}
+
 /// A path's directory, empty for the top one, and its name there.
 fn split(path: &[u8]) -> (&[u8], &[u8]) {
     match path.iter().rposition(|b| *b == b'/') {
@@ -170,7 +206,7 @@ mod tests {
         symlink(outside.path().join("secret"), dir.path().join("l")).expect("links");
         fs::create_dir(dir.path().join("a")).expect("makes");
         fs::write(dir.path().join("a/f"), "abc").expect("writes");
-        let mut tree = Tree::open(dir.path()).expect("opens");
+        let mut tree = Tree::open(dir.path(), &Patience::default()).expect("opens");
         assert!(matches!(tree.look(b"d/secret").expect("looks"), There::Nothing));
         assert!(matches!(tree.look(b"none/f").expect("looks"), There::Nothing));
         assert!(matches!(tree.look(b"a/f/x").expect("looks"), There::Nothing));

@@ -54,8 +54,11 @@ fn tar_of(items: &[Item]) -> Vec<u8> {
 
 /// Sends the stream as a guest does, in pieces.
 fn receive(items: &[Item], to: &Destination) -> Result<Skipped, CopyError> {
+    receive_bytes(tar_of(items), to)
+}
+
+fn receive_bytes(bytes: Vec<u8>, to: &Destination) -> Result<Skipped, CopyError> {
     let (near, mut far) = UnixStream::pair().expect("a pair");
-    let bytes = tar_of(items);
     let sender = std::thread::spawn(move || {
         for piece in bytes.chunks(700) {
             if Frame::new(FrameKind::Data, piece).write(&mut far).is_err() {
@@ -112,6 +115,21 @@ fn the_top_is_renamed_or_stands_for_the_base() {
     receive(&[dir("./"), file("./g", "x")], &into_dir(&here)).expect("unpacks a root");
     assert!(here.path().join("g").exists());
     assert!(receive(&[file("f", "x")], &contents).is_err(), "a file is no directory");
+}
+
+#[test]
+fn a_file_that_was_there_stays_until_the_new_one_is_whole() {
+    let here = temp();
+    fs::write(here.path().join("f"), "old").expect("writes");
+    let new: &'static str = Box::leak("new".repeat(1000).into_boxed_str());
+    let whole = tar_of(&[file("f", new)]);
+    for length in [512, 513, 2000, 512 + new.len() - 1] {
+        receive_bytes(whole[..length].to_vec(), &into_dir(&here)).expect_err("breaks off");
+        assert_eq!(fs::read_to_string(here.path().join("f")).expect("reads"), "old", "{length}");
+        assert_eq!(fs::read_dir(here.path()).expect("lists").count(), 1, "{length}");
+    }
+    receive_bytes(whole, &into_dir(&here)).expect("unpacks");
+    assert_eq!(fs::read_to_string(here.path().join("f")).expect("reads"), new);
 }
 
 #[test]

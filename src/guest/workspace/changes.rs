@@ -6,6 +6,7 @@ use std::path::Path;
 
 use tar::{Builder, Header};
 
+use super::ahead;
 use super::ledger::{self, Ledger};
 use super::objects::Objects;
 use super::prepare::{held, is_clean};
@@ -46,7 +47,9 @@ pub fn run(wire: &mut Wire, wanted: &Changes, ledgers: &Path) -> io::Result<()> 
         Ok(tree) => tree,
         Err(e) => return wire.refuse(Code::Failed, format!("cannot open {} in the guest: {e}", wanted.path)),
     };
-    wire.answer(&Answer::Held(Box::new(held(path, &ledger))))?;
+    let mut held = held(path, &ledger);
+    held.ahead = ahead::of(path, &ledger, &held);
+    wire.answer(&Answer::Held(Box::new(held)))?;
     match (Telling { path, ledger, tree, all: wanted.all }).converse(wire) {
         Ok(()) => Ok(()),
         Err(e) => wire.send(Kind::Failed, e.sentence().as_bytes()),
@@ -112,7 +115,10 @@ impl Telling<'_> {
                 let Some(mut mode) = found.mode else { continue };
                 let mut size = found.stat.size;
                 if mode == Mode::Directory {
-                    let nested = !submodules.contains(&path) && self.tree.is_repository(&path)?;
+                    // As git has it: one that was made around tracked files is no wall to them.
+                    let nested = !submodules.contains(&path)
+                        && !holds(&self.ledger, &path)
+                        && self.tree.is_repository(&path)?;
                     if !nested {
                         waiting.push(path);
                         continue;
@@ -124,7 +130,7 @@ impl Telling<'_> {
                     None => (None, Fate::Changed),
                     // A nested repository is not read; it may be that of an empty directory that was placed.
                     Some(known) if mode == Mode::Gitlink => (Some(known), Fate::Changed),
-                    Some(known) => (Some(known), self.ledger.fate(&mut self.tree, &path, known)?.0),
+                    Some(known) => (Some(known), self.ledger.fate(&mut self.tree, &path, known)?.fate),
                 };
                 let differs = fate != Fate::Unchanged;
                 if differs || self.all || name == b".gitignore" {
@@ -137,14 +143,19 @@ impl Telling<'_> {
                 }
             }
         }
+        // What was not come by is not gone for that: something may be mounted above it.
         for (path, known) in self.ledger.records.iter().filter(|(path, _)| !seen.contains(*path)) {
-            let directory = Mode::Directory;
-            let stays = matches!(known.mode, Mode::Directory | Mode::Gitlink)
-                && self.tree.find(path)?.is_some_and(|found| found.mode == Some(directory));
-            if !stays || self.all {
+            let became = self.ledger.fate(&mut self.tree, path, known)?;
+            let differs = became.fate != Fate::Unchanged;
+            if differs || self.all {
                 let old = Some((known.mode, known.id.map(|id| id.to_string()).unwrap_or_default()));
-                let new = stays.then_some((directory, 0));
-                tell(Difference { old, new, differs: !stays, path: path.clone() })?;
+                let new = became.found.and_then(|found| match found.mode? {
+                    // What is in it has been told by itself.
+                    Mode::Directory if differs => None,
+                    mode @ Mode::Directory => Some((mode, 0)),
+                    mode => Some((mode, found.stat.size)),
+                });
+                tell(Difference { old, new, differs, path: path.clone() })?;
             }
         }
         Ok(())
@@ -206,6 +217,12 @@ impl Telling<'_> {
             _ => Ok(()),
         }
     }
+}
+
+/// Whether something was placed below a directory.
+fn holds(ledger: &Ledger, directory: &[u8]) -> bool {
+    let below = [directory, b"/"].concat();
+    ledger.records.range(below.clone()..).next().is_some_and(|(path, _)| path.starts_with(&below))
 }
 
 fn append(tar: &mut Builder<impl Write>, name: &str, size: u64, content: impl Read) -> io::Result<()> {

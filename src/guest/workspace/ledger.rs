@@ -15,7 +15,7 @@ use super::tree::{Found, Tree};
 use crate::git::index::Stat;
 use crate::git::pack::hash_blob;
 use crate::git::{Format, Hasher, Id, MAX_PATH, Mode};
-use crate::proto::workspace::{Fate, MAX_PATHS, Placed, Record, Stamp};
+use crate::proto::workspace::{Fate, MAX_PATHS, Placed, Present, Record, Stamp};
 
 #[derive(Debug, Default)]
 pub struct Ledger {
@@ -45,6 +45,16 @@ pub struct Known {
     pub stamp: Stamp,
     /// What the file looked like when it was what was placed.
     pub stat: Option<Stat>,
+}
+
+/// What has become of a path that was placed.
+#[derive(Debug, Clone, Copy)]
+pub struct Became {
+    pub fate: Fate,
+    /// What is there now.
+    pub found: Option<Found>,
+    /// The blob that it is, if it was changed, and is one.
+    pub id: Option<Id>,
 }
 
 /// The ledger of one path, kept from others while this lives.
@@ -95,7 +105,7 @@ impl Place {
         let mut bytes = vec![];
         for (path, known) in &ledger.records {
             bytes.clear();
-            known.record(path, Fate::Unchanged).write(&mut bytes);
+            known.record(path, Fate::Unchanged, None).write(&mut bytes);
             if let Some(stat) = known.stat {
                 let Stat { ctime, mtime, device, inode, uid, gid, size } = stat;
                 let numbers = format!("{} {} {} {}", ctime.0, ctime.1, mtime.0, mtime.1);
@@ -141,30 +151,46 @@ impl Ledger {
         Ok(Some(ledger))
     }
 
-    /// What has become of a path that is in the ledger, and what is there now.
-    pub fn fate(&self, tree: &mut Tree, path: &[u8], known: &Known) -> io::Result<(Fate, Option<Found>)> {
-        let Some(found) = tree.find(path)? else { return Ok((Fate::Deleted, None)) };
-        let same = match (known.mode, found.mode) {
-            (Mode::Directory | Mode::Gitlink, Some(Mode::Directory)) => true,
-            (known_mode, Some(mode)) if known_mode == mode => {
-                let touched = known.stat != Some(found.stat) || found.stat.ctime >= self.header.written;
-                !touched || known.id.is_some() && id(self.header.format, tree, path, &found)? == known.id
-            }
-            _ => false,
+    /// What has become of a path that is in the ledger.
+    pub fn fate(&self, tree: &mut Tree, path: &[u8], known: &Known) -> io::Result<Became> {
+        let Some(found) = tree.find(path)? else {
+            return Ok(Became { fate: Fate::Deleted, found: None, id: None });
         };
-        Ok((if same { Fate::Unchanged } else { Fate::Changed }, Some(found)))
+        let unchanged = Became { fate: Fate::Unchanged, found: Some(found), id: None };
+        let of_its_kind = found.mode == Some(known.mode);
+        let touched = known.stat != Some(found.stat) || found.stat.ctime >= self.header.written;
+        match known.mode {
+            Mode::Directory | Mode::Gitlink if found.mode == Some(Mode::Directory) => return Ok(unchanged),
+            _ if of_its_kind && !touched => return Ok(unchanged),
+            _ => {}
+        }
+        match id(self.header.format, tree, path, &found)? {
+            Some(id) if of_its_kind && Some(id) == known.id => Ok(unchanged),
+            id => Ok(Became { fate: Fate::Changed, found: Some(found), id }),
+        }
+    }
+}
+
+impl Became {
+    /// What is to be told of it.
+    pub fn now(&self) -> Option<Present> {
+        match (self.fate, self.found?.mode?, self.id) {
+            (Fate::Changed, mode, Some(id)) => Some(Present { mode, id: id.to_string() }),
+            (Fate::Changed, mode @ Mode::Directory, None) => Some(Present { mode, id: String::new() }),
+            _ => None,
+        }
     }
 }
 
 impl Known {
-    pub fn record(&self, path: &[u8], fate: Fate) -> Record {
+    pub fn record(&self, path: &[u8], fate: Fate, now: Option<Present>) -> Record {
         let id = self.id.map(|id| id.to_string()).unwrap_or_default();
-        Record { mode: self.mode, id, stamp: self.stamp, fate, path: path.to_vec() }
+        Record { mode: self.mode, id, stamp: self.stamp, fate, now, path: path.to_vec() }
     }
 }
 
 /// The blob that a file or symlink would be; None: it has changed while it was read, or is neither.
-fn id(format: Format, tree: &mut Tree, path: &[u8], found: &Found) -> io::Result<Option<Id>> {
+pub fn id(format: Format, tree: &mut Tree, path: &[u8], found: &Found) -> io::Result<Option<Id>> {
     let named = match found.mode {
         Some(Mode::Symlink) => {
             let target = tree.link(path)?;

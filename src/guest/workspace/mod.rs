@@ -8,8 +8,10 @@
 //!   repository.rs  index, refs and HEAD, last of all                   refs.rs, staged.rs: what the guest has in its index
 //!   ledger.rs      what was placed, and how its files looked then
 //! changes.rs   the conversation that tells what became of it, by the ledger
+//!   ahead.rs       commits, counted
 //! ```
 
+mod ahead;
 mod changes;
 mod ledger;
 mod objects;

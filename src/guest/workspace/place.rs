@@ -6,6 +6,7 @@ use tar::{Archive, Entry, EntryType};
 
 use super::ledger::{Known, Ledger};
 use super::prepare::{Want, Wants};
+use super::seen::changed;
 use super::segment::bad;
 use super::tree::Tree;
 use crate::git::pack::{Builder, hash_blob};
@@ -37,6 +38,30 @@ impl Placing<'_> {
         io::copy(stream, &mut io::sink()).map(drop).map_err(failed("read the tar stream"))
     }
 
+    /// Takes for placed what is there already, which is this blob.
+    pub fn adopt(&mut self, path: &[u8], id: Id) -> io::Result<()> {
+        let found = self.tree.find(path)?;
+        self.tree.seen.check(path, found)?;
+        let (Some(found), Some(want)) = (found, self.wants.get(path)) else { return Err(changed(path)) };
+        if let Some(builder) = &mut self.builder {
+            let out = &mut io::sink();
+            let packed = match want.mode {
+                Mode::Symlink => {
+                    let target = self.tree.link(path)?;
+                    builder.blob(target.len() as u64, &mut &target[..], out)?
+                }
+                _ => builder.blob(found.stat.size, &mut self.tree.file(path)?, out)?,
+            };
+            if packed != id {
+                return Err(changed(path));
+            }
+        }
+        self.ids.push(id);
+        let known = Known { mode: want.mode, id: Some(id), stamp: want.stamp, stat: Some(found.stat) };
+        self.ledger.records.insert(path.to_vec(), known);
+        Ok(())
+    }
+
     fn entry(&mut self, entry: &mut Entry<'_, impl Read>, path: &[u8]) -> io::Result<()> {
         let Some(want @ Want { sent: true, .. }) = self.wants.get(path).copied() else {
             return Err(bad("nobody has said that it would come"));
@@ -52,36 +77,35 @@ impl Placing<'_> {
         }
         let mtime = i64::try_from(entry.header().mtime()?).unwrap_or(i64::MAX);
         let size = entry.size();
-        let id = match want.mode {
+        let format = self.ledger.header.format;
+        let builder = &mut self.builder;
+        let named = match want.mode {
             Mode::Directory | Mode::Gitlink => {
                 self.tree.put_directory(path)?;
                 None
             }
             Mode::Symlink => {
                 let target = entry.link_name_bytes().ok_or_else(|| bad("it leads nowhere"))?.into_owned();
-                self.tree.put_link(path, &target, mtime)?;
+                let stat = self.tree.put_link(path, &target, mtime)?;
                 let (size, mut target) = (target.len() as u64, &target[..]);
-                Some(match &mut self.builder {
+                let id = match builder {
                     Some(builder) => builder.blob(size, &mut target, &mut io::sink())?,
-                    None => hash_blob(self.ledger.header.format, size, &mut target, |_| Ok(()))?,
-                })
+                    None => hash_blob(format, size, &mut target, |_| Ok(()))?,
+                };
+                Some((id, stat))
             }
-            Mode::File | Mode::Executable => {
-                let builder = &mut self.builder;
-                let format = self.ledger.header.format;
-                Some(self.tree.put_file(
-                    path,
-                    want.mode == Mode::Executable,
-                    mtime,
-                    |file| match builder {
-                        Some(builder) => builder.blob(size, entry, file),
-                        None => hash_blob(format, size, entry, |bytes| file.write_all(bytes)),
-                    },
-                )?)
-            }
+            Mode::File | Mode::Executable => Some(self.tree.put_file(
+                path,
+                want.mode == Mode::Executable,
+                mtime,
+                |file| match builder {
+                    Some(builder) => builder.blob(size, entry, file),
+                    None => hash_blob(format, size, entry, |bytes| file.write_all(bytes)),
+                },
+            )?),
         };
+        let (id, stat) = named.unzip();
         self.ids.extend(id);
-        let stat = self.tree.find(path)?.filter(|_| id.is_some()).map(|found| found.stat);
         self.ledger.records.insert(path.to_vec(), Known { mode: want.mode, id, stamp: want.stamp, stat });
         Ok(())
     }

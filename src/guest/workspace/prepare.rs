@@ -7,22 +7,24 @@ use std::path::{Path, PathBuf};
 
 use rustix::time::{ClockId, clock_gettime};
 
-use super::ledger::{Header, Ledger, Place};
+use super::ledger::{self, Header, Ledger, Place};
 use super::objects::{NewPack, Objects};
 use super::place::Placing;
 use super::repository::{self, Before, Module, modules};
 use super::seen::Seen;
 use super::segment::{self, bad};
-use super::tree::{self, Tree, obstacle};
+use super::tree::{self, Found, Tree, obstacle};
 use super::{refs, trouble};
 use crate::git::pack::Builder;
-use crate::git::{Id, Mode};
+use crate::git::{Id, Mode, parse_path};
 use crate::guest::files::stream::Incoming;
 use crate::guest::wire::Wire;
 use crate::guest::{Failed, failed};
 use crate::proto::agent::{Answer, Code};
-use crate::proto::frame::Kind;
-use crate::proto::workspace::{Fate, Held, MAX_ORDER, Order, Placed, Prepare, Stamp, Wanted};
+use crate::proto::frame::{Kind, MAX_PAYLOAD};
+use crate::proto::workspace::{
+    At, Fate, Held, Kept, MAX_ORDER, Obstacle, Order, Placed, Prepare, Present, Stamp, Wanted,
+};
 
 /// A path of the wanted tree.
 #[derive(Debug, Clone, Copy)]
@@ -59,13 +61,20 @@ pub fn run(wire: &mut Wire, wanted: &Prepare, ledgers: &Path) -> io::Result<()> 
         Ok(ledger) => ledger,
         Err(sentence) => return wire.refuse(Code::Failed, sentence),
     };
-    let held = held(path, &ledger);
+    let present = wanted.present;
+    let held = Held { present, ..held(path, &ledger) };
     let untold = held.placed.as_ref().is_some_and(|placed| placed.heads.is_empty());
-    let head = ledger.header.repository.then(|| (held.head.clone(), held.branch.clone()));
+    let placed = ledger.header.placed.iter().flat_map(repository::submodules);
+    let heads = placed.map(|below| (below.clone(), refs::head(&path.join(below).join(".git"))));
+    let top = ledger.header.repository.then(|| (String::new(), (held.head.clone(), held.branch.clone())));
+    let heads = heads.chain(top).collect();
     wire.answer(&Answer::Held(Box::new(held)))?;
-    let mut preparing = Preparing { path, place, ledger, untold, head };
+    let mut preparing = Preparing { path, place, ledger, untold, heads, present };
     match preparing.converse(wire) {
-        Ok(()) => wire.send(Kind::Eof, &[]),
+        Ok(kept) => segment::send(wire, |out| match kept.is_empty() {
+            true => Ok(()),
+            false => Ok(serde_json::to_writer(out, &kept)?),
+        }),
         Err(e) => wire.send(Kind::Failed, e.sentence().as_bytes()),
     }
 }
@@ -103,20 +112,31 @@ fn open(path: &Path, place: &Place) -> Result<Ledger, String> {
     Ok(ledger)
 }
 
-/// How many ids an answer holds: it is one frame.
-const MAX_TOLD: usize = 1000;
+/// How long what is held may be, as JSON: an answer is one frame.
+const MAX_HELD: usize = MAX_PAYLOAD - 1024;
 
 /// What there is at a path whose ledger this is. Of more history than can be told, nothing is: the host sends it again.
 pub fn held(path: &Path, ledger: &Ledger) -> Held {
     let mut placed = ledger.header.placed.clone();
+    let mut submodules = vec![];
     if let Some(placed) = &mut placed {
         repository::look(path, placed);
-        if repository::ids(placed) > MAX_TOLD {
-            *placed = Placed { head: placed.head.take(), branch: placed.branch.take(), ..Placed::default() };
+        for below in repository::submodules(placed) {
+            let (head, branch) = refs::head(&path.join(&below).join(".git"));
+            if placed.at(&below).is_some_and(|at| (&at.head, &at.branch) != (&head, &branch)) {
+                submodules.push((below, At { head, branch }));
+            }
         }
     }
     let (head, branch) = if ledger.header.repository { refs::head(&path.join(".git")) } else { (None, None) };
-    Held { placed, head, branch }
+    let mut held = Held { placed, head, branch, submodules, ..Held::default() };
+    if serde_json::to_vec(&held).is_ok_and(|json| json.len() > MAX_HELD) {
+        held.submodules.clear();
+        if let Some(placed) = &mut held.placed {
+            *placed = Placed { head: placed.head.take(), branch: placed.branch.take(), ..Placed::default() };
+        }
+    }
+    held
 }
 
 struct Preparing<'a> {
@@ -125,12 +145,15 @@ struct Preparing<'a> {
     ledger: Ledger,
     /// The host has not been told what history there is.
     untold: bool,
-    /// Where it has been told that HEAD is, and on which branch; None: that there is none.
-    head: Option<(Option<String>, Option<String>)>,
+    /// Where HEAD was when the host was answered, and on which branch, by where the repository is in the work tree.
+    heads: BTreeMap<String, (Option<String>, Option<String>)>,
+    /// What is there now is told.
+    present: bool,
 }
 
 impl Preparing<'_> {
-    fn converse(&mut self, wire: &mut Wire) -> Result<(), Failed> {
+    /// Returns what had to be kept.
+    fn converse(&mut self, wire: &mut Wire) -> Result<Vec<Kept>, Failed> {
         let mut there = match self.path.exists() {
             true => Some(self.tree()?),
             false => None,
@@ -140,15 +163,22 @@ impl Preparing<'_> {
         let order = segment::whole(wire, MAX_ORDER).map_err(failed("read the order"))?;
         let order: Order = serde_json::from_slice(&order).map_err(failed("understand the order"))?;
         let mut modules = self.modules(&order)?;
+        self.ledger.header.format = order.format;
         let wants = self.wants(wire).map_err(failed("read the list of paths"))?;
         let leaving: BTreeSet<Vec<u8>> = fates
             .into_iter()
             .filter(|(path, fate)| *fate == Fate::Unchanged && !wants.contains_key(path))
             .map(|(path, _)| path)
             .collect();
-        seen.found.retain(|path, _| leaving.contains(path) || wants.get(path).is_some_and(|want| want.sent));
+        seen.found.retain(|path, _| {
+            leaving.contains(path)
+                || seen.now.contains_key(path)
+                || wants.get(path).is_some_and(|want| want.sent)
+        });
         self.tell_in_the_way(wire, there.as_mut(), &wants, &leaving, &mut seen)
             .map_err(failed("look for what is in the way"))?;
+        let agreed =
+            self.agreed(wire, &wants, &seen).map_err(failed("read what is the same here and there"))?;
         match modules.is_empty() {
             true => repository::read_nothing(wire).map_err(failed("read the index"))?,
             false => modules
@@ -161,13 +191,12 @@ impl Preparing<'_> {
         fs::create_dir_all(self.path).map_err(failed(format!("make {}", self.path.display())))?;
         let mut tree = self.tree()?;
         tree.seen = seen;
-        self.ledger.header.format = order.format;
         if let Some(module) = modules.first() {
             module.begin().map_err(failed(format!("make {}", module.git.display())))?;
             self.ledger.header.repository = true;
         }
         self.write_ledger()?;
-        let placed = self.place_files(wire, &mut tree, &wants, &leaving);
+        let placed = self.place_files(wire, &mut tree, &wants, &leaving, &agreed);
         self.write_ledger()?;
         let ids = placed?;
         segment::send(wire, |out| ids.iter().try_for_each(|id| writeln!(out, "{id}")))
@@ -175,12 +204,14 @@ impl Preparing<'_> {
         drop(ids);
 
         self.receive_pack(wire, &order).map_err(failed("take the host's objects"))?;
-        if !modules.is_empty() {
-            self.ledger.header.indices = self.move_repositories(&mut tree, &modules)?;
-        }
+        let kept = match modules.is_empty() {
+            true => vec![],
+            false => self.move_repositories(&mut tree, &modules)?,
+        };
         self.settle(&order, &wants);
         self.write_ledger()?;
-        tree::sync(self.path).map_err(failed("bring the files to the disk"))
+        tree::sync(self.path).map_err(failed("bring the files to the disk"))?;
+        Ok(kept)
     }
 
     fn write_ledger(&mut self) -> Result<(), Failed> {
@@ -200,10 +231,12 @@ impl Preparing<'_> {
             let Some(tree) = tree else { return Ok(()) };
             let mut bytes = vec![];
             for (path, known) in &self.ledger.records {
-                let (fate, found) = self.ledger.fate(tree, path, known)?;
+                let became = self.ledger.fate(tree, path, known)?;
+                let (fate, found) = (became.fate, became.found);
                 bytes.clear();
-                known.record(path, fate).write(&mut bytes);
+                known.record(path, fate, became.now().filter(|_| self.present)).write(&mut bytes);
                 out.write_all(&bytes)?;
+                seen.now.extend(became.id.filter(|_| self.present).map(|id| (path.clone(), id)));
                 fates.push((path.clone(), fate));
                 seen.found.extend(found.map(|found| (path.clone(), found)));
                 let stat = found.filter(|_| fate == Fate::Unchanged).map(|found| found.stat);
@@ -248,7 +281,8 @@ impl Preparing<'_> {
     fn before(&self, module: &Module<'_>) -> Before<'_> {
         let Header { placed, indices, .. } = &self.ledger.header;
         let index = indices.get(&module.path).and_then(|index| Id::parse(index.as_bytes()));
-        Before { placed: placed.as_ref().and_then(|all| repository::placed_at(all, &module.path)), index }
+        let placed = placed.as_ref().and_then(|all| all.at(&module.path));
+        Before { placed, index }
     }
 
     fn wants(&self, wire: &mut Wire) -> io::Result<Wants> {
@@ -264,6 +298,23 @@ impl Preparing<'_> {
         Ok(wants)
     }
 
+    /// Reads which of the paths whose blobs were told are the same on the host.
+    fn agreed(&self, wire: &mut Wire, wants: &Wants, seen: &Seen) -> io::Result<BTreeMap<Vec<u8>, Id>> {
+        let mut agreed = BTreeMap::new();
+        if self.present {
+            segment::records(wire, |path| {
+                let path = parse_path(path).map_err(|e| bad(e.to_string()))?;
+                let mode = |found: &Found| wants.get(path).is_some_and(|want| found.mode == Some(want.mode));
+                match (seen.now.get(path), seen.found.get(path)) {
+                    (Some(id), Some(found)) if mode(found) => drop(agreed.insert(path.to_vec(), *id)),
+                    _ => return Err(bad(format!("\"{}\" cannot be the same there", path.escape_ascii()))),
+                }
+                Ok(())
+            })?;
+        }
+        Ok(agreed)
+    }
+
     fn tell_in_the_way(
         &self,
         wire: &mut Wire,
@@ -276,6 +327,7 @@ impl Preparing<'_> {
             let Some(tree) = tree else { return Ok(()) };
             // If the host goes on, all of it may go.
             let told = &mut seen.whole;
+            let mut bytes = vec![];
             for (path, want) in wants.iter().filter(|(_, want)| want.sent) {
                 let found = match tree.find(path)? {
                     None => obstacle(tree, path)?.filter(|above| !leaving.contains(above)),
@@ -291,11 +343,22 @@ impl Preparing<'_> {
                     }
                 };
                 if let Some(path) = found.filter(|path| !told.contains(path)) {
-                    out.write_all(&path)?;
-                    out.write_all(&[0])?;
+                    let mut now = None;
                     if let Some(found) = tree.find(&path)? {
                         seen.found.entry(path.clone()).or_insert(found);
+                        if self.present
+                            && let Some(id) = ledger::id(self.ledger.header.format, tree, &path, &found)?
+                        {
+                            seen.now.insert(path.clone(), id);
+                            now = found.mode.map(|mode| Present { mode, id: id.to_string() });
+                        }
                     }
+                    bytes.clear();
+                    match self.present {
+                        true => Obstacle { now, path: path.clone() }.write(&mut bytes),
+                        false => bytes.extend([&path[..], b"\0"].concat()),
+                    }
+                    out.write_all(&bytes)?;
                     told.insert(path);
                 }
             }
@@ -310,6 +373,7 @@ impl Preparing<'_> {
         tree: &mut Tree,
         wants: &Wants,
         leaving: &BTreeSet<Vec<u8>>,
+        agreed: &BTreeMap<Vec<u8>, Id>,
     ) -> Result<Vec<Id>, Failed> {
         // Backwards: what is in a directory goes before it.
         for path in leaving.iter().rev() {
@@ -334,7 +398,12 @@ impl Preparing<'_> {
             None => (None, None),
         };
         let mut placing = Placing { tree, wants, ledger: &mut self.ledger, builder, ids: vec![] };
-        let placed = placing.all(&mut Incoming::new(wire));
+        let placed = placing.all(&mut Incoming::new(wire)).and_then(|()| {
+            agreed.iter().try_for_each(|(path, id)| {
+                let tried = || format!("take \"{}\" for placed", path.escape_ascii());
+                placing.adopt(path, *id).map_err(|e| failed(tried())(e))
+            })
+        });
         let Placing { builder, ids, .. } = placing;
         if let (Some(pack), Some(builder)) = (pack, builder) {
             let installed = pack.install_built(builder, format);
@@ -365,24 +434,23 @@ impl Preparing<'_> {
         pack.receive(&file, &mut from, order.format, &mut objects)
     }
 
-    /// Returns what the ledger is to know of their indices.
-    fn move_repositories(
-        &self,
-        tree: &mut Tree,
-        modules: &[Module<'_>],
-    ) -> Result<BTreeMap<String, String>, Failed> {
+    /// Returns what had to be kept.
+    fn move_repositories(&mut self, tree: &mut Tree, modules: &[Module<'_>]) -> Result<Vec<Kept>, Failed> {
         let format = self.ledger.header.format;
         let objects = Objects::open(&self.objects(), format).map_err(failed("read the objects"))?;
         for module in modules {
             module.check_objects(&objects).map_err(failed("take the host's objects"))?;
         }
-        if self.head.as_ref().is_some_and(|head| *head != refs::head(&self.path.join(".git"))) {
-            return Err(trouble(
-                "move HEAD",
-                "it was moved in the guest while the work tree was being brought; prepare again",
-            ));
+        for module in modules {
+            if self.heads.get(&module.path).is_some_and(|head| *head != refs::head(&module.git)) {
+                let of = if module.path.is_empty() { String::new() } else { format!(" of {}", module.path) };
+                return Err(trouble(
+                    format!("move HEAD{of}"),
+                    "it was moved in the guest while the work tree was being brought; prepare again",
+                ));
+            }
         }
-        let mut indices = BTreeMap::new();
+        let (mut indices, mut kept) = (BTreeMap::new(), vec![]);
         // Those within come first: what the outermost one says is true when it says so.
         for module in modules.iter().rev() {
             if !module.path.is_empty() {
@@ -394,10 +462,13 @@ impl Preparing<'_> {
                 let known = self.ledger.records.get(path)?;
                 (known.mode == entry.mode && known.id == Some(entry.id)).then_some(known.stat)?
             });
-            let index = moved.map_err(failed(format!("write {}", module.git.display())))?;
-            indices.extend(index.map(|index| (module.path.clone(), index.to_string())));
+            let moved = moved.map_err(failed(format!("write {}", module.git.display())))?;
+            indices.extend(moved.index.map(|index| (module.path.clone(), index.to_string())));
+            let of = |(name, id)| Kept { path: module.path.clone(), id, name };
+            kept.extend(moved.kept.into_iter().map(of));
         }
-        Ok(indices)
+        self.ledger.header.indices = indices;
+        Ok(kept)
     }
 
     /// Makes the ledger say that all has been placed.

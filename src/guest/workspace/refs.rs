@@ -130,29 +130,56 @@ fn holds_files(directory: &Path) -> bool {
     false
 }
 
-/// Sets a ref below `refs/`.
-pub fn set(git: &Path, name: &str, id: &str) -> io::Result<()> {
+/// Sets a ref below `refs/`. What it points to is given to `leaves` first, while git is kept from changing it.
+pub fn set(
+    git: &Path,
+    name: &str,
+    id: &str,
+    leaves: impl FnOnce(Option<String>) -> io::Result<()>,
+) -> io::Result<()> {
     let path = git.join(name);
     if path.is_dir() {
         // git leaves empty directories where branches have been.
-        fs::remove_dir_all(&path)?;
+        remove_empty(&path).map_err(|e| match e.kind() {
+            io::ErrorKind::DirectoryNotEmpty => {
+                io::Error::other(format!("{name} cannot be made: something below it has been made meanwhile"))
+            }
+            _ => e,
+        })?;
     }
     if let Some(above) = path.parent() {
         fs::create_dir_all(above)?;
     }
-    replace(&path, format!("{id}\n").as_bytes())
+    replace_by(&path, |out| {
+        leaves(get(git, name))?;
+        writeln!(out, "{id}")?;
+        Ok(true)
+    })
 }
 
-/// Keeps a commit as `refs/banger/before/N`, unless one of them is it already.
-pub fn keep_before(git: &Path, id: &str) -> io::Result<()> {
+/// Removes a directory in which there are only directories.
+fn remove_empty(directory: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(directory)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            remove_empty(&entry.path())?;
+        }
+    }
+    fs::remove_dir(directory)
+}
+
+/// Keeps a commit as `refs/banger/before/N`, and returns that name, unless one of them is it already.
+pub fn keep_before(git: &Path, id: &str) -> io::Result<Option<String>> {
     let mut number = 1;
     while let Some(kept) = get(git, &format!("refs/banger/before/{number}")) {
         if kept == id {
-            return Ok(());
+            return Ok(None);
         }
         number += 1;
     }
-    set(git, &format!("refs/banger/before/{number}"), id)
+    let name = format!("refs/banger/before/{number}");
+    set(git, &name, id, |_| Ok(()))?;
+    Ok(Some(name))
 }
 
 /// The file by which git keeps others from changing `path`.
@@ -185,4 +212,30 @@ pub fn replace_by(path: &Path, write: impl FnOnce(&mut dyn Write) -> io::Result<
         drop(fs::remove_file(&lock));
     }
     written
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ONE: &str = "1111111111111111111111111111111111111111";
+    const TWO: &str = "2222222222222222222222222222222222222222";
+
+    #[test]
+    fn what_a_ref_is_moved_from_is_told_while_git_is_kept_from_moving_it() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let git = dir.path();
+        fs::create_dir_all(git.join("refs/heads/a/b")).expect("makes");
+        set(git, "refs/heads/a", ONE, |was| {
+            assert_eq!((was, git.join("refs/heads/a.lock").exists()), (None, true));
+            Ok(())
+        })
+        .expect("sets");
+        let refused = set(git, "refs/heads/a", TWO, |was| {
+            assert_eq!((was.as_deref(), git.join("refs/heads/a.lock").exists()), (Some(ONE), true));
+            Err(io::Error::other("no"))
+        });
+        refused.expect_err("is not moved");
+        assert_eq!(get(git, "refs/heads/a").as_deref(), Some(ONE));
+    }
 }

@@ -10,7 +10,7 @@ use super::refs::{self, replace, replace_by};
 use super::segment::bad;
 use super::staged;
 use crate::git::index::{self, Entry, Stat};
-use crate::git::{Format, Id, MAX_PATH, config, is_ref_name, parse_path};
+use crate::git::{Format, Id, config, is_ref_name, parse_path};
 use crate::guest::files::stream::Incoming;
 use crate::guest::wire::Wire;
 use crate::proto::workspace::{MAX_PATHS, Placed, Repository};
@@ -34,6 +34,13 @@ pub struct Before<'a> {
     pub placed: Option<&'a Placed>,
     /// [`index::digest`] of the index that it brought.
     pub index: Option<Id>,
+}
+
+/// What has been made of a repository, for the next [`Before`].
+pub struct Applied {
+    pub index: Option<Id>,
+    /// Commits that had to be kept, by the refs that lead to them now.
+    pub kept: Vec<(String, String)>,
 }
 
 /// The repository and its submodules, depth first, their indices still to come.
@@ -117,14 +124,21 @@ impl Module<'_> {
         before.head.as_ref() == Some(&self.wanted.head) && before.branch == self.wanted.branch
     }
 
+    /// The guest has moved a submodule's HEAD, and the host has not: it stays. Of the outermost one's, the host has decided.
+    fn is_the_guests(&self, before: &Placed) -> bool {
+        let (head, branch) = refs::head(&self.git);
+        !self.path.is_empty()
+            && self.is_where(before)
+            && head.is_some()
+            && (head, branch) != (before.head.clone(), before.branch.clone())
+    }
+
     /// Reads its index from the wire.
     pub fn read_index(&mut self, wire: &mut Wire) -> io::Result<()> {
         let format = self.format;
         let index = &mut self.index;
         super::segment::records(wire, |line| {
-            let entry = Entry::parse(line, format).ok_or_else(|| {
-                bad(format!("the index has \"{}\"", line[..line.len().min(MAX_PATH)].escape_ascii()))
-            })?;
+            let entry = Entry::parse(line, format).map_err(|e| bad(e.to_string()))?;
             index.push(entry);
             if index.len() > MAX_PATHS { Err(bad("the index is too long")) } else { Ok(()) }
         })?;
@@ -148,6 +162,12 @@ impl Module<'_> {
             let up = "../".repeat(self.path.split('/').count() + 2);
             replace(&self.git.join("objects/info/alternates"), format!("{up}.git/objects\n").as_bytes())?;
         }
+        replace(&self.git.join("config"), self.config().as_bytes())?;
+        let branch = self.wanted.branch.as_deref().unwrap_or("main");
+        replace(&self.git.join("HEAD"), format!("ref: refs/heads/{branch}\n").as_bytes())
+    }
+
+    fn config(&self) -> String {
         let Repository { origin, user_name, user_email, .. } = self.wanted;
         let mut config =
             config::render(self.format, origin.as_deref(), user_name.as_deref(), user_email.as_deref());
@@ -155,9 +175,7 @@ impl Module<'_> {
             // `git submodule init` is not to be needed: they are there.
             config += "[submodule]\n\tactive = .\n";
         }
-        replace(&self.git.join("config"), config.as_bytes())?;
-        let branch = self.wanted.branch.as_deref().unwrap_or("main");
-        replace(&self.git.join("HEAD"), format!("ref: refs/heads/{branch}\n").as_bytes())
+        config
     }
 
     /// Whether the objects that refs are to point to have come.
@@ -170,16 +188,18 @@ impl Module<'_> {
         Ok(())
     }
 
-    /// Moves refs, index and HEAD, in this order, and returns what the index was brought as, for the next `before`. `untold`: the host does not know where the history ends that is here already; `stat` is what is known of a file that is what the index says.
+    /// Moves refs, index and HEAD, in this order. Commits that HEAD and the branch lead away from are kept: those of the guest always, for of another
+    /// branch than HEAD's the host knows nothing; those that a prepare has brought only if the host asks for it, who has them. `untold`: the host does not know where the history ends that is here already; `stat` is what is known of a file that is what the index says.
     pub fn apply(
         &self,
         before: Before<'_>,
         untold: bool,
         mut stat: impl FnMut(&[u8], &Entry) -> Option<Stat>,
-    ) -> io::Result<Option<Id>> {
+    ) -> io::Result<Applied> {
         let (git, wanted) = (&self.git, self.wanted);
-        let rests = self.rests(before.placed).map_err(io::Error::other)?;
         replace(&git.join("info/exclude"), wanted.exclude.as_bytes())?;
+        let rests = self.rests(before.placed).map_err(io::Error::other)?
+            || before.placed.is_some_and(|before| self.is_the_guests(before));
         let shallow = git.join("shallow");
         let known = refs::read(&shallow, MAX_SHALLOW).filter(|_| untold).unwrap_or_default();
         let ends: BTreeSet<&str> = known.lines().chain(wanted.shallow.iter().map(String::as_str)).collect();
@@ -192,11 +212,18 @@ impl Module<'_> {
         }
         refs::add_tags(git, &wanted.tags)?;
         if rests {
-            return Ok(before.index);
+            return Ok(Applied { index: before.index, kept: vec![] });
         }
-        self.keep_what_moves(before.placed)?;
+        let mut kept = vec![];
+        let brought = |id: &String| before.placed.is_some_and(|before| before.heads.contains(id));
+        let mut keep = |id: Option<String>| {
+            if let Some(id) = id.filter(|id| *id != wanted.head && (wanted.keep_before || !brought(id))) {
+                kept.extend(refs::keep_before(git, &id)?.map(|name| (name, id)));
+            }
+            Ok(())
+        };
         if let Some(branch) = &wanted.branch {
-            refs::set(git, &format!("refs/heads/{branch}"), &wanted.head)?;
+            refs::set(git, &format!("refs/heads/{branch}"), &wanted.head, &mut keep)?;
         }
         let digest = index::digest(self.format, &self.index);
         let mut path = vec![];
@@ -223,35 +250,13 @@ impl Module<'_> {
             Some(branch) => format!("ref: refs/heads/{branch}\n"),
             None => format!("{}\n", wanted.head),
         };
-        replace(&git.join("HEAD"), head.as_bytes())?;
-        Ok(Some(digest))
+        replace_by(&git.join("HEAD"), |out| {
+            keep(refs::head(git).0)?;
+            out.write_all(head.as_bytes())?;
+            Ok(true)
+        })?;
+        Ok(Applied { index: Some(digest), kept })
     }
-
-    /// Keeps the commits that HEAD and the branch lead away from. Those of the guest always, for the host has only looked at the top HEAD: of
-    /// another branch, or of a submodule, it knows nothing. Those that a prepare has brought only if the host asks for it; it has them.
-    fn keep_what_moves(&self, before: Option<&Placed>) -> io::Result<()> {
-        let (git, wanted) = (&self.git, self.wanted);
-        let branch =
-            wanted.branch.as_ref().and_then(|branch| refs::get(git, &format!("refs/heads/{branch}")));
-        let brought = |id: &String| before.is_some_and(|before| before.heads.contains(id));
-        for id in refs::head(git).0.into_iter().chain(branch) {
-            if id != wanted.head && (wanted.keep_before || !brought(&id)) {
-                refs::keep_before(git, &id)?;
-            }
-        }
-        Ok(())
-    }
-}
-
-/// What was placed at a submodule's path in the work tree, or at the empty one.
-pub fn placed_at<'a>(placed: &'a Placed, path: &str) -> Option<&'a Placed> {
-    if path.is_empty() {
-        return Some(placed);
-    }
-    placed.submodules.iter().find_map(|(below, sub)| match path.strip_prefix(below.as_str())? {
-        "" => Some(sub),
-        deeper => placed_at(sub, deeper.strip_prefix('/')?),
-    })
 }
 
 /// What was placed with this repository, after `before`.
@@ -283,13 +288,6 @@ pub fn look(top: &Path, placed: &mut Placed) {
     for (path, sub) in &mut placed.submodules {
         look(&top.join(&*path), sub);
     }
-}
-
-/// How many ids [`look`] has gathered.
-pub fn ids(placed: &Placed) -> usize {
-    placed.heads.len()
-        + placed.boundary.len()
-        + placed.submodules.iter().map(|(_, sub)| 4 + ids(sub)).sum::<usize>()
 }
 
 /// Where the submodules are that were placed, in the work tree.

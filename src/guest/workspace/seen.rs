@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 
 use super::tree::Found;
-use crate::git::Mode;
+use crate::git::{Id, Mode};
 
 #[derive(Debug, Default)]
 pub struct Seen {
@@ -12,6 +12,8 @@ pub struct Seen {
     pub found: BTreeMap<Vec<u8>, Found>,
     /// What of it was in the way, and may go: a directory with all that is in it.
     pub whole: BTreeSet<Vec<u8>>,
+    /// The blobs that were told, of what was changed or is in the way.
+    pub now: BTreeMap<Vec<u8>, Id>,
 }
 
 impl Seen {

@@ -15,7 +15,9 @@ use crate::git::{Format, Mode};
 use crate::guest::wire::Wire;
 use crate::proto::agent::Answer;
 use crate::proto::frame::{Frame, Kind};
-use crate::proto::workspace::{Changes, Difference, Fate, Held, Order, Prepare, Record, Repository, Wanted};
+use crate::proto::workspace::{
+    Changes, Difference, Fate, Held, Kept, Order, Prepare, Record, Repository, Wanted,
+};
 
 mod bring;
 mod hostile;
@@ -57,6 +59,7 @@ struct Brought {
     ledger: Vec<Record>,
     sent: Vec<String>,
     ids: Vec<String>,
+    kept: Vec<Kept>,
 }
 
 impl Lab {
@@ -114,10 +117,24 @@ impl Lab {
         let (path, ledgers) = (self.guest_path(), self.ledgers());
         let agent = std::thread::spawn(move || {
             let mut wire = Wire::new(theirs.into()).expect("a wire");
-            drop(prepare::run(&mut wire, &Prepare { path }, &ledgers));
+            drop(prepare::run(&mut wire, &Prepare { path, present: false }, &ledgers));
             drop(wire.finish());
         });
         (ours, agent)
+    }
+
+    /// How many commits the guest has that were not brought.
+    fn ahead(&self) -> Option<usize> {
+        let (mut ours, theirs) = UnixStream::pair().expect("a pair");
+        let (path, ledgers) = (self.guest_path(), self.ledgers());
+        let agent = std::thread::spawn(move || {
+            let mut wire = Wire::new(theirs.into()).expect("a wire");
+            drop(changes::run(&mut wire, &Changes { path, all: false }, &ledgers));
+        });
+        let held = held(&mut ours).expect("there is one");
+        drop(ours);
+        agent.join().expect("no panic");
+        held.ahead
     }
 
     /// What differs in the guest, by path.
@@ -286,9 +303,10 @@ impl Bringing<'_> {
             }
         }
         self.put(9, pack)?;
-        segment(&mut self.wire)?;
+        let kept = segment(&mut self.wire)?;
+        let kept = if kept.is_empty() { vec![] } else { serde_json::from_slice(&kept).expect("a list") };
         let sent = sent.iter().map(|want| want.path.escape_ascii().to_string()).collect();
-        Ok(Brought { held, ledger, sent, ids })
+        Ok(Brought { held, ledger, sent, ids, kept })
     }
 
     fn put(&mut self, number: usize, mut bytes: Vec<u8>) -> Result<(), String> {

@@ -7,8 +7,9 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use rustix::fs::{
-    AtFlags, CWD, Dir, FileType, Mode as Bits, OFlags, ResolveFlags, Timespec, Timestamps, UTIME_OMIT,
-    chmodat, mkdirat, open, openat, openat2, readlinkat, renameat, statat, symlinkat, unlinkat, utimensat,
+    AtFlags, CWD, Dir, FileType, Mode as Bits, OFlags, RenameFlags, ResolveFlags, Timespec, Timestamps,
+    UTIME_OMIT, chmodat, fchmod, fstat, futimens, mkdirat, open, openat, openat2, readlinkat, renameat,
+    renameat_with, statat, symlinkat, unlinkat, utimensat,
 };
 use rustix::io::Errno;
 
@@ -39,7 +40,7 @@ impl Tree {
     pub fn open(path: &Path) -> io::Result<Self> {
         let root =
             open(path, OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Bits::empty())?;
-        let device = rustix::fs::fstat(&root)?.st_dev;
+        let device = fstat(&root)?.st_dev;
         let mut random = [0; 8];
         rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::empty())?;
         Ok(Self {
@@ -77,7 +78,7 @@ impl Tree {
         else {
             return Ok(vec![]);
         };
-        if rustix::fs::fstat(&directory)?.st_dev != self.device {
+        if fstat(&directory)?.st_dev != self.device {
             return Ok(vec![]);
         }
         let mut found = vec![];
@@ -101,15 +102,19 @@ impl Tree {
         Ok(self.find(&[path, b"/.git"].concat())?.is_some())
     }
 
-    /// Puts a regular file at a path, in the place of what was seen there: `fill` writes it, and it is not there before it is whole.
+    /// Puts a regular file at a path, in the place of what was seen there: `fill` writes it, and it is not there before it is whole. Returns what
+    /// is there then.
+    ///
+    /// A work tree has many thousands of them, and each call costs an emulated guest a tenth of a millisecond or more: those that a new file
+    /// does not need are left out.
     pub fn put_file<T>(
         &mut self,
         path: &[u8],
         executable: bool,
         mtime: i64,
         fill: impl FnOnce(&mut File) -> io::Result<T>,
-    ) -> io::Result<T> {
-        self.make_way(path)?;
+    ) -> io::Result<(T, Stat)> {
+        let there = self.make_way(path)?;
         let incoming = self.incoming.clone();
         let seen = std::mem::take(&mut self.seen);
         let bits = Bits::from_raw_mode(if executable { 0o755 } else { 0o644 });
@@ -117,14 +122,25 @@ impl Tree {
             let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
             let mut file = File::from(openat(above, &incoming, flags, bits)?);
             let placed = fill(&mut file).and_then(|value| {
-                // Whatever the agent's umask is.
-                chmodat(above, &incoming, bits, AtFlags::empty())?;
-                utimensat(above, &incoming, &times(mtime), AtFlags::SYMLINK_NOFOLLOW)?;
-                // Not before it has come: that may have taken its time.
-                let now = statat(above, name, AtFlags::SYMLINK_NOFOLLOW).map_err(Into::into);
-                seen.check(path, absent(now)?.map(|stat| found_of(&stat)))?;
-                renameat(above, &incoming, above, name)?;
-                Ok(value)
+                // The agent's umask may have taken some.
+                if Bits::from_raw_mode(fstat(&file)?.st_mode) != bits {
+                    fchmod(&file, bits)?;
+                }
+                futimens(&file, &times(mtime))?;
+                if !there && !seen.found.contains_key(path) {
+                    match renameat_with(above, &incoming, above, name, RenameFlags::NOREPLACE) {
+                        Err(Errno::EXIST) => return Err(changed(path)),
+                        // Not every file system knows that flag.
+                        Err(Errno::INVAL) => renameat(above, &incoming, above, name)?,
+                        other => other?,
+                    }
+                } else {
+                    // Not before it has come: that may have taken its time.
+                    let now = statat(above, name, AtFlags::SYMLINK_NOFOLLOW).map_err(Into::into);
+                    seen.check(path, absent(now)?.map(|stat| found_of(&stat)))?;
+                    renameat(above, &incoming, above, name)?;
+                }
+                Ok((value, found_of(&fstat(&file)?).stat))
             });
             if placed.is_err() {
                 unlinkat(above, &incoming, AtFlags::empty())?;
@@ -141,13 +157,15 @@ impl Tree {
         self.seen.check(path, now)
     }
 
-    pub fn put_link(&mut self, path: &[u8], target: &[u8], mtime: i64) -> io::Result<()> {
+    /// Puts a symlink at a path, in the place of what was seen there. Returns what is there then.
+    pub fn put_link(&mut self, path: &[u8], target: &[u8], mtime: i64) -> io::Result<Stat> {
         self.make_way(path)?;
         self.check(path)?;
         self.at(path, |above, name| {
             absent(unlinkat(above, name, AtFlags::empty()).map_err(Into::into))?;
             symlinkat(target, above, name)?;
-            Ok(utimensat(above, name, &times(mtime), AtFlags::SYMLINK_NOFOLLOW)?)
+            utimensat(above, name, &times(mtime), AtFlags::SYMLINK_NOFOLLOW)?;
+            Ok(found_of(&statat(above, name, AtFlags::SYMLINK_NOFOLLOW)?).stat)
         })
     }
 
@@ -190,8 +208,8 @@ impl Tree {
         Ok(())
     }
 
-    /// Makes the directories above a path, and takes a directory away that is where a file goes.
-    fn make_way(&mut self, path: &[u8]) -> io::Result<()> {
+    /// Makes the directories above a path, and takes a directory away that is where a file goes. Returns whether something else is there.
+    fn make_way(&mut self, path: &[u8]) -> io::Result<bool> {
         if let Some(slash) = path.iter().rposition(|b| *b == b'/') {
             self.make_directories(&path[..slash])?;
         }
@@ -207,8 +225,9 @@ impl Tree {
                 std::fs::remove_dir_all(Path::new(&above).join(as_path(name)))
             })?;
             self.last = None;
+            return Ok(false);
         }
-        Ok(())
+        Ok(found.is_some())
     }
 
     /// Makes a directory and those above it; what is no directory there goes.

@@ -11,19 +11,22 @@
 //! One thing is written by git even so: a split index has its shared part touched (mtime) by whoever reads it (read-cache.c,
 //! freshen_shared_index).
 
+mod patience;
+mod running;
+
 use std::ffi::{OsStr, OsString};
-use std::fs::File;
-use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::io::{self, Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::process::{Child, Command, Stdio};
 
-use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
 use rustix::system::sysinfo;
 
+pub use self::patience::{Patience, Pipe};
+pub use self::running::{Doing, Running, Stdin, Stdout};
 use super::CmdError;
 
 /// What a repository may not decide. `-c` outranks every file.
@@ -49,8 +52,6 @@ const OVERRIDES: &[&str] = &[
 /// ends before something else here does.
 const MAX_MEMORY: u64 = 16 << 30;
 const MIN_MEMORY: u64 = 2 << 30;
-/// How much of what git says on stderr is looked at, in bytes.
-const MAX_STDERR: u64 = 64 * 1024;
 
 /// git, and the repository that it is asked about.
 #[derive(Debug, Clone)]
@@ -64,6 +65,7 @@ pub struct Git {
     alone: bool,
     /// What else is in its environment.
     env: Vec<(&'static str, PathBuf)>,
+    patience: Patience,
 }
 
 #[derive(Debug, Clone)]
@@ -72,17 +74,6 @@ enum Place {
     From(PathBuf),
     /// The repository is known. git does not ask whose it is.
     At { git_dir: PathBuf, work_tree: PathBuf },
-}
-
-/// A git that runs. Dropped before [`Running::finish`], it is killed.
-#[derive(Debug)]
-pub struct Running {
-    what: String,
-    child: Child,
-    pub stdin: Option<ChildStdin>,
-    pub stdout: Option<ChildStdout>,
-    stderr: File,
-    ended: bool,
 }
 
 impl Git {
@@ -97,7 +88,17 @@ impl Git {
     }
 
     fn of(place: Place) -> Self {
-        Self { place, shallow: None, objects: OsString::new(), alone: false, env: vec![] }
+        let patience = Patience::default();
+        Self { place, shallow: None, objects: OsString::new(), alone: false, env: vec![], patience }
+    }
+
+    /// As this one, waited for with `patience`.
+    pub fn patient(&self, patience: &Patience) -> Self {
+        Self { patience: patience.clone(), ..self.clone() }
+    }
+
+    pub fn patience(&self) -> &Patience {
+        &self.patience
     }
 
     /// As this one, with no configuration but the repository's: for one that is ours. Paths that begin with a colon are magic then, since
@@ -196,26 +197,24 @@ impl Git {
         stdout: Stdio,
     ) -> Result<Running, CmdError> {
         let verb = args.first().map_or_else(Default::default, |verb| verb.as_ref().to_string_lossy());
-        let what = format!("git {verb}");
-        let spawn = || -> io::Result<Running> {
-            // A file rather than a pipe: nobody has to read it for git to go on.
-            let said = memfd_create("git", MemfdFlags::CLOEXEC)?;
-            let mut child = self
-                .command()?
-                .args(args)
-                .stdin(stdin)
-                .stdout(stdout)
-                .stderr(Stdio::from(said.try_clone()?))
-                .spawn()?;
-            let (stdin, stdout) = (child.stdin.take(), child.stdout.take());
-            let running =
-                Running { what: what.clone(), child, stdin, stdout, stderr: said.into(), ended: false };
+        let doing = Doing { program: format!("git {verb}"), at: self.work_tree().to_owned() };
+        let running = Running::start(doing.clone(), &self.patience, |stderr| {
+            self.command()?.args(args).stdin(stdin).stdout(stdout).stderr(stderr).spawn()
+        });
+        let limited = running.and_then(|running| {
             if self.alone {
-                running.limit_memory()?;
+                limit_memory(&running.child)?;
             }
             Ok(running)
-        };
-        spawn().map_err(|source| CmdError::Spawn { program: what.clone(), source })
+        });
+        limited.map_err(|source| CmdError::Spawn { program: doing.program, source })
+    }
+
+    fn work_tree(&self) -> &Path {
+        match &self.place {
+            Place::From(directory) => directory,
+            Place::At { work_tree, .. } => work_tree,
+        }
     }
 
     fn command(&self) -> io::Result<Command> {
@@ -270,62 +269,15 @@ impl Git {
     }
 }
 
-impl Running {
-    /// Waits for its end, after its stdout has been read.
-    ///
-    /// # Errors
-    /// [`CmdError::Failed`] with what it said.
-    pub fn finish(self) -> Result<(), CmdError> {
-        self.finish_after(Ok(()))
-    }
-
-    /// As [`Running::finish`]; `moved` is how it went with its pipes, of which it knows more if it failed itself.
-    pub fn finish_after(mut self, moved: io::Result<()>) -> Result<(), CmdError> {
-        (self.stdin, self.stdout) = (None, None);
-        let program = self.what.clone();
-        let ended = self.child.wait();
-        self.ended = true;
-        let status = ended.map_err(|source| CmdError::Spawn { program: program.clone(), source })?;
-        if !status.success() {
-            return Err(CmdError::Failed { program, status, stderr: reason(&self.said()) });
-        }
-        moved.map_err(|source| CmdError::Spawn { program, source })
-    }
-
-    /// What it has by now it keeps.
-    fn limit_memory(&self) -> io::Result<()> {
-        let info = sysinfo();
-        let memory = info.totalram.saturating_mul(info.mem_unit.into());
-        let ours = getrlimit(Resource::As);
-        let most = memory.clamp(MIN_MEMORY, MAX_MEMORY).min(ours.maximum.unwrap_or(u64::MAX));
-        let limit = Rlimit { current: Some(most), maximum: Some(most) };
-        prlimit(Some(Pid::from_child(&self.child)), Resource::As, limit)?;
-        Ok(())
-    }
-
-    fn said(&mut self) -> String {
-        let mut said = vec![];
-        // What cannot be read is as if it had said nothing.
-        let read = self.stderr.seek(SeekFrom::Start(0));
-        read.and_then(|_| (&mut self.stderr).take(MAX_STDERR).read_to_end(&mut said)).unwrap_or_default();
-        String::from_utf8_lossy(&said).into_owned()
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        if !self.ended {
-            // It may have ended by itself; there is nobody to tell anything else.
-            self.child.kill().unwrap_or_default();
-            self.child.wait().map(drop).unwrap_or_default();
-        }
-    }
-}
-
-/// The line that says why: what git calls fatal is followed by advice.
-fn reason(said: &str) -> String {
-    let fatal = said.lines().find_map(|line| line.strip_prefix("fatal: "));
-    fatal.or_else(|| said.trim().lines().last()).unwrap_or_default().to_owned()
+/// What it has by now it keeps.
+fn limit_memory(git: &Child) -> io::Result<()> {
+    let info = sysinfo();
+    let memory = info.totalram.saturating_mul(info.mem_unit.into());
+    let ours = getrlimit(Resource::As);
+    let most = memory.clamp(MIN_MEMORY, MAX_MEMORY).min(ours.maximum.unwrap_or(u64::MAX));
+    let limit = Rlimit { current: Some(most), maximum: Some(most) };
+    prlimit(Some(Pid::from_child(git)), Resource::As, limit)?;
+    Ok(())
 }
 
 /// The person's PATH without what is relative: the current directory will be the repository.

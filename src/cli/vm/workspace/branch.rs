@@ -42,7 +42,8 @@ pub fn bring(vm: &str, guest_path: Option<&str>, name: &str, force: bool) -> Res
         )));
     }
     // Until the branch is made, the pack is nowhere else.
-    let scratch = Scratch::make(&origin.cache, found.format, Some(&found.common.join("objects")))?;
+    let scratch = Scratch::make(&origin.cache, found.format, Some(&found.common.join("objects")))?
+        .patient(&origin.patience);
     let pack = match branch.wanted(&placed, &head)? {
         None => None,
         Some(wanted) => {

@@ -4,6 +4,7 @@ use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 
 use argh::{ArgsInfo, FromArgs};
+use serde::Serialize;
 
 use super::branch;
 use super::file::Output;
@@ -13,7 +14,7 @@ use crate::cli::error::Error;
 use crate::cli::render::{self, PatchLines, Progress};
 use crate::cli::signals::Signals;
 use crate::cli::workspace::Guest;
-use crate::cli::workspace::export::{Base, How, Origin, Patch, Unwritten};
+use crate::cli::workspace::export::{Base, Change, How, Origin, Patch, Unwritten};
 use crate::host::dirs::Dirs;
 use crate::proto::api::{VmChanges, VmShow, VmView};
 use crate::proto::workspace::Changes;
@@ -61,7 +62,8 @@ pub struct Export {
     help_triggers("-h", "--help", "help"),
     example = "banger vm workspace diff dev\n\
                banger vm workspace diff dev --stat\n\
-               banger vm workspace diff dev --name-only"
+               banger vm workspace diff dev --name-only\n\
+               banger vm workspace diff dev --json       # each path with its modes"
 )]
 pub struct Diff {
     /// the VM's name, its id, or the beginning of its id
@@ -79,6 +81,18 @@ pub struct Diff {
     /// show the paths alone
     #[argh(switch)]
     name_only: bool,
+    /// print JSON: each path, how it changed, and its modes
+    #[argh(switch)]
+    json: bool,
+}
+
+#[derive(Serialize)]
+struct DiffView<'a> {
+    guest_path: &'a str,
+    source: &'a str,
+    /// None: what was brought.
+    base_commit: Option<&'a str>,
+    changes: &'a [Change],
 }
 
 /// A work tree of a VM, and who attends to what is asked about it.
@@ -105,7 +119,7 @@ impl Asked {
     /// This host's side of it.
     pub fn origin(&self) -> Result<Origin, Error> {
         let dirs = Dirs::from_env().map_err(ClientError::NoHome)?;
-        Ok(Origin::find(&self.workspace, &dirs.cache)?)
+        Ok(Origin::find(&self.workspace, &dirs.cache, self.signals.patience())?)
     }
 
     /// Asks the guest what differs, or for all of its paths.
@@ -186,17 +200,27 @@ impl Export {
 
 impl Diff {
     pub fn run(&self) -> Result<(), Error> {
-        let how = match (self.stat, self.name_only) {
-            (true, true) => {
-                let text = "--stat and --name-only show different things; choose one of them";
+        let how = match (self.stat, self.name_only, self.json) {
+            (true, false, false) => How::Stat,
+            (false, true, false) => How::Names,
+            (false, false, _) => How::Patch,
+            _ => {
+                let text = "--stat, --name-only and --json show different things; choose one of them";
                 return Err(Error::Refused(text.to_owned()));
             }
-            (true, false) => How::Stat,
-            (false, true) => How::Names,
-            (false, false) => How::Patch,
         };
         let mut asked = Asked::find(&self.vm, self.guest_path.as_deref())?;
         let patch = asked.patch(self.base_commit.as_deref())?;
+        if self.json {
+            let Workspace { guest_path, source, .. } = &asked.workspace;
+            let changes = &patch.changes()?;
+            return render::json(&DiffView {
+                guest_path,
+                source,
+                base_commit: self.base_commit.as_deref(),
+                changes,
+            });
+        }
         asked.unless_interrupted(to_stdout(&patch, how))
     }
 }

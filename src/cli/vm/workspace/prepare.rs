@@ -8,9 +8,11 @@ use super::dry;
 use crate::cli::client::{Attention, Client};
 use crate::cli::error::Error;
 use crate::cli::render::{self, Progress};
+use crate::cli::signals::Signals;
 use crate::cli::workspace::{DEPTH, Done, Gathered, Guest, Wish, bring, compare_with, gather, guest_path};
+use crate::host::cmd::git::Patience;
 use crate::proto::api::{VmPrepare, VmShow, VmView, VmWorkspace};
-use crate::proto::workspace::Prepare;
+use crate::proto::workspace::{Kept, Prepare};
 use crate::vm::name::VmName;
 use crate::vm::workspace::Workspace;
 
@@ -27,7 +29,7 @@ use crate::vm::workspace::Workspace;
                banger vm workspace prepare dev . --branch try --from v1.2  # another commit, on a new branch\n\
                banger vm workspace prepare dev . --dry-run                 # only tell what would travel",
     note = "The repository here is only read; no hook, filter or command of its configuration is run. Ignored files never travel.\n\
-            What was changed in the guest stays; where it was changed here as well, nothing is done unless --force is given."
+            What was changed in the guest stays; where it was changed here as well, and not to the same, nothing is done unless --force is given."
 )]
 pub struct PrepareTree {
     /// the VM's name, its id, or the beginning of its id
@@ -51,9 +53,12 @@ pub struct PrepareTree {
     /// how many commits of history to bring; 10 if not given
     #[argh(option, arg_name = "n", from_str_fn(depth_of))]
     depth: Option<usize>,
-    /// bring untracked files too, but for ignored ones
+    /// bring untracked files too, but for ignored ones; from then on every time
     #[argh(switch)]
     include_untracked: bool,
+    /// bring no untracked files any more; those that were brought leave the guest, unless they were changed there
+    #[argh(switch)]
+    no_include_untracked: bool,
     /// bring a plain directory as it is, without git
     #[argh(switch)]
     copy: bool,
@@ -95,6 +100,7 @@ pub struct Options<'a> {
     pub copy: bool,
     /// The commit that an earlier time was at, until a branch is asked for.
     pub stays_at: Option<&'a String>,
+    pub patience: Patience,
 }
 
 impl Options<'_> {
@@ -121,6 +127,7 @@ impl Options<'_> {
                 from: self.from.or(self.stays_at.filter(|_| self.branch.is_none() && !self.copy)).cloned(),
                 depth: (!self.full).then_some(self.depth.unwrap_or(DEPTH)),
                 untracked: self.untracked,
+                patience: self.patience.clone(),
             }),
         }
     }
@@ -131,9 +138,17 @@ impl PrepareTree {
         if self.json && !self.dry_run {
             return Err(Error::Refused("--json goes with --dry-run".to_owned()));
         }
+        if self.include_untracked && self.no_include_untracked {
+            let text =
+                "--include-untracked and --no-include-untracked say different things; choose one of them";
+            return Err(Error::Refused(text.to_owned()));
+        }
         let client = Client::from_env()?;
         let mut progress = Progress::new(self.quiet);
-        let vm = client.call(VmShow { vm: self.vm.clone() }, &mut Attention::to(&mut progress))?;
+        let mut signals =
+            Signals::catch().map_err(|source| Error::Host { what: "catch signals".to_owned(), source })?;
+        let attention = &mut Attention { progress: &mut progress, signals: Some(&mut signals) };
+        let vm = client.call(VmShow { vm: self.vm.clone() }, attention)?;
         let known = known(&vm, self.path.as_deref(), self.guest_path.as_deref());
         let path = match (&self.path, known) {
             (Some(path), _) => PathBuf::from(path),
@@ -146,16 +161,21 @@ impl PrepareTree {
             from: self.from.as_ref(),
             full: self.full,
             depth: self.depth,
-            untracked: self.include_untracked || known.is_some_and(|known| known.untracked),
+            untracked: !self.no_include_untracked
+                && (self.include_untracked || known.is_some_and(|known| known.untracked)),
             copy: self.copy || again.is_some_and(|known| known.head.is_none()),
             stays_at: known.and_then(|known| known.from.as_ref()),
+            patience: attention.patience(),
         };
         if options.untracked && !self.include_untracked {
-            progress.say("untracked files are brought too, as the last time");
+            attention.progress.say(
+                "untracked files are brought too, as the last time; --no-include-untracked leaves them here",
+            );
         }
         let wish = options.wish(&path)?;
         if let (None, Some(from)) = (&wish.branch, &wish.from) {
-            progress.say(&format!("it stays at {from:.10}, as the last time; --branch brings what is here"));
+            let note = format!("it stays at {from:.10}, as the last time; --branch brings what is here");
+            attention.progress.say(&note);
         }
         let gathered = gather(&wish)?;
         if let Some(known) = again {
@@ -164,7 +184,6 @@ impl PrepareTree {
         let guest_path = self.guest_path.clone().or_else(|| known.map(|known| known.guest_path.clone()));
         let guest_path = guest_path.unwrap_or_else(|| gathered.guest_path());
         let job = Job { client: &client, vm: &vm, guest_path: &guest_path, force: self.force };
-        let attention = &mut Attention::to(&mut progress);
         match self.dry_run {
             false => job.bring(gathered, attention),
             true => {
@@ -204,6 +223,9 @@ impl Job<'_> {
         let done = bring(&gathered, guest, self.force, attention)?;
         let workspace = gathered.record(self.guest_path, render::now());
         self.client.call(VmWorkspace { vm: self.vm.record.id.to_string(), workspace }, attention)?;
+        for line in kept(&self.vm.record.name, self.guest_path, &done) {
+            attention.progress.say(&line);
+        }
         attention.progress.say(&sentence(&self.vm.record.name, self.guest_path, &done));
         Ok(())
     }
@@ -225,7 +247,7 @@ impl Job<'_> {
         if let Some(known) = known.filter(|_| !self.force) {
             not_over_another(known, gathered, &self.vm.record.name)?;
         }
-        let prepare = Prepare { path: self.guest_path.to_owned() };
+        let prepare = Prepare { path: self.guest_path.to_owned(), present: true };
         let request = VmPrepare { vm: self.vm.record.id.to_string(), prepare };
         let (held, connection) = self.client.open_with(request, attention)?;
         if let Some(known) = known {
@@ -278,7 +300,24 @@ fn sentence(vm: &VmName, guest_path: &str, done: &Done) -> String {
         false => format!("{} ({})", parts.join(", "), render::bytes(done.bytes)),
     };
     let stays = if done.head_stays { "; HEAD stays where the guest has moved it" } else { "" };
-    format!("{vm}: {guest_path}: {what}{stays}")
+    let left = some(done.untracked.left, "untracked file left the guest", "untracked files left the guest");
+    let changed = some(
+        done.untracked.stayed,
+        "untracked file stays, as it was changed there",
+        "untracked files stay, as they were changed there",
+    );
+    let untracked: String = [left, changed].into_iter().flatten().map(|text| format!("; {text}")).collect();
+    format!("{vm}: {guest_path}: {what}{untracked}{stays}")
+}
+
+/// `dev: /root/repo/libs/sub: the guest's 1a2b3c4 is kept there as refs/banger/before/1`.
+fn kept(vm: &VmName, guest_path: &str, done: &Done) -> Vec<String> {
+    let line = |kept: &Kept| {
+        let at = if kept.path.is_empty() { String::new() } else { format!("/{}", kept.path) };
+        let id = kept.id.get(..7).unwrap_or(&kept.id);
+        format!("{vm}: {guest_path}{at}: the guest's {id} is kept there as {}", kept.name)
+    };
+    done.kept.iter().map(line).collect()
 }
 
 /// Brings the VM's last work tree again, from where it came.
@@ -289,8 +328,8 @@ pub fn again(
     attention: &mut Attention<'_>,
 ) -> Result<(), Error> {
     let copy = workspace.head.is_none();
-    let stays_at = workspace.from.as_ref();
-    let options = Options { untracked: workspace.untracked, copy, stays_at, ..Options::default() };
+    let (stays_at, patience) = (workspace.from.as_ref(), attention.patience());
+    let options = Options { untracked: workspace.untracked, copy, stays_at, patience, ..Options::default() };
     let gathered = gather(&options.wish(Path::new(&workspace.source))?)?;
     still_there(workspace, &gathered, &vm.record.name)?;
     Job { client, vm, guest_path: &workspace.guest_path, force: false }.bring(gathered, attention)
@@ -303,12 +342,26 @@ mod tests {
     #[test]
     fn what_was_done_is_one_line() {
         let name: VmName = "dev".parse().expect("a name");
-        let done = Done { sent: 12, removed: 3, commits: 2, bytes: 1_258_291, head_stays: false };
+        let done = Done { sent: 12, removed: 3, commits: 2, bytes: 1_258_291, ..Done::default() };
         assert_eq!(
             sentence(&name, "/root/repo", &done),
             "dev: /root/repo: 12 files sent, 3 removed, 2 commits (1.2 MiB)"
         );
         assert_eq!(sentence(&name, "/r", &Done::default()), "dev: /r: nothing has changed");
+        let in_sub = |path: &str| Kept { path: path.into(), id: "1".repeat(40), name: "refs/x/1".to_owned() };
+        assert_eq!(
+            kept(&name, "/r", &Done { kept: vec![in_sub(""), in_sub("a/b")], ..done }),
+            [
+                "dev: /r: the guest's 1111111 is kept there as refs/x/1",
+                "dev: /r/a/b: the guest's 1111111 is kept there as refs/x/1"
+            ]
+        );
+        let mut done = Done { removed: 2, ..Done::default() };
+        (done.untracked.left, done.untracked.stayed) = (2, 1);
+        assert_eq!(
+            sentence(&name, "/r", &done),
+            "dev: /r: 2 removed (0 B); 2 untracked files left the guest; 1 untracked file stays, as it was changed there"
+        );
     }
 
     #[test]

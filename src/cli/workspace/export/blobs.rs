@@ -3,19 +3,20 @@
 
 use std::io::{self, BufWriter, Read, Write};
 use std::path::Path;
-use std::process::{ChildStdin, Stdio};
+use std::process::Stdio;
 
 use super::super::error::WorkspaceError;
 use super::super::index::is_id;
 use super::scratch::Scratch;
 use crate::copy::CopyError;
-use crate::host::cmd::git::Running;
+use crate::host::cmd::CmdError;
+use crate::host::cmd::git::{Running, Stdin};
 
 /// A fast-import that runs.
 pub struct Blobs<'a> {
     scratch: &'a Scratch,
     git: Running,
-    stdin: BufWriter<ChildStdin>,
+    stdin: BufWriter<Stdin>,
     count: usize,
     /// How much more may come.
     pub room: Room,
@@ -108,15 +109,18 @@ impl<'a> Blobs<'a> {
 
     fn write(
         &mut self,
-        write: impl FnOnce(&mut BufWriter<ChildStdin>) -> io::Result<()>,
+        write: impl FnOnce(&mut BufWriter<Stdin>) -> io::Result<()>,
     ) -> Result<(), WorkspaceError> {
-        write(&mut self.stdin).map_err(|e| {
-            let what = "git fast-import takes no more; is there room for what the guest sends in".to_owned();
-            WorkspaceError::Here {
-                what: "write objects to",
-                path: self.scratch.git_dir(),
-                source: io::Error::new(e.kind(), what),
+        write(&mut self.stdin).map_err(|e| match self.git.doing().failed(e) {
+            CmdError::Spawn { source, .. } => {
+                let what = "git fast-import takes no more; is there room for what the guest sends in";
+                WorkspaceError::Here {
+                    what: "write objects to",
+                    path: self.scratch.git_dir(),
+                    source: io::Error::new(source.kind(), what),
+                }
             }
+            e => e.into(),
         })
     }
 

@@ -9,16 +9,17 @@ use std::fs::File;
 use std::io::{Read, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::process::{ChildStdin, Stdio};
+use std::process::Stdio;
 
 use super::super::error::WorkspaceError;
 use super::super::index::{is_id, parse_tree};
 use super::super::repository;
-use super::super::source::{self, Found, leads_elsewhere};
+use super::super::source::{self, Found, leads_elsewhere, small};
 use super::room;
 use super::scratch::Scratch;
 use crate::git::{Format, Mode};
 use crate::host::cmd::CmdError;
+use crate::host::cmd::git::Stdin;
 use crate::host::files::remove_if_present;
 use crate::proto::workspace::Placed;
 
@@ -119,7 +120,7 @@ impl<'a> Branch<'a> {
         &self,
         scratch: &Scratch,
         wanted: &Wanted,
-        feed: impl FnOnce(&mut ChildStdin) -> Result<(), E>,
+        feed: impl FnOnce(&mut Stdin) -> Result<(), E>,
     ) -> Result<File, E> {
         let most = format!("--max-input-size={}", room(scratch)?);
         let args = ["index-pack", "--stdin", "--fix-thin", "--strict", &most];
@@ -191,9 +192,9 @@ impl<'a> Branch<'a> {
 pub fn only_there(found: &Found, brought: &str, head: &str) -> Result<Vec<(String, String)>, WorkspaceError> {
     let submodules = |commit: &str| -> Result<BTreeMap<Vec<u8>, String>, WorkspaceError> {
         let listed = found.git.read(&["ls-tree", "-r", "-z", "--full-tree", commit])?;
-        let (entries, _) = parse_tree(&listed)?;
+        let entries = parse_tree(&listed, found.format)?;
         let submodules = entries.into_iter().filter(|entry| entry.mode == Mode::Gitlink);
-        Ok(submodules.map(|entry| (entry.path, entry.id)).collect())
+        Ok(submodules.map(|entry| (entry.path, entry.id.to_string())).collect())
     };
     let before = submodules(brought)?;
     let mut after = submodules(head)?;
@@ -205,7 +206,7 @@ pub fn only_there(found: &Found, brought: &str, head: &str) -> Result<Vec<(Strin
 fn is_here(found: &Found, path: &[u8], id: &str) -> bool {
     let top = found.top.join(OsStr::from_bytes(path));
     let straight = top.canonicalize().is_ok_and(|real| real == top);
-    let open = || source::open(&top, Some(&found.git_dir.join("modules")));
+    let open = || source::open(&top, Some(&found.git_dir.join("modules")), found.git.patience());
     straight && open().and_then(|sub| repository::commit(&sub, id)).is_ok_and(|commit| commit.is_some())
 }
 
@@ -222,7 +223,7 @@ fn busy(common: &Path, name: &str) -> Option<&'static str> {
         ("BISECT_START", "bisection"),
     ];
     let names_it = |file: PathBuf| {
-        let text = std::fs::read(file).unwrap_or_default();
+        let text = small(&file).ok().flatten().unwrap_or_default();
         text.split(|b| *b == b'\n').any(|line| line == full.as_bytes() || line == name.as_bytes())
     };
     directories.into_iter().find_map(|directory| {
@@ -272,6 +273,6 @@ fn pack_name(said: &str) -> Result<String, WorkspaceError> {
 }
 
 /// Feeds index-pack, which may not want more; then it says why at its end.
-pub fn feed(stdin: &mut ChildStdin, bytes: &[u8]) -> bool {
+pub fn feed(stdin: &mut Stdin, bytes: &[u8]) -> bool {
     stdin.write_all(bytes).is_ok()
 }

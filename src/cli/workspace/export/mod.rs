@@ -34,4 +34,4 @@ pub use self::patch::{Base, How, Patch, Unwritten};
 pub use self::run::{Ran, run};
 pub use self::scratch::Scratch;
 pub use self::seen::Origin;
-pub use self::status::Status;
+pub use self::status::{Change, Status};

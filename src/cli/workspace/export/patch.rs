@@ -14,10 +14,15 @@ use super::blobs::Blobs;
 use super::contents::{Side, ask};
 use super::scratch::Scratch;
 use super::seen::{Origin, Seen};
+use super::status::Change;
 use crate::cli::client::Attention;
 use crate::git::{Mode, parse_path};
 use crate::host::cmd::CmdError;
 use crate::proto::workspace::{Difference, Placed};
+
+/// Nothing that is named anywhere is run for it.
+const COMPARE: [&str; 6] =
+    ["diff-tree", "-r", "--no-renames", "--no-textconv", "--no-ext-diff", "--no-color"];
 
 /// Between two trees.
 pub struct Patch {
@@ -58,11 +63,11 @@ impl Base {
             ));
         };
         let listed = found.git.read(&["ls-tree", "-r", "-z", "--full-tree", &commit])?;
-        let (entries, _) = index::parse_tree(&listed)?;
+        let entries = index::parse_tree(&listed, found.format)?;
         let mut base = Self { commit, paths: HashSet::new(), submodules: vec![] };
         for entry in entries {
             match entry.mode {
-                Mode::Gitlink => base.submodules.push((entry.id, entry.path)),
+                Mode::Gitlink => base.submodules.push((entry.id.to_string(), entry.path)),
                 _ => drop(base.paths.insert(entry.path)),
             }
         }
@@ -114,6 +119,14 @@ impl Patch {
         self.base == self.new
     }
 
+    /// What it changes, path by path.
+    pub fn changes(&self) -> Result<Vec<Change>, WorkspaceError> {
+        let args = [&COMPARE, &["--raw", "-z"][..], &[&self.base, &self.new]].concat();
+        let told = self.scratch.git.read(&args)?;
+        parse_raw(&told)
+            .map_or_else(|| WorkspaceError::refused("what git says of the differences is not understood"), Ok)
+    }
+
     /// Writes it to `to`.
     ///
     /// # Errors
@@ -124,27 +137,33 @@ impl Patch {
             How::Stat => &["--stat", "--summary"],
             How::Names => &["--name-only"],
         };
-        let fixed = ["diff-tree", "-r", "--no-renames", "--no-textconv", "--no-ext-diff", "--no-color"];
-        let args = [&fixed, how, &[&self.base, &self.new]].concat();
+        let args = [&COMPARE, how, &[&self.base, &self.new]].concat();
         let mut git = self.scratch.git.start(&args, Stdio::null()).map_err(WorkspaceError::from)?;
         let mut buffer = vec![0; 64 * 1024];
-        if let Some(mut stdout) = git.stdout.take() {
-            loop {
-                match stdout.read(&mut buffer) {
-                    Ok(0) => break,
-                    Ok(n) => to.write_all(&buffer[..n]).map_err(Unwritten::To)?,
-                    Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
-                    Err(e) => {
-                        return Err(Unwritten::Not(WorkspaceError::here(
-                            "read from git in",
-                            &self.scratch.tree(),
-                        )(e)));
-                    }
-                }
+        let mut stdout = git.stdout.take();
+        let moved = loop {
+            match stdout.as_mut().map_or(Ok(0), |stdout| stdout.read(&mut buffer)) {
+                Ok(0) => break Ok(()),
+                Ok(n) => to.write_all(&buffer[..n]).map_err(Unwritten::To)?,
+                Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
+                Err(e) => break Err(e),
             }
-        }
-        Ok(git.finish().map_err(not_compared)?)
+        };
+        Ok(git.finish_after(moved).map_err(not_compared)?)
     }
+}
+
+/// Parses `:mode mode id id status NUL path NUL` (git-diff-tree(1), raw output format). None: it is something else.
+fn parse_raw(told: &[u8]) -> Option<Vec<Change>> {
+    let mut changes = vec![];
+    let mut words = told.split(|b| *b == 0);
+    while let Some(line) = words.next().filter(|line| !line.is_empty()) {
+        let line: Vec<&[u8]> = line.strip_prefix(b":")?.split(|b| *b == b' ').collect();
+        let [old, new, _, _, [status, ..]] = line[..] else { return None };
+        let mode = |word| if word == b"000000" { Some(None) } else { Mode::listed(word).map(Some) };
+        changes.push(Change::new(char::from(*status), words.next()?, mode(old)?, mode(new)?));
+    }
+    Some(changes)
 }
 
 /// git may have only so much memory ([`crate::host::cmd::git::Git::alone`]), and what it says when it has no more helps nobody.
@@ -366,6 +385,30 @@ mod tests {
     use std::process::ExitStatus;
 
     use super::*;
+
+    #[test]
+    fn what_git_says_of_each_path_is_taken_apart() {
+        let id = "0".repeat(40);
+        let line = |modes: &str, rest: &str| format!(":{modes} {id} {id} {rest}\0");
+        let told = [
+            line("100644 100755", "M\0a b\n:\t"),
+            line("000000 120000", "A\0l"),
+            line("160000 000000", "D\0s"),
+        ];
+        let changes = parse_raw(told.concat().as_bytes()).expect("reads");
+        let got: Vec<_> =
+            changes.iter().map(|c| (c.status, c.path.as_str(), c.old_mode, c.new_mode)).collect();
+        let want = [
+            ('M', "a b\n:\t", Some("100644"), Some("100755")),
+            ('A', "l", None, Some("120000")),
+            ('D', "s", Some("160000"), None),
+        ];
+        assert_eq!(got, want);
+        assert_eq!(parse_raw(b""), Some(vec![]));
+        for bad in ["x", ":100644 100644 1 2\0p\0", ":100600 100644 1 2 M\0p\0", ":100644 100644 1 2 M"] {
+            assert_eq!(parse_raw(bad.as_bytes()), None, "{bad:?}");
+        }
+    }
 
     #[test]
     fn a_git_that_has_no_more_memory_is_told_of_in_words_that_help() {

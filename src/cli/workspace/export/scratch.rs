@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime};
 
 use super::super::error::WorkspaceError;
 use crate::git::Format;
-use crate::host::cmd::git::Git;
+use crate::host::cmd::git::{Git, Patience};
 use crate::host::files::{remove_tree_if_present, try_lock};
 
 /// Removed when it is dropped.
@@ -68,6 +68,12 @@ impl Scratch {
         };
         let git = Git::at(&git_dir, &tree).alone().with_objects(objects.into_iter());
         Ok(Self { dir, git, _lock: lock })
+    }
+
+    /// As this one, its git waited for with `patience`.
+    pub fn patient(mut self, patience: &Patience) -> Self {
+        self.git = self.git.patient(patience);
+        self
     }
 
     pub fn path(&self, name: &str) -> PathBuf {

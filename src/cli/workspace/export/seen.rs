@@ -13,6 +13,7 @@ use super::listing;
 use super::scratch::Scratch;
 use crate::cli::client::Attention;
 use crate::git::{Format, Mode};
+use crate::host::cmd::git::Patience;
 use crate::proto::workspace::{Difference, Held, Placed};
 use crate::vm::workspace::Workspace;
 
@@ -22,6 +23,8 @@ pub struct Origin {
     pub found: Option<Found>,
     /// Where a scratch repository may be made.
     pub cache: PathBuf,
+    /// How git is waited for.
+    pub patience: Patience,
 }
 
 /// Everything that is known, and the connection for asking more.
@@ -37,15 +40,15 @@ pub struct Seen<'a, 'b> {
 
 impl Origin {
     /// Finds the repository that `workspace` came from.
-    pub fn find(workspace: &Workspace, cache: &Path) -> Result<Self, WorkspaceError> {
+    pub fn find(workspace: &Workspace, cache: &Path, patience: Patience) -> Result<Self, WorkspaceError> {
         let found = match workspace.head {
             None => None,
-            Some(_) => match Source::find(Path::new(&workspace.source), false)? {
+            Some(_) => match Source::find(Path::new(&workspace.source), false, &patience)? {
                 Source::Repository(found) => Some(found),
                 Source::Plain(_) => None,
             },
         };
-        Ok(Self { found, cache: cache.to_owned() })
+        Ok(Self { found, cache: cache.to_owned(), patience })
     }
 
     /// Hears what the guest says. `known` tells of a new path whether it is to be taken even if it is ignored.
@@ -63,7 +66,7 @@ impl Origin {
         };
         let format = self.found.as_ref().map_or(Format::Sha1, |found| found.format);
         let objects = self.found.as_ref().map(|found| found.common.join("objects"));
-        let scratch = Scratch::make(&self.cache, format, objects.as_deref())?;
+        let scratch = Scratch::make(&self.cache, format, objects.as_deref())?.patient(&self.patience);
         let mut peer = Peer::new(connection, attention);
         let told = listing::read(&mut peer, Limits::WORK_TREE)?;
         let new: Vec<&[u8]> =

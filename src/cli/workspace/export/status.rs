@@ -19,6 +19,8 @@ pub struct Status {
     /// Where the guest's HEAD is now.
     pub guest_head: Option<String>,
     pub guest_branch: Option<String>,
+    /// How many commits that has that were not brought; None: nobody knows.
+    pub guest_commits: Option<usize>,
     /// Where the host's HEAD is now.
     pub host_head: Option<String>,
     pub changes: Vec<Change>,
@@ -32,6 +34,16 @@ pub struct Change {
     pub status: char,
     /// What is no UTF-8 of it is lost.
     pub path: String,
+    /// As git writes them; None: it was not there, or is not any more.
+    pub old_mode: Option<&'static str>,
+    pub new_mode: Option<&'static str>,
+}
+
+impl Change {
+    pub fn new(status: char, path: &[u8], old: Option<Mode>, new: Option<Mode>) -> Self {
+        let path = String::from_utf8_lossy(path).into_owned();
+        Self { status, path, old_mode: old.map(Mode::word), new_mode: new.map(Mode::word) }
+    }
 }
 
 impl Status {
@@ -53,6 +65,7 @@ impl Status {
             brought: placed.head,
             guest_head: held.head,
             guest_branch: held.branch,
+            guest_commits: held.ahead,
             host_head,
             changes: differences.iter().filter_map(change).collect(),
             notes,
@@ -67,11 +80,14 @@ impl Status {
             && brought != head
         {
             let branch = self.guest_branch.as_ref().map_or(String::new(), |branch| format!(", on {branch}"));
-            lines.push(format!(
-                "commits: the guest is at {}{branch}; {} was brought",
-                short(head),
-                short(brought)
-            ));
+            let (head, brought) = (short(head), short(brought));
+            lines.push(match self.guest_commits {
+                None | Some(0) => format!("commits: the guest is at {head}{branch}; {brought} was brought"),
+                Some(1) => format!("commits: the guest is at {head}{branch}, 1 commit past {brought}, which was brought"),
+                Some(n) => {
+                    format!("commits: the guest is at {head}{branch}, {n} commits past {brought}, which was brought")
+                }
+            });
         }
         if let (Some(brought), Some(head)) = (&self.brought, &self.host_head)
             && brought != head
@@ -93,5 +109,40 @@ fn change(d: &Difference) -> Option<Change> {
         (Some((old, _)), Some((new, _))) if is_link(*old) != is_link(new) => 'T',
         (Some(_), Some(_)) => 'M',
     };
-    Some(Change { status, path: String::from_utf8_lossy(&d.path).into_owned() })
+    Some(Change::new(status, &d.path, d.old.as_ref().map(|(mode, _)| *mode), d.new.map(|(mode, _)| mode)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn commits_are_counted_where_their_number_is_known() {
+        let said = |head: &str, commits| {
+            let status = Status {
+                guest_path: "/root/repo".to_owned(),
+                source: "/repo".to_owned(),
+                brought: Some("0123456789".to_owned()),
+                guest_head: Some(head.to_owned()),
+                guest_branch: Some("main".to_owned()),
+                guest_commits: commits,
+                host_head: None,
+                changes: vec![],
+                notes: vec![],
+            };
+            status.lines().join("\n")
+        };
+        assert_eq!(said("0123456789", Some(0)), "");
+        for (commits, want) in [
+            (None, "commits: the guest is at fedcba9, on main; 0123456 was brought"),
+            (Some(0), "commits: the guest is at fedcba9, on main; 0123456 was brought"),
+            (Some(1), "commits: the guest is at fedcba9, on main, 1 commit past 0123456, which was brought"),
+            (
+                Some(12),
+                "commits: the guest is at fedcba9, on main, 12 commits past 0123456, which was brought",
+            ),
+        ] {
+            assert_eq!(said("fedcba9876", commits), want);
+        }
+    }
 }

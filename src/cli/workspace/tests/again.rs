@@ -32,7 +32,7 @@ fn again(guest: &Agent, wish: &Wish, known: &Workspace) -> Result<(Done, Workspa
 }
 
 fn request(guest: &Agent) -> Request {
-    Request::Prepare(Prepare { path: guest.top().to_str().expect("text").to_owned() })
+    Request::Prepare(Prepare { path: guest.top().to_str().expect("text").to_owned(), present: true })
 }
 
 fn record(gathered: &Gathered) -> Workspace {

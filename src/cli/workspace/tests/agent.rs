@@ -13,6 +13,7 @@ use crate::cli::workspace::source::Source;
 use crate::cli::workspace::{Done, Guest as Met, bring};
 use crate::guest::wire::Wire;
 use crate::guest::workspace;
+use crate::host::cmd::git::Patience;
 use crate::proto::agent::{Answer, Request};
 use crate::proto::frame::Frame;
 use crate::proto::workspace::{Changes, Prepare};
@@ -51,18 +52,18 @@ impl Agent {
 
     pub fn prepare(&self, gathered: &Gathered, force: bool) -> Result<Done, WorkspaceError> {
         let mut progress = Progress::silent();
-        self.asked(Request::Prepare(Prepare { path: self.guest_path() }), |met| {
+        self.asked(Request::Prepare(Prepare { path: self.guest_path(), present: true }), |met| {
             bring(gathered, met, force, &mut Attention::to(&mut progress))
         })
     }
 
     /// What `banger vm workspace export` prints.
     pub fn patch(&self, host: &Host) -> String {
-        let found = match Source::find(&host.top(), false).expect("is found") {
+        let found = match Source::find(&host.top(), false, &Patience::default()).expect("is found") {
             Source::Repository(found) => Some(found),
             Source::Plain(_) => None,
         };
-        let origin = Origin { found, cache: self.dir.path().join("cache") };
+        let origin = Origin { found, cache: self.dir.path().join("cache"), patience: Patience::default() };
         let mut progress = Progress::silent();
         let mut attention = Attention::to(&mut progress);
         let asked = Request::Changes(Changes { path: self.guest_path(), all: false });

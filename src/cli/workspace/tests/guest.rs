@@ -77,7 +77,7 @@ impl Guest {
         if let Some(placed) = &mut placed {
             placed.boundary = shallow(&self.top());
         }
-        Held { placed, head: some(head), branch: some(branch) }
+        Held { placed, head: some(head), branch: some(branch), ..Held::default() }
     }
 
     fn serve(&mut self, mut far: UnixStream) -> Result<(), Gone> {
@@ -132,6 +132,7 @@ impl Guest {
                 id,
                 stamp: wanted.stamp,
                 fate: Fate::Unchanged,
+                now: None,
                 path: wanted.path.clone(),
             };
             ledger.insert(wanted.path.clone(), record);
@@ -171,8 +172,23 @@ impl Guest {
                 git(&top, &["update-ref", &format!("refs/tags/{name}"), id]);
             }
             std::fs::remove_file(top.join(".git/index")).ok();
-            feed(Command::new("git").arg("-C").arg(&top).args(["update-index", "-z", "--index-info"]), index);
+            let (plain, flagged) = without_flags(index);
+            feed(
+                Command::new("git").arg("-C").arg(&top).args(["update-index", "-z", "--index-info"]),
+                &plain,
+            );
             try_git(&top, &["update-index", "-q", "--refresh"]);
+            for (flags, path) in flagged {
+                for (flag, option) in [('a', "--assume-unchanged"), ('s', "--skip-worktree")] {
+                    if flags.contains(flag) {
+                        git(&top, &["update-index", option, &path]);
+                    }
+                }
+                if flags.contains('n') {
+                    git(&top, &["update-index", "--force-remove", &path]);
+                    git(&top, &["add", "-N", &path]);
+                }
+            }
         }
         self.remembered(repository, self.placed.as_ref(), &self.top())
     }
@@ -229,6 +245,21 @@ impl Guest {
         let id = blob::id(self.format, content.len() as u64, &mut &content[..]).expect("reads");
         if mode == record.mode && id == record.id { Fate::Unchanged } else { Fate::Changed }
     }
+}
+
+/// An index as git takes it, and the flags of paths that have some.
+fn without_flags(index: &[u8]) -> (Vec<u8>, Vec<(String, String)>) {
+    let (mut plain, mut flagged) = (vec![], vec![]);
+    for line in index.split(|b| *b == 0).filter(|line| !line.is_empty()) {
+        let tab = line.iter().position(|b| *b == b'\t').expect("a path");
+        let words: Vec<&[u8]> = line[..tab].split(|b| *b == b' ').collect();
+        plain.extend([&words[..3].join(&b' '), &line[tab..], b"\0"].concat());
+        if let Some(flags) = words.get(3) {
+            let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).expect("text");
+            flagged.push((text(flags), text(&line[tab + 1..])));
+        }
+    }
+    (plain, flagged)
 }
 
 fn shallow(top: &Path) -> Vec<String> {

@@ -2,11 +2,13 @@
 
 mod again;
 mod agent;
+mod flags;
 mod guest;
 mod hostile;
 mod odd;
 mod repeated;
 mod round_trip;
+mod waiting;
 mod whole;
 
 use std::collections::BTreeMap;
@@ -18,6 +20,7 @@ use std::process::{Command, Stdio};
 
 use super::error::WorkspaceError;
 use super::gather::{DEPTH, Gathered, Wish, gather};
+use crate::host::cmd::git::Patience;
 
 /// A repository in a directory of its own, with one commit.
 struct Host {
@@ -63,7 +66,9 @@ impl Host {
     }
 
     fn wish(&self) -> Wish {
-        Wish { path: self.top(), copy: false, branch: None, from: None, depth: Some(DEPTH), untracked: false }
+        let patience = Patience::default();
+        let (branch, from) = (None, None);
+        Wish { path: self.top(), copy: false, branch, from, depth: Some(DEPTH), untracked: false, patience }
     }
 
     fn gather(&self) -> Gathered {

@@ -8,6 +8,7 @@ use std::path::Path;
 use super::guest::Guest;
 use super::{Host, git, sentence, try_git};
 use crate::cli::workspace::gather::{Wish, gather, head_of};
+use crate::host::cmd::git::Patience;
 
 #[test]
 fn names_of_every_kind_arrive() {
@@ -98,8 +99,8 @@ fn a_linked_work_tree_is_its_own_and_a_path_below_one_is_the_whole() {
     let below = gather(&Wish { path: host.path("dir"), ..host.wish() }).expect("reads");
     assert_eq!((below.top.clone(), below.items.len()), (host.top(), 2));
     assert_eq!(below.guest_path(), "/root/repo");
-    assert_eq!(head_of(&linked), Some(host.git(&["rev-parse", "HEAD"])));
-    assert_eq!(head_of(Path::new("/no/such")), None);
+    assert_eq!(head_of(&linked, &Patience::default()), Some(host.git(&["rev-parse", "HEAD"])));
+    assert_eq!(head_of(Path::new("/no/such"), &Patience::default()), None);
 
     // A submodule by itself is a repository as well.
     let outer = Host::new();

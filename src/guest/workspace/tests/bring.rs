@@ -239,10 +239,14 @@ fn commits_of_the_guest_on_a_branch_that_the_host_goes_to_are_kept_unasked() {
     let theirs_within = line(&guest.join("libs/sub"), &["rev-parse", "HEAD"]);
 
     git(&lab.host(), &["checkout", "-qb", "feature"]);
+    git(&lab.host().join("libs/sub"), &["commit", "-q", "--allow-empty", "-m", "the host's"]);
     lab.write("file", "2");
     lab.commit("second");
-    lab.bring();
+    let kept = lab.bring().kept;
     lab.check();
+    let kept: Vec<_> = kept.iter().map(|kept| (&*kept.path, &*kept.id, &*kept.name)).collect();
+    let name = "refs/banger/before/1";
+    assert_eq!(kept, [("libs/sub", &*theirs_within, name), ("", &*theirs, name)]);
     assert_eq!(line(&guest, &["rev-parse", "refs/banger/before/1"]), theirs);
     assert_eq!(line(&guest.join("libs/sub"), &["rev-parse", "refs/banger/before/1"]), theirs_within);
     // What the host has brought itself it can bring again.

@@ -167,7 +167,7 @@ fn a_host_that_says_nonsense_is_told_so_and_nothing_moves() {
                 bytes.extend([b'x'; 9999])
             }
         }),
-        ("cannot read the index: the index has \"", |at, bytes| {
+        ("cannot read the index: \"", |at, bytes| {
             if at == 6 {
                 bytes.extend(b"100644 x 0\t.git/config\0")
             }

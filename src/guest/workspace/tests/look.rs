@@ -103,3 +103,48 @@ fn where_nothing_was_brought_there_is_nothing_to_tell() {
         held(&mut ours).expect_err("refused");
     }
 }
+
+#[test]
+fn commits_of_the_guest_are_counted_as_git_counts_them() {
+    for (format, depth) in [(Format::Sha1, None), (Format::Sha256, None), (Format::Sha1, Some(2))] {
+        let lab = Lab::of(format);
+        for name in ["one", "two", "three"] {
+            lab.write("file", name);
+            lab.commit(name);
+        }
+        lab.bring_so(&Ways { depth, ..Ways::default() }).expect("is brought");
+        let guest = lab.guest();
+        let brought = line(&guest, &["rev-parse", "HEAD"]);
+        let counted = |what: &str, want: usize| {
+            let range = format!("{brought}..HEAD");
+            assert_eq!(line(&guest, &["rev-list", "--count", &range]), want.to_string(), "{what}");
+            assert_eq!(lab.ahead(), Some(want), "{what} {format:?} {depth:?}");
+        };
+        let commit = |name: &str| drop(git(&guest, &["commit", "-q", "--allow-empty", "-m", name]));
+        counted("as it was brought", 0);
+        commit("theirs");
+        commit("theirs too");
+        counted("two commits", 2);
+        git(&guest, &["gc", "-q"]);
+        counted("packed", 2);
+        // Beside what was brought, and merged: what lies before is no news.
+        git(&guest, &["checkout", "-q", "-b", "side", &format!("{brought}~1")]);
+        commit("beside");
+        counted("beside", 1);
+        git(&guest, &["checkout", "-q", "main"]);
+        git(&guest, &["merge", "-q", "--no-edit", "side"]);
+        counted("merged", 4);
+        git(&guest, &["reset", "-q", "--hard", &format!("{brought}~1")]);
+        counted("back", 0);
+        git(&guest, &["checkout", "-q", "--orphan", "new"]);
+        commit("of its own");
+        counted("of its own", 1);
+        fs::remove_dir_all(guest.join(".git/objects")).expect("removes");
+        assert_eq!(lab.ahead(), None);
+    }
+    let plain = Lab::new();
+    plain.write("file", "1");
+    plain.commit("first");
+    plain.bring_so(&Ways { plain: true, ..Ways::default() }).expect("is brought");
+    assert_eq!(plain.ahead(), None);
+}

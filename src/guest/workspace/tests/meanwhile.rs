@@ -78,3 +78,46 @@ fn a_head_that_moves_while_a_prepare_is_under_way_is_not_moved_away() {
         lab.check();
     }
 }
+
+#[test]
+fn a_branch_that_is_made_while_a_prepare_is_under_way_is_not_removed_for_the_hosts() {
+    let lab = Lab::new();
+    lab.write("file", "1");
+    lab.commit("first");
+    lab.bring();
+    git(&lab.host(), &["checkout", "-qb", "feature"]);
+    let act: Act = &|guest| drop(git(guest, &["branch", "feature/x"]));
+    let error = lab.bring_so(&Ways { meanwhile: Some((9, act)), ..Ways::default() }).expect_err("refused");
+    assert!(error.contains("refs/heads/feature cannot be made: "), "{error}");
+    git(&lab.guest(), &["rev-parse", "--verify", "refs/heads/feature/x"]);
+    git(&lab.guest(), &["branch", "-D", "feature/x"]);
+    lab.bring();
+    lab.check();
+}
+
+#[test]
+fn a_submodules_head_that_moves_while_a_prepare_is_under_way_is_not_moved_away() {
+    let (lab, inner) = (Lab::new(), Lab::new());
+    inner.write("file", "1");
+    inner.commit("first");
+    lab.write("file", "1");
+    lab.commit("first");
+    git(&lab.host(), &["submodule", "--quiet", "add", inner.host().to_str().expect("text"), "libs/sub"]);
+    lab.commit("with a submodule");
+    lab.bring();
+    write(&lab.host().join("libs/sub/file"), "2");
+    git(&lab.host().join("libs/sub"), &["commit", "-qam", "second"]);
+    lab.commit("second");
+    let act: Act =
+        &|guest| drop(git(&guest.join("libs/sub"), &["commit", "-q", "--allow-empty", "-m", "theirs"]));
+    let brought = lab.bring_so(&Ways { meanwhile: Some((9, act)), ..Ways::default() });
+    let error = brought.expect_err("refused");
+    assert!(error.contains("move HEAD of libs/sub") && error.contains("prepare again"), "{error}");
+    let head = |dir: &Path| text(&git(dir, &["log", "-1", "--format=%s"]));
+    assert_eq!(head(&lab.guest().join("libs/sub")), "theirs\n");
+    assert_eq!(head(&lab.guest()), "with a submodule\n");
+    // Told of it, the host may go on; what the guest did is kept.
+    lab.bring();
+    assert_eq!(head(&lab.guest().join("libs/sub")), "second\n");
+    assert!(text(&git(&lab.guest().join("libs/sub"), &["log", "--format=%s", "--all"])).contains("theirs\n"));
+}

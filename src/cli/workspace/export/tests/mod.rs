@@ -21,7 +21,7 @@ use super::*;
 use crate::cli::client::Attention;
 use crate::cli::render::Progress;
 use crate::git::Mode;
-use crate::host::cmd::git::Git;
+use crate::host::cmd::git::{Git, Patience};
 use crate::proto::frame::{Frame, Kind, MAX_PAYLOAD};
 use crate::proto::workspace::{Difference, Held, Placed};
 use crate::vm::workspace::Workspace;
@@ -73,7 +73,7 @@ impl Host {
     }
 
     fn origin(&self) -> Origin {
-        Origin::find(&self.workspace(), &self.cache()).expect("finds it")
+        Origin::find(&self.workspace(), &self.cache(), Patience::default()).expect("finds it")
     }
 
     fn cache(&self) -> PathBuf {
@@ -674,4 +674,29 @@ fn a_status_has_a_letter_for_each_path() {
         assert!(lines.iter().any(|l| l == line), "{line} in {lines:?}");
     }
     assert!(!lines.iter().any(|l| l.ends_with("same")), "{lines:?}");
+}
+
+#[test]
+fn a_diff_tells_of_the_same_paths_as_a_status_with_their_modes() {
+    let (before, after) = odd();
+    let host = Host::with(&before);
+    let mut progress = Progress::silent();
+    let attention = &mut Attention::to(&mut progress);
+    let mut told =
+        Status::of("/root/repo", "/repo", &host.origin(), honest(&host, &before, &after), attention)
+            .expect("is told")
+            .changes;
+    let patch =
+        Patch::make(&host.origin(), honest(&host, &before, &after), None, attention).expect("is made");
+    let mut changes = patch.changes().expect("reads");
+    told.sort_by(|a, b| a.path.cmp(&b.path));
+    changes.sort_by(|a, b| a.path.cmp(&b.path));
+    assert_eq!(changes, told);
+    let modes = |path: &str| {
+        let change = told.iter().find(|change| change.path == path).expect(path);
+        (change.status, change.old_mode, change.new_mode)
+    };
+    assert_eq!(modes("mode"), ('M', Some("100644"), Some("100755")));
+    assert_eq!(modes("gone"), ('D', Some("100644"), None));
+    assert_eq!(modes("to-link"), ('T', Some("100644"), Some("120000")));
 }
