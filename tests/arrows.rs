@@ -52,6 +52,8 @@ const ALLOWED: &[(&str, &[&str])] = &[
     // It makes bundles where there is no daemon; what it does that with is not the command line's business.
     ("publish/release", &["release", "updater", "host"]),
     ("publish.rs", &["catalog", "oci", "kernel", "host", "image", "vm"]),
+    // A test in which both sides speak to each other.
+    ("cli/workspace/tests/agent.rs", &["cli", "guest", "host", "proto"]),
     (
         "cli/",
         &[
