@@ -5,6 +5,7 @@ mod agent;
 mod flags;
 mod guest;
 mod hostile;
+mod many;
 mod odd;
 mod repeated;
 mod round_trip;
