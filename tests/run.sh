@@ -119,7 +119,7 @@ checks() {
     say "formatting, lints, scripts"
     cargo fmt --check
     cargo clippy --quiet --all-targets -- -D warnings
-    shellcheck install.sh tests/run.sh .ci/run tests/bench/*.sh tests/images/*.sh tests/network/*.sh tests/host/*.sh
+    shellcheck install.sh tests/run.sh .ci/run tests/bench/*.sh tests/images/*.sh tests/network/*.sh tests/host/*.sh tests/fuzz/*.sh
     say "unit tests"
     cargo nextest run --config-file tests/nextest.toml --no-fail-fast
 }

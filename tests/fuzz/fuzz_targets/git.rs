@@ -38,7 +38,7 @@ fn repository(bytes: &[u8], format: Format) {
     drop(inflate_whole(&mut Inflate::new(&file_of_pack, 0), 1 << 16));
     let index_file = file(before);
     let Ok(index) = Index::open(index_file.try_clone().expect("a file"), format) else { return };
-    let pack = Pack { file: &file_of_pack, format };
+    let pack = Pack { file: &file_of_pack, format, number: 0 };
     // Each name that it could have.
     let (names, length) = (8 + 256 * 4, format.id_bytes());
     let mut name = vec![0; length];
@@ -58,7 +58,7 @@ fn repository(bytes: &[u8], format: Format) {
 /// A listing becomes an index that says the same.
 fn listing(bytes: &[u8], format: Format) {
     let entries: Vec<Entry> =
-        bytes.split(|b| *b == 0).filter_map(|line| Entry::parse(line, format)).collect();
+        bytes.split(|b| *b == 0).filter_map(|line| Entry::parse(line, format).ok()).collect();
     let mut file = vec![];
     index::write(&mut file, format, &entries, |_| Default::default()).expect("writes");
     assert_eq!(index::digest_of_file(format, &file), Some(index::digest(format, &entries)));

@@ -31,7 +31,7 @@ pub fn received(
     let mut index = tempfile::NamedTempFile::new_in("/dev/shm").expect("a file");
     write_index(&mut index, format, entries.clone(), checksum).expect("writes");
     let index = Index::open(File::open(index.path()).expect("opens"), format).expect("an index");
-    let pack = Pack { file: &file, format };
+    let pack = Pack { file: &file, format, number: 0 };
     let mut ids = HashSet::new();
     for entry in entries {
         assert!(index.offset(&entry.id).expect("looks").is_some());

@@ -20,6 +20,7 @@ mod branch;
 mod contents;
 mod copied;
 mod ignored;
+mod large;
 mod listing;
 mod patch;
 mod run;

@@ -2,7 +2,7 @@
 //!
 //! Only paths that differ are in the trees, so what did not change is neither sent nor looked at.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::io::{self, Read, Write};
 use std::path::Path;
 use std::process::Stdio;
@@ -12,14 +12,16 @@ use super::super::index;
 use super::super::prepare::Guest;
 use super::super::repository;
 use super::blobs::Blobs;
-use super::contents::{Side, ask};
+use super::contents::{self, ask};
 use super::copied::{self, Now};
+use super::large::{self, Large, Side};
 use super::scratch::Scratch;
 use super::seen::{Origin, Seen};
 use super::status::Change;
 use crate::cli::client::Attention;
 use crate::copy::CopyError;
 use crate::git::{Mode, parse_path};
+use crate::host::cmd::git::Running;
 use crate::host::cmd::{CmdError, used_up};
 use crate::proto::workspace::{Difference, Placed};
 
@@ -32,6 +34,8 @@ pub struct Patch {
     scratch: Scratch,
     base: String,
     new: String,
+    /// What git makes no patch of, and the trees without it.
+    large: Option<(Vec<Large>, String, String)>,
     pub notes: Vec<String>,
 }
 
@@ -118,12 +122,28 @@ impl Patch {
             differences.iter().filter(|d| d.new.is_some()).map(|d| &*d.path).collect();
         let kept = submodules.iter().filter(|(_, path)| !at_and_above(path).any(|path| files.contains(path)));
         let kept = kept.map(|(id, path)| (Mode::Gitlink, id.as_str(), &**path));
-        let base = match base {
-            Some(base) => tree_of(&scratch, &base.commit)?,
-            None => tree(&scratch, "before", before)?,
+        let (base, large) = match base {
+            Some(base) => (tree_of(&scratch, &base.commit)?, None),
+            None => {
+                let large = larges(&scratch, &differences, &made)?;
+                let base = tree(&scratch, "before", before.clone())?;
+                (base, (!large.is_empty()).then_some(large))
+            }
         };
-        let new = tree(&scratch, "after", after.chain(kept))?;
-        Ok(Self { scratch, base, new, notes })
+        let new = tree(&scratch, "after", after.clone().chain(kept))?;
+        let large = match large {
+            None => None,
+            Some(large) => {
+                let paths: HashSet<&[u8]> = large.iter().map(|large| &*large.path).collect();
+                let before =
+                    tree(&scratch, "before-small", before.filter(|(_, _, path)| !paths.contains(path)))?;
+                let after =
+                    tree(&scratch, "after-small", after.filter(|(_, _, path)| !paths.contains(path)))?;
+                drop(paths);
+                Some((large, before, after))
+            }
+        };
+        Ok(Self { scratch, base, new, large, notes })
     }
 
     pub fn is_empty(&self) -> bool {
@@ -143,12 +163,20 @@ impl Patch {
     /// # Errors
     /// [`Unwritten::To`] is `to`'s own.
     pub fn write(&self, how: How, to: &mut dyn Write) -> Result<(), Unwritten> {
+        let (base, new) = match &self.large {
+            Some((large, base, new)) if how == How::Patch => {
+                // One that leaves makes room for what git brings there.
+                large.iter().try_for_each(|large| self.write_large(large, to))?;
+                (base, new)
+            }
+            _ => (&self.base, &self.new),
+        };
         let how: &[&str] = match how {
             How::Patch => &["-p", "--binary", "--full-index"],
             How::Stat => &["--stat", "--summary"],
             How::Names => &["--name-only"],
         };
-        let args = [&COMPARE, how, &[&self.base, &self.new]].concat();
+        let args = [&COMPARE, how, &[base, new]].concat();
         let mut git = self.scratch.git.start(&args, Stdio::null()).map_err(WorkspaceError::from)?;
         let mut buffer = vec![0; 64 * 1024];
         let mut stdout = git.stdout.take();
@@ -161,6 +189,74 @@ impl Patch {
             }
         };
         Ok(git.finish_after(moved).map_err(not_compared)?)
+    }
+
+    fn write_large(&self, large: &Large, to: &mut dyn Write) -> Result<(), Unwritten> {
+        let open = |side: &Option<Side>| -> Result<Option<Running>, WorkspaceError> {
+            let Some(side) = side else { return Ok(None) };
+            Ok(Some(self.scratch.git.start(&["cat-file", "blob", &side.id], Stdio::null())?))
+        };
+        let (mut old, mut new) = (open(&large.old)?, open(&large.new)?);
+        let take = |git: &mut Option<Running>| -> Box<dyn Read> {
+            match git.as_mut().and_then(|git| git.stdout.take()) {
+                Some(stdout) => Box::new(stdout),
+                None => Box::new(io::empty()),
+            }
+        };
+        let written = large.write(&mut take(&mut old), &mut take(&mut new), to);
+        match written {
+            Ok(()) => Ok([old, new]
+                .into_iter()
+                .flatten()
+                .try_for_each(Running::finish)
+                .map_err(WorkspaceError::from)?),
+            Err(large::Failed::To(e)) => Err(Unwritten::To(e)),
+            Err(large::Failed::From(e)) if e.kind() == io::ErrorKind::FileTooLarge => {
+                Err(not_large(large, "differs in more than a patch takes").into())
+            }
+            Err(large::Failed::From(e)) => {
+                Err(WorkspaceError::here("read from git in", &self.scratch.tree())(e).into())
+            }
+        }
+    }
+}
+
+fn not_large(large: &Large, why: &str) -> WorkspaceError {
+    let path = String::from_utf8_lossy(&large.path);
+    WorkspaceError::Refused(format!("{path} {why}; `banger vm cp` copies files as they are"))
+}
+
+/// What is too large for git to compare.
+fn larges(
+    scratch: &Scratch,
+    differences: &[Difference],
+    made: &[Made],
+) -> Result<Vec<Large>, WorkspaceError> {
+    let ids: BTreeSet<&str> =
+        made.iter().flat_map(|made| [&*made.old, &*made.new]).filter(|id| !id.is_empty()).collect();
+    if ids.is_empty() {
+        return Ok(vec![]);
+    }
+    let input: String = ids.iter().flat_map(|id| [*id, "\n"]).collect();
+    let said =
+        scratch.git.read_fed(&["cat-file", "--batch-check=%(objectname) %(objectsize)"], input.as_bytes())?;
+    let said = String::from_utf8_lossy(&said);
+    let sizes: HashMap<&str, u64> = said
+        .lines()
+        .filter_map(|line| line.split_once(' ').and_then(|(id, size)| Some((id, size.parse().ok()?))))
+        .collect();
+    let side = |mode: Mode, id: &str| Some(Side { mode, id: id.to_owned(), size: *sizes.get(id)? });
+    let mut found = vec![];
+    for (d, made) in differences.iter().zip(made) {
+        let old = d.old.as_ref().and_then(|(mode, _)| side(*mode, &made.old));
+        let new = d.new.and_then(|(mode, _)| side(mode, &made.new));
+        if Large::is_one(old.as_ref(), new.as_ref()) {
+            found.push(Large { path: d.path.clone(), old, new });
+        }
+    }
+    match found.iter().find_map(|large| Some((large, large.refused()?))) {
+        None => Ok(found),
+        Some((large, why)) => Err(not_large(large, why)),
     }
 }
 
@@ -370,13 +466,13 @@ fn receive(
         let d = &differences[at];
         let name = String::from_utf8_lossy(&d.path);
         let wanted = match side {
-            Side::Old => with_old && d.old.is_some() && made[at].old.is_empty(),
-            Side::New => d.new.is_some() && made[at].new.is_empty(),
+            contents::Side::Old => with_old && d.old.is_some() && made[at].old.is_empty(),
+            contents::Side::New => d.new.is_some() && made[at].new.is_empty(),
         };
         if !wanted {
             return Ok(());
         }
-        if let (Side::New, Some((_, told))) = (side, d.new)
+        if let (contents::Side::New, Some((_, told))) = (side, d.new)
             && size > told.saturating_add(GROWTH)
         {
             return WorkspaceError::refused(format!("{name} is much longer than the guest said"));
@@ -391,8 +487,8 @@ fn receive(
     let ids = blobs.finish()?;
     for (side, at, number) in added {
         let slot = match side {
-            Side::Old => &mut made[at].old,
-            Side::New => &mut made[at].new,
+            contents::Side::Old => &mut made[at].old,
+            contents::Side::New => &mut made[at].new,
         };
         slot.clone_from(&ids[number]);
     }
