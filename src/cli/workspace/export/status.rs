@@ -92,7 +92,7 @@ impl Status {
         if let (Some(brought), Some(head)) = (&self.brought, &self.host_head)
             && brought != head
         {
-            lines.push(format!("this host has moved on from {} to {}", short(brought), short(head)));
+            lines.push(format!("this host is at {}, and {} was brought", short(head), short(brought)));
         }
         lines.extend(self.changes.iter().map(|change| format!("{}  {}", change.status, change.path)));
         lines
