@@ -106,10 +106,11 @@ fn odd_names_and_no_files_at_all() {
     round(
         &rig,
         &names,
-        r#"for f in *; do test -f "$f" && test ! -L "$f" && echo more >>"$f"; done
-           echo new >"$(printf 'another\nname')" && rm "$(printf 'dir\n')/in
-it" && ln -sf "$(printf 'else\nwhere')" "link
-" && mv -- -rf "$(printf 'moved\r')""#,
+        r#"n='
+'
+           for f in *; do test -f "$f" && test ! -L "$f" && echo more >>"$f"; done
+           echo new >"another${n}name" && rm "dir${n}/in${n}it" && ln -sf "else${n}where" "link${n}" &&
+           mv -- -rf "$(printf 'moved\r')""#,
     );
 
     let cases = repository(&rig, "cases");
