@@ -11,8 +11,8 @@ use flate2::write::ZlibEncoder;
 
 use crate::git::Mode;
 
-/// From this size on, in bytes, files are compared here. git takes such for binary itself (core.bigFileThreshold).
-pub const LARGE: u64 = 512 << 20;
+/// From this size on, in bytes, files are compared here. git takes such for binary itself (core.bigFileThreshold). For tests a megabyte is large.
+pub const LARGE: u64 = if cfg!(test) { 1 << 20 } else { 512 << 20 };
 /// The longest difference, in bytes: it is kept in memory, and `git apply` takes a patch of 1 GiB (apply.c, MAX_APPLY_SIZE).
 pub const MAX_DELTA: usize = 512 << 20;
 /// The longest new file: `git apply` counts its bytes in an int.

@@ -205,11 +205,8 @@ impl Patch {
         };
         let written = large.write(&mut take(&mut old), &mut take(&mut new), to);
         match written {
-            Ok(()) => Ok([old, new]
-                .into_iter()
-                .flatten()
-                .try_for_each(Running::finish)
-                .map_err(WorkspaceError::from)?),
+            // The old one may not have been read to its end.
+            Ok(()) => Ok(new.map_or(Ok(()), Running::finish).map_err(WorkspaceError::from)?),
             Err(large::Failed::To(e)) => Err(Unwritten::To(e)),
             Err(large::Failed::From(e)) if e.kind() == io::ErrorKind::FileTooLarge => {
                 Err(not_large(large, "differs in more than a patch takes").into())

@@ -309,6 +309,43 @@ fn a_patch_of_odd_changes_makes_the_hosts_tree_the_guests() {
 }
 
 #[test]
+fn files_that_are_too_large_for_git_to_compare_are_in_a_patch() {
+    let large: Vec<u8> = (0..2_000_000u32).map(|n| (n >> 9) as u8).collect();
+    let mut changed = large.clone();
+    changed[1_000_000] ^= 1;
+    let before = tree(&[
+        (b"changed", F, &large),
+        (b"mode and more", F, &large),
+        (b"mode", F, &large),
+        (b"gone", F, &large),
+        (b"short", F, &large),
+        (b"to-dir", F, &large),
+        (b"small\n", F, b"1\n"),
+    ]);
+    let after = tree(&[
+        (b"changed", F, &changed),
+        (b"mode and more", X, &changed),
+        (b"mode", X, &large),
+        (b"short", F, b"short\n"),
+        (b"to-dir/f", F, b"small\n"),
+        (b"new \xff", X, &changed),
+        (b"small\n", F, b"2\n"),
+    ]);
+    let host = Host::with(&before);
+    let patch = host.patch(honest(&host, &before, &after)).expect("is made");
+    for args in [&["--index"][..], &[]] {
+        host.apply(&patch, args);
+        assert!(read(&host.top()) == after);
+        host.git(&["reset", "-q", "--hard"]);
+        host.git(&["clean", "-fdq"]);
+    }
+    let to_link = tree(&[(b"changed", L, b"mode")]);
+    let refused = host.patch(honest(&host, &tree(&[(b"changed", F, &large)]), &to_link));
+    let said = refused.expect_err("is refused").to_string();
+    assert!(said.contains("changed was a large file or is one") && said.contains("banger vm cp"), "{said}");
+}
+
+#[test]
 fn what_was_placed_without_being_committed_is_what_a_patch_fits() {
     let committed = tree(&[(b"f", F, b"1\n"), (b"g", F, b"1\n")]);
     let dirty = tree(&[(b"f", F, b"1\nnot committed\n"), (b"u", F, b"untracked\n")]);
