@@ -255,6 +255,14 @@ fn leads_nowhere_else(git_dir: &Path, common: &Path) -> Result<(), WorkspaceErro
 }
 
 fn holds_no_symlink(dirs: impl Iterator<Item = PathBuf>) -> Result<(), WorkspaceError> {
+    others(dirs, |path, kind| if kind.is_symlink() { elsewhere(path) } else { Err(in_the_way(path)) })
+}
+
+/// Looks at all below `dirs` that is neither a file nor a directory.
+fn others(
+    dirs: impl Iterator<Item = PathBuf>,
+    look: impl Fn(&Path, fs::FileType) -> Result<(), WorkspaceError>,
+) -> Result<(), WorkspaceError> {
     let mut dirs: Vec<PathBuf> = dirs.collect();
     while let Some(dir) = dirs.pop() {
         for entry in listed(&dir)? {
@@ -262,8 +270,7 @@ fn holds_no_symlink(dirs: impl Iterator<Item = PathBuf>) -> Result<(), Workspace
             match () {
                 () if kind.is_dir() => dirs.push(entry.path()),
                 () if kind.is_file() => {}
-                () if !kind.is_symlink() => return Err(in_the_way(&entry.path())),
-                () => return elsewhere(&entry.path()),
+                () => look(&entry.path(), kind)?,
             }
         }
     }
@@ -288,18 +295,7 @@ fn nothing_blocks(top: &Path, git_dir: &Path, common: &Path) -> Result<(), Works
             is_no_special(&path, fs::metadata(&path))?;
         }
     }
-    let mut dirs = vec![common.join("objects")];
-    while let Some(dir) = dirs.pop() {
-        for entry in listed(&dir)? {
-            let kind = entry.file_type().map_err(WorkspaceError::here("read", &dir))?;
-            match () {
-                () if kind.is_dir() => dirs.push(entry.path()),
-                () if kind.is_file() => {}
-                () => is_no_special(&entry.path(), fs::metadata(entry.path()))?,
-            }
-        }
-    }
-    Ok(())
+    others([common.join("objects")].into_iter(), |path, _| is_no_special(path, fs::metadata(path)))
 }
 
 /// What is in a directory that may be missing.
