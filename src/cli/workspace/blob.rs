@@ -2,27 +2,19 @@
 
 use std::io::{self, Read};
 
-use crate::git::{Format, Hasher};
+use crate::git::Format;
+use crate::git::pack::hash_blob;
 
 /// The id of the blob of `size` bytes that `content` gives.
 ///
 /// # Errors
 /// Those of `content`, and `UnexpectedEof` if it has another size.
 pub fn id(format: Format, size: u64, content: &mut impl Read) -> io::Result<String> {
-    let mut hasher = Hasher::object(format, "blob", size);
-    let mut left = size;
-    let mut buffer = vec![0; 64 * 1024];
-    loop {
-        match content.read(&mut buffer)? {
-            0 if left == 0 => break,
-            n if n > 0 && n as u64 <= left => {
-                hasher.update(&buffer[..n]);
-                left -= n as u64;
-            }
-            _ => return Err(io::ErrorKind::UnexpectedEof.into()),
-        }
+    let id = hash_blob(format, size, content, |_| Ok(()))?;
+    match content.read(&mut [0])? {
+        0 => Ok(id.to_string()),
+        _ => Err(io::ErrorKind::UnexpectedEof.into()),
     }
-    Ok(hasher.finish().to_string())
 }
 
 #[cfg(test)]
