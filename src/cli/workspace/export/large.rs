@@ -145,14 +145,14 @@ fn delta(old: &mut dyn Read, old_size: u64, new: &mut dyn Read, new_size: u64) -
     let mut made = Delta { out: vec![], copied: (0, 0), inserted: vec![] };
     made.size(old_size);
     made.size(new_size);
-    let (mut was, mut is) = (vec![0; BLOCK], vec![0; BLOCK]);
+    let (mut before, mut now) = (vec![], vec![]);
     let mut at = 0;
     loop {
-        let (before, now) = (fill(old, &mut was)?, fill(new, &mut is)?);
-        if now == 0 {
+        next(old, &mut before)?;
+        next(new, &mut now)?;
+        if now.is_empty() {
             break;
         }
-        let (before, now) = (&was[..before], &is[..now]);
         for (number, piece) in now.chunks(GRAIN).enumerate() {
             let from = number * GRAIN;
             match before.get(from..from + piece.len()) == Some(piece) {
@@ -173,18 +173,10 @@ fn delta(old: &mut dyn Read, old_size: u64, new: &mut dyn Read, new_size: u64) -
     Ok(made.out)
 }
 
-/// Reads until `buffer` is full or there is no more.
-fn fill(from: &mut dyn Read, buffer: &mut [u8]) -> io::Result<usize> {
-    let mut filled = 0;
-    while filled < buffer.len() {
-        match from.read(&mut buffer[filled..]) {
-            Ok(0) => break,
-            Ok(n) => filled += n,
-            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-            Err(e) => return Err(e),
-        }
-    }
-    Ok(filled)
+/// Puts the next block in the place of the one before; a shorter one is the last.
+fn next(from: &mut dyn Read, block: &mut Vec<u8>) -> io::Result<()> {
+    block.clear();
+    from.take(BLOCK as u64).read_to_end(block).map(drop)
 }
 
 struct Delta {
@@ -254,12 +246,13 @@ impl Delta {
 /// Writes what `from` holds, deflated, in lines of base 85.
 fn encode(from: &mut dyn Read, to: &mut dyn Write) -> Result<(), Failed> {
     let mut encoder = ZlibEncoder::new(Lines { to, held: vec![] }, Compression::fast());
-    let mut buffer = vec![0; BLOCK];
+    let mut block = vec![];
     loop {
-        match fill(from, &mut buffer).map_err(Failed::From)? {
-            0 => break,
-            n => encoder.write_all(&buffer[..n]).map_err(Failed::To)?,
+        next(from, &mut block).map_err(Failed::From)?;
+        if block.is_empty() {
+            break;
         }
+        encoder.write_all(&block).map_err(Failed::To)?;
     }
     let mut lines = encoder.finish().map_err(Failed::To)?;
     lines.end().map_err(Failed::To)

@@ -34,8 +34,8 @@ pub struct Patch {
     scratch: Scratch,
     base: String,
     new: String,
-    /// What git makes no patch of, and the trees without it.
-    large: Option<(Vec<Large>, String, String)>,
+    /// What lies between them, path by path; nothing if it is compared with a commit.
+    compared: Vec<(Difference, Made)>,
     pub notes: Vec<String>,
 }
 
@@ -109,41 +109,19 @@ impl Patch {
             }
         };
         let Seen { differences, notes, scratch, .. } = seen;
-        let before = differences.iter().zip(&made).filter_map(|(d, made)| {
-            let (mode, _) = d.old.as_ref()?;
-            Some((*mode, made.old.as_str(), &*d.path))
-        });
-        let after = differences.iter().zip(&made).filter_map(|(d, made)| {
-            let (mode, _) = d.new?;
-            Some((mode, made.new.as_str(), &*d.path))
-        });
+        let compared: Vec<(Difference, Made)> = differences.into_iter().zip(made).collect();
         // What is a file now holds no submodule any more.
         let files: HashSet<&[u8]> =
-            differences.iter().filter(|d| d.new.is_some()).map(|d| &*d.path).collect();
+            compared.iter().filter(|(d, _)| d.new.is_some()).map(|(d, _)| &*d.path).collect();
         let kept = submodules.iter().filter(|(_, path)| !at_and_above(path).any(|path| files.contains(path)));
         let kept = kept.map(|(id, path)| (Mode::Gitlink, id.as_str(), &**path));
-        let (base, large) = match base {
-            Some(base) => (tree_of(&scratch, &base.commit)?, None),
-            None => {
-                let large = larges(&scratch, &differences, &made)?;
-                let base = tree(&scratch, "before", before.clone())?;
-                (base, (!large.is_empty()).then_some(large))
-            }
+        let new = tree(&scratch, "after", after(&compared).chain(kept))?;
+        drop(files);
+        let (base, compared) = match base {
+            Some(base) => (tree_of(&scratch, &base.commit)?, vec![]),
+            None => (tree(&scratch, "before", before(&compared))?, compared),
         };
-        let new = tree(&scratch, "after", after.clone().chain(kept))?;
-        let large = match large {
-            None => None,
-            Some(large) => {
-                let paths: HashSet<&[u8]> = large.iter().map(|large| &*large.path).collect();
-                let before =
-                    tree(&scratch, "before-small", before.filter(|(_, _, path)| !paths.contains(path)))?;
-                let after =
-                    tree(&scratch, "after-small", after.filter(|(_, _, path)| !paths.contains(path)))?;
-                drop(paths);
-                Some((large, before, after))
-            }
-        };
-        Ok(Self { scratch, base, new, large, notes })
+        Ok(Self { scratch, base, new, compared, notes })
     }
 
     pub fn is_empty(&self) -> bool {
@@ -163,14 +141,11 @@ impl Patch {
     /// # Errors
     /// [`Unwritten::To`] is `to`'s own.
     pub fn write(&self, how: How, to: &mut dyn Write) -> Result<(), Unwritten> {
-        let (base, new) = match &self.large {
-            Some((large, base, new)) if how == How::Patch => {
-                // One that leaves makes room for what git brings there.
-                large.iter().try_for_each(|large| self.write_large(large, to))?;
-                (base, new)
-            }
-            _ => (&self.base, &self.new),
+        let small = match how {
+            How::Patch => self.write_larges(to)?,
+            How::Stat | How::Names => None,
         };
+        let (base, new) = small.as_ref().map_or((&self.base, &self.new), |(base, new)| (base, new));
         let how: &[&str] = match how {
             How::Patch => &["-p", "--binary", "--full-index"],
             How::Stat => &["--stat", "--summary"],
@@ -189,6 +164,21 @@ impl Patch {
             }
         };
         Ok(git.finish_after(moved).map_err(not_compared)?)
+    }
+
+    /// Writes what git makes no patch of, and returns the trees without it; None: there is nothing of that kind.
+    fn write_larges(&self, to: &mut dyn Write) -> Result<Option<(String, String)>, Unwritten> {
+        let large = larges(&self.scratch, &self.compared)?;
+        if large.is_empty() {
+            return Ok(None);
+        }
+        // Ahead of git's: one that leaves makes room for what git brings there.
+        large.iter().try_for_each(|large| self.write_large(large, to))?;
+        let paths: HashSet<&[u8]> = large.iter().map(|large| &*large.path).collect();
+        let small = |(_, _, path): &Entry<'_>| !paths.contains(path);
+        let before = tree(&self.scratch, "before-small", before(&self.compared).filter(small))?;
+        let after = tree(&self.scratch, "after-small", after(&self.compared).filter(small))?;
+        Ok(Some((before, after)))
     }
 
     fn write_large(&self, large: &Large, to: &mut dyn Write) -> Result<(), Unwritten> {
@@ -224,13 +214,9 @@ fn not_large(large: &Large, why: &str) -> WorkspaceError {
 }
 
 /// What is too large for git to compare.
-fn larges(
-    scratch: &Scratch,
-    differences: &[Difference],
-    made: &[Made],
-) -> Result<Vec<Large>, WorkspaceError> {
+fn larges(scratch: &Scratch, compared: &[(Difference, Made)]) -> Result<Vec<Large>, WorkspaceError> {
     let ids: BTreeSet<&str> =
-        made.iter().flat_map(|made| [&*made.old, &*made.new]).filter(|id| !id.is_empty()).collect();
+        compared.iter().flat_map(|(_, made)| [&*made.old, &*made.new]).filter(|id| !id.is_empty()).collect();
     if ids.is_empty() {
         return Ok(vec![]);
     }
@@ -244,7 +230,7 @@ fn larges(
         .collect();
     let side = |mode: Mode, id: &str| Some(Side { mode, id: id.to_owned(), size: *sizes.get(id)? });
     let mut found = vec![];
-    for (d, made) in differences.iter().zip(made) {
+    for (d, made) in compared {
         let old = d.old.as_ref().and_then(|(mode, _)| side(*mode, &made.old));
         let new = d.new.and_then(|(mode, _)| side(mode, &made.new));
         if Large::is_one(old.as_ref(), new.as_ref()) {
@@ -510,11 +496,22 @@ fn blobs_here(scratch: &Scratch, differences: &[Difference]) -> Result<HashSet<S
     Ok(said.lines().filter_map(|line| line.strip_suffix(" blob")).map(str::to_owned).collect())
 }
 
+/// Of a tree: mode, id, path.
+type Entry<'a> = (Mode, &'a str, &'a [u8]);
+
+fn before(compared: &[(Difference, Made)]) -> impl Iterator<Item = Entry<'_>> {
+    compared.iter().filter_map(|(d, made)| Some((d.old.as_ref()?.0, &*made.old, &*d.path)))
+}
+
+fn after(compared: &[(Difference, Made)]) -> impl Iterator<Item = Entry<'_>> {
+    compared.iter().filter_map(|(d, made)| Some((d.new?.0, &*made.new, &*d.path)))
+}
+
 /// Writes a tree of `entries`, through an index of its own.
 fn tree<'a>(
     scratch: &Scratch,
     name: &str,
-    entries: impl Iterator<Item = (Mode, &'a str, &'a [u8])>,
+    entries: impl Iterator<Item = Entry<'a>>,
 ) -> Result<String, WorkspaceError> {
     let (mut input, mut told) = (vec![], vec![]);
     for (mode, id, path) in entries {
