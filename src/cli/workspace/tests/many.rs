@@ -1,7 +1,7 @@
 //! A hundred thousand files, there and back, between the two sides as they are. tests/e2e/odd.rs has fewer of them, and a guest.
 
 use super::agent::Agent;
-use super::{Host, git_fed, listing};
+use super::{Host, git_fed, listing_but};
 
 const COUNT: usize = 100_000;
 
@@ -38,12 +38,11 @@ fn a_hundred_thousand_files_come_and_go_back() {
 
 /// Paths, kinds, modes and contents, of all that is not git's.
 fn contents(top: &std::path::Path) -> Vec<(std::path::PathBuf, String)> {
-    let all = listing(top).into_iter().filter_map(|(path, what)| {
-        let path = path.strip_prefix(top).ok().filter(|path| !path.starts_with(".git"))?.to_owned();
-        // Without its times.
+    let all = listing_but(top, |path| path == top.join(".git"));
+    let without_times = all.into_iter().filter_map(|(path, what)| {
+        let path = path.strip_prefix(top).ok()?.to_owned();
         let (mode, rest) = what.split_once(' ')?;
-        let content = rest.rsplit_once(')')?.1;
-        Some((path, format!("{mode}{content}")))
+        Some((path, format!("{mode}{}", rest.rsplit_once(')')?.1)))
     });
-    all.collect()
+    without_times.collect()
 }

@@ -97,8 +97,15 @@ fn git_fed(dir: &Path, args: &[&str], input: &str) {
 }
 
 fn command(dir: &Path, args: &[&str]) -> Command {
-    let config =
-        ["user.name=A B", "user.email=a@b", "protocol.file.allow=always", "core.hooksPath=/dev/null"];
+    let config = [
+        "user.name=A B",
+        "user.email=a@b",
+        "protocol.file.allow=always",
+        "core.hooksPath=/dev/null",
+        // Many files would have it repack behind our back.
+        "gc.auto=0",
+        "maintenance.auto=false",
+    ];
     let mut git = Command::new("git");
     git.current_dir(dir).args(config.iter().flat_map(|setting| ["-c", setting])).args(args);
     git.env("GIT_CONFIG_NOSYSTEM", "1").env("HOME", "/nonexistent");
@@ -107,9 +114,17 @@ fn command(dir: &Path, args: &[&str]) -> Command {
 
 /// Everything below `dir`: kind, mode, times and content. What has been read only has the same afterwards.
 fn listing(dir: &Path) -> BTreeMap<PathBuf, String> {
+    listing_but(dir, |_| false)
+}
+
+/// The same, without what is `left_out`, and all below it.
+fn listing_but(dir: &Path, left_out: impl Fn(&Path) -> bool) -> BTreeMap<PathBuf, String> {
     let mut all = BTreeMap::new();
     let mut left = vec![dir.to_owned()];
     while let Some(path) = left.pop() {
+        if left_out(&path) {
+            continue;
+        }
         let meta = std::fs::symlink_metadata(&path).expect("stats");
         let content = match meta.file_type() {
             kind if kind.is_file() => blake3::hash(&std::fs::read(&path).expect("reads")).to_string(),
